@@ -1,0 +1,1 @@
+"""Executors: NumPy, native CPU, CuPy; and how a device name becomes one of them."""

@@ -1,0 +1,147 @@
+"""What an executor must do, and the two kinds of operation that a plan is made of.
+
+Nothing here imports CuPy.  A backend owns no training state: it makes arrays, runs a kernel at once (`launch`),
+or turns a list of operations into something that replays it (`record`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpumlp.kernels.kernel import Kernel
+
+__all__ = ["Backend", "Gemm", "Launch", "Op", "Replay", "Steps"]
+
+
+@dataclass(eq=False)
+class Launch:
+    """One kernel over a `rows` x `cols` space.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    arrays : dict of name -> array
+        Arrays of the backend.  Non-raw ones are 2-D with unit column stride, or 1-D (then they are one row:
+        `rows` must be 1).  2-D raw arrays have unit column stride as well.
+    scalars : dict of name -> number
+    rows, cols : int
+        The index space.
+    segments : list of (start, stop, decay), optional
+        For a masked kernel: consecutive ranges of columns, `decay` 1.0 for weights and 0.0 for biases.
+    tick : str
+        "first" for the first kernel of a step, "last" for the last one, else "".  The counters `steps.step` are
+        [steps done, number of the running step + 1]: the first kernel reads k = step[0] and sets step[1] = k + 1;
+        all others read k = step[1] - 1; the last one sets step[0] = step[1].  No kernel writes what it reads, so
+        blocks need no order.
+    """
+
+    kernel: Kernel
+    arrays: dict[str, Any]
+    scalars: dict[str, Any]
+    rows: int
+    cols: int
+    segments: Sequence[tuple[int, int, float]] | None = None
+    tick: str = ""
+
+    def __post_init__(self) -> None:
+        self.kernel.check(self.arrays, self.scalars)
+
+
+@dataclass(eq=False)
+class Gemm:
+    """c = op(a) @ op(b), row-major 2-D arrays with unit column stride (views of padded buffers); c is overwritten."""
+
+    a: Any
+    b: Any
+    c: Any
+    trans_a: bool = False
+    trans_b: bool = False
+
+
+Op = Launch | Gemm
+
+
+@dataclass(eq=False)
+class Steps:
+    """The counters and the table of per-step values that a plan's kernels read.
+
+    step : (2,) int64, see `Launch.tick`.  table : (n_steps, len(columns)), type C.  columns : names of its columns.
+    """
+
+    step: Any
+    table: Any
+    columns: tuple[str, ...] = field(default=())
+
+
+class Replay(ABC):
+    """A recorded list of operations.  Owns a reference to every buffer that it touches."""
+
+    @abstractmethod
+    def run(self, n: int = 1) -> None:
+        """Run the list `n` times.  May return before a device has finished (see `Backend.synchronize`)."""
+
+
+class Backend(ABC):
+    """An executor on one device.
+
+    Attributes
+    ----------
+    name : str
+        "numpy", "native" or "cuda".
+    device : str
+        "cpu" or "cuda:<number>".
+    xp : module
+        numpy or cupy.
+    """
+
+    name: str
+    device: str
+    xp: Any
+
+    @abstractmethod
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Uninitialised C-contiguous array, 64-byte aligned at least."""
+
+    @abstractmethod
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """C-contiguous array of zeros, 64-byte aligned at least."""
+
+    @abstractmethod
+    def asarray(self, x: Any, dtype: Any = None) -> Any:
+        """`x` as a C-contiguous array of this device; not copied if it is one already."""
+
+    @abstractmethod
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Copy of `x` on the host; waits until it is computed."""
+
+    @abstractmethod
+    def copy(self, dst: Any, src: Any) -> None:
+        """dst[...] = src, where `src` is on the host or on this device; same shape and dtype, both contiguous."""
+
+    @abstractmethod
+    def launch(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
+               stepped: dict[str, float] | None = None, *, rows: int, cols: int,
+               segments: Sequence[tuple[int, int, float]] | None = None) -> None:
+        """Run one kernel at once with k = 0; `stepped` values are given by value."""
+
+    @abstractmethod
+    def elementwise(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
+                    stepped: dict[str, float]) -> None:
+        """Run a map kernel at once on arrays of one equal shape and any strides; `decay` is 1 everywhere."""
+
+    @abstractmethod
+    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
+        """Prepare `ops` for replay.  Runs no kernel that changes anything but outputs of `Gemm`s."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait for all work of this backend."""
+
+    def info(self) -> dict[str, str]:
+        """Facts for `gpumlp info`."""
+        return {"executor": self.name, "device": self.device}

@@ -1,0 +1,116 @@
+"""The NumPy executor: a plan is a Python loop over the kernels' reference functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
+from gpumlp.kernels.kernel import Kernel
+
+__all__ = ["NumpyBackend"]
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype: Any, alignment: int = 64) -> np.ndarray:
+    """Uninitialised C-contiguous array that starts at a multiple of `alignment` bytes."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start:start + size].view(dtype).reshape(shape)
+
+
+class HostBackend(Backend):
+    """Arrays in host memory: what the NumPy and the native executor share."""
+
+    device = "cpu"
+    xp = np
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+        return aligned_empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+        array = aligned_empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        return np.ascontiguousarray(x, dtype).reshape(np.shape(x))
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        return np.array(x)
+
+    def copy(self, dst: Any, src: Any) -> None:
+        dst[...] = src
+
+    def synchronize(self) -> None:
+        return
+
+
+def _apply(kernel: Kernel, arrays: dict[str, Any], values: dict[str, Any], rows: int, cols: int, k: int,
+           segments: Sequence[tuple[int, int, float]] | None) -> None:
+    views = {a.name: arrays[a.name] if a.role.startswith("raw") else _window(arrays[a.name], rows, cols)
+             for a in kernel.arrays}
+    if not kernel.masked:
+        kernel.reference(**views, **values, k=k)
+        return
+    for start, stop, decay in segments or ((0, cols, 1.0),):
+        part = {n: v if _is_raw(kernel, n) else v[..., start:stop] for n, v in views.items()}
+        kernel.reference(**part, **values, k=k, decay=decay)
+
+
+def _is_raw(kernel: Kernel, name: str) -> bool:
+    return any(a.name == name and a.role.startswith("raw") for a in kernel.arrays)
+
+
+def _window(array: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    return array[:cols] if array.ndim == 1 else array[:rows, :cols]
+
+
+class _NumpyReplay(Replay):
+    def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
+        self.ops = list(ops)
+        self.steps = steps
+        self.column = {name: j for j, name in enumerate(steps.columns)}
+
+    def run(self, n: int = 1) -> None:
+        for _ in range(n):
+            for op in self.ops:
+                if isinstance(op, Gemm):
+                    np.matmul(op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b, out=op.c)
+                else:
+                    self._launch(op)
+
+    def _launch(self, op: Launch) -> None:
+        step = self.steps.step
+        k = int(step[0]) if op.tick == "first" else int(step[1]) - 1
+        values = dict(op.scalars)
+        values.update((name, self.steps.table[k, self.column[name]]) for name in op.kernel.stepped)
+        _apply(op.kernel, op.arrays, values, op.rows, op.cols, k, op.segments)
+        if op.tick == "first":
+            step[1] = k + 1
+        elif op.tick == "last":
+            step[0] = step[1]
+
+
+class NumpyBackend(HostBackend):
+    """Runs the references; needs nothing but NumPy."""
+
+    name = "numpy"
+
+    def launch(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
+               stepped: dict[str, float] | None = None, *, rows: int, cols: int,
+               segments: Sequence[tuple[int, int, float]] | None = None) -> None:
+        kernel.check(arrays, scalars)
+        _apply(kernel, arrays, {**scalars, **(stepped or {})}, rows, cols, 0, segments)
+
+    def elementwise(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
+                    stepped: dict[str, float]) -> None:
+        kernel.check(arrays, scalars)
+        decay = {"decay": 1.0} if kernel.masked else {}
+        kernel.reference(**arrays, **scalars, **stepped, k=0, **decay)
+
+    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
+        return _NumpyReplay(ops, steps)
