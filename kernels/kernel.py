@@ -9,13 +9,13 @@ The text of a body
 * `T` is the type of stored data, `C` the type of arithmetic (float for float16/bfloat16/float32, double for
   float64).  Constants are written `C(0.5)`, so that no double arithmetic slips into a float32 kernel.
 * **Map kernels** (`rowwise=False`) run once for each element `(r, c)` of a `rows` x `cols` space.  Inputs,
-  outputs and in-place arrays appear as scalars of type `C` under their own names: they were read before the body
-  starts and are stored once after it ends.  The variables `r`, `c`, `k` (`long long`) may be read.
-* **Row kernels** (`rowwise=True`) run once for each row; non-raw arrays appear as pointers to that row (`z[c]`).
-  The body is made of the statements `ROW_SUM(name, expr)`, `ROW_MAX(name, expr)` (declare `C name`, reduced over
-  the columns `c`), `ROW_EACH { ... }` (for each column) and `ROW_ONE { ... }` (once for the row).
-  An executor may give a row to one thread or to many; a statement sees all that earlier ones stored for the same
-  column, not for other columns.
+  outputs and in-place arrays appear as scalars of type `C` under their own names: they were read before the
+  body starts and are stored once after it ends.  The variables `r`, `c`, `k` (`long long`) may be read.
+* **Row kernels** (`rowwise=True`) run once for each row; non-raw arrays appear as pointers to that
+  row (`z[c]`).  The body is made of the statements `ROW_SUM(name, expr)`, `ROW_MAX(name, expr)` (declare `C name`, reduced
+  over the columns `c`), `ROW_EACH { ... }` (for each column) and `ROW_ONE { ... }` (once for the row).
+  An executor may give a row to one thread or to many; a statement sees all that earlier ones stored for the
+  same column, not for other columns.
 * `raw` arrays appear as plain pointers, indexed by the body; the row stride of a 2-D array is `ld_<name>`.
 * Names in `stepped` are per-step values of type `C`; they come from row `k` of the plan's step table, or by
   value when a kernel is launched alone (then `k` = 0).
@@ -43,7 +43,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Scalar:
-    """One scalar passed by value: `ctype` is "C", "long long" or "unsigned"."""
+    """One scalar passed by value: `ctype` is "C" or "int64" (`long long` in the text)."""
 
     ctype: str
     name: str
@@ -65,7 +65,8 @@ class Kernel:
     Parameters
     ----------
     name : str
-        Name shown by profilers; starts with ``gpumlp_``.  Two kernels with different text have different names.
+        Name shown by profilers; starts with ``gpumlp_``.  Two kernels with different text have different
+        names.
     inputs, outputs, inouts, raws, rawouts : str
         Array parameters, ``"T z, C m"``; the fixed types are ``int32``, ``int64``, ``uint8``.
     scalars : str
@@ -76,7 +77,8 @@ class Kernel:
         The C++ text, see the module's docstring.
     reference : callable
         ``reference(**arrays, **scalars, **stepped, k=int[, decay=float])``: the same computation in NumPy on
-        arrays of shape (rows, cols) (or any one shape for flat map kernels), in place.  Raw arrays come as they are.
+        arrays of shape (rows, cols) (or any one shape for flat map kernels), in place.  Raw arrays come as
+        they are.
     rowwise, masked : bool
         See the module's docstring.
     """
@@ -97,8 +99,13 @@ class Kernel:
     constants: tuple[Scalar, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        roles = (("in", self.inputs), ("out", self.outputs), ("inout", self.inouts),
-                 ("raw", self.raws), ("rawout", self.rawouts))
+        roles = (
+            ("in", self.inputs),
+            ("out", self.outputs),
+            ("inout", self.inouts),
+            ("raw", self.raws),
+            ("rawout", self.rawouts),
+        )
         arrays = tuple(Array(t, n, role) for role, text in roles for t, n in _split(text))
         object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "constants", tuple(Scalar(t, n) for t, n in _split(self.scalars)))

@@ -1,7 +1,7 @@
 """What an executor must do, and the two kinds of operation that a plan is made of.
 
-Nothing here imports CuPy.  A backend owns no training state: it makes arrays, runs a kernel at once (`launch`),
-or turns a list of operations into something that replays it (`record`).
+Nothing here imports CuPy.  A backend owns no training state: it makes arrays, runs a kernel at once
+(`launch`), or turns a list of operations into something that replays it (`record`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Launch:
     segments : list of (start, stop, decay), optional
         For a masked kernel: consecutive ranges of columns, `decay` 1.0 for weights and 0.0 for biases.
     tick : str
-        "first" for the first kernel of a step, "last" for the last one, else "".  The counters `steps.step` are
-        [steps done, number of the running step + 1]: the first kernel reads k = step[0] and sets step[1] = k + 1;
-        all others read k = step[1] - 1; the last one sets step[0] = step[1].  No kernel writes what it reads, so
-        blocks need no order.
+        "first" for the first kernel of a step, "last" for the last one, else "".  The counters `steps.step`
+        are [steps done, number of the running step + 1]: the first kernel reads k = step[0] and sets step[1]
+        = k + 1; all others read k = step[1] - 1; the last one sets step[0] = step[1].  No kernel writes what
+        it reads, so blocks need no order.
     """
 
     kernel: Kernel
@@ -54,7 +54,8 @@ class Launch:
 
 @dataclass(eq=False)
 class Gemm:
-    """c = op(a) @ op(b), row-major 2-D arrays with unit column stride (views of padded buffers); c is overwritten."""
+    """c = op(a) @ op(b), row-major 2-D arrays with unit column stride (views of padded buffers); c is
+    overwritten."""
 
     a: Any
     b: Any
@@ -70,7 +71,8 @@ Op = Launch | Gemm
 class Steps:
     """The counters and the table of per-step values that a plan's kernels read.
 
-    step : (2,) int64, see `Launch.tick`.  table : (n_steps, len(columns)), type C.  columns : names of its columns.
+    step : (2,) int64, see `Launch.tick`.  table : (n_steps, len(columns)), type C.  columns : names of its
+    columns.
     """
 
     step: Any
@@ -121,17 +123,27 @@ class Backend(ABC):
 
     @abstractmethod
     def copy(self, dst: Any, src: Any) -> None:
-        """dst[...] = src, where `src` is on the host or on this device; same shape and dtype, both contiguous."""
+        """dst[...] = src, where `src` is on the host or on this device; same shape and dtype, both
+        contiguous."""
 
     @abstractmethod
-    def launch(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
-               stepped: dict[str, float] | None = None, *, rows: int, cols: int,
-               segments: Sequence[tuple[int, int, float]] | None = None) -> None:
+    def launch(
+        self,
+        kernel: Kernel,
+        arrays: dict[str, Any],
+        scalars: dict[str, Any],
+        stepped: dict[str, float] | None = None,
+        *,
+        rows: int,
+        cols: int,
+        segments: Sequence[tuple[int, int, float]] | None = None,
+    ) -> None:
         """Run one kernel at once with k = 0; `stepped` values are given by value."""
 
     @abstractmethod
-    def elementwise(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
-                    stepped: dict[str, float]) -> None:
+    def elementwise(
+        self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
+    ) -> None:
         """Run a map kernel at once on arrays of one equal shape and any strides; `decay` is 1 everywhere."""
 
     @abstractmethod

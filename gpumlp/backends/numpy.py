@@ -19,7 +19,7 @@ def aligned_empty(shape: int | tuple[int, ...], dtype: Any, alignment: int = 64)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = np.empty(size + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
-    return raw[start:start + size].view(dtype).reshape(shape)
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 class HostBackend(Backend):
@@ -49,10 +49,19 @@ class HostBackend(Backend):
         return
 
 
-def _apply(kernel: Kernel, arrays: dict[str, Any], values: dict[str, Any], rows: int, cols: int, k: int,
-           segments: Sequence[tuple[int, int, float]] | None) -> None:
-    views = {a.name: arrays[a.name] if a.role.startswith("raw") else _window(arrays[a.name], rows, cols)
-             for a in kernel.arrays}
+def _apply(
+    kernel: Kernel,
+    arrays: dict[str, Any],
+    values: dict[str, Any],
+    rows: int,
+    cols: int,
+    k: int,
+    segments: Sequence[tuple[int, int, float]] | None,
+) -> None:
+    views = {
+        a.name: arrays[a.name] if a.role.startswith("raw") else _window(arrays[a.name], rows, cols)
+        for a in kernel.arrays
+    }
     if not kernel.masked:
         kernel.reference(**views, **values, k=k)
         return
@@ -100,14 +109,23 @@ class NumpyBackend(HostBackend):
 
     name = "numpy"
 
-    def launch(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
-               stepped: dict[str, float] | None = None, *, rows: int, cols: int,
-               segments: Sequence[tuple[int, int, float]] | None = None) -> None:
+    def launch(
+        self,
+        kernel: Kernel,
+        arrays: dict[str, Any],
+        scalars: dict[str, Any],
+        stepped: dict[str, float] | None = None,
+        *,
+        rows: int,
+        cols: int,
+        segments: Sequence[tuple[int, int, float]] | None = None,
+    ) -> None:
         kernel.check(arrays, scalars)
         _apply(kernel, arrays, {**scalars, **(stepped or {})}, rows, cols, 0, segments)
 
-    def elementwise(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any],
-                    stepped: dict[str, float]) -> None:
+    def elementwise(
+        self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
+    ) -> None:
         kernel.check(arrays, scalars)
         decay = {"decay": 1.0} if kernel.masked else {}
         kernel.reference(**arrays, **scalars, **stepped, k=0, **decay)

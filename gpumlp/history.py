@@ -1,0 +1,87 @@
+"""What a training run leaves behind, and when to stop one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["EarlyStopping", "History"]
+
+
+@dataclass
+class History:
+    """Figures of each epoch.
+
+    Attributes
+    ----------
+    metrics : dict of str -> list of float
+        One entry per epoch: "loss" (mean training loss over the epoch's batches, each taken before its
+        update, without penalties), "lr" (of the last step), "seconds" (wall time of the epoch), and with
+        validation data "val_loss" and "val_accuracy" or "val_rmse" and "val_r2".  Each is also an attribute:
+        ``history.val_loss``.
+    best_epoch : int or None
+        Epoch (from 0) of the best monitored value; without early stopping that of the lowest val_loss or
+        loss.
+    stopped_early : bool
+    """
+
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    stopped_early: bool = False
+
+    def append(self, values: dict[str, float]) -> None:
+        """Add one epoch."""
+        for name, value in values.items():
+            self.metrics.setdefault(name, []).append(value)
+
+    def __getattr__(self, name: str) -> list[float]:
+        try:
+            return self.__dict__["metrics"][name]
+        except KeyError:
+            raise AttributeError(
+                f"no metric {name!r} was recorded; recorded: {', '.join(self.__dict__.get('metrics', {}))}"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self.metrics.get("loss", ()))
+
+
+@dataclass
+class EarlyStopping:
+    """Stop when a recorded metric has not improved for `patience` epochs.
+
+    Parameters
+    ----------
+    monitor : str
+        Any recorded metric.
+    patience : int
+        Epochs without improvement that are waited for.
+    min_delta : float
+        Change that counts as improvement.
+    mode : str
+        "min", "max", or "auto" (max for accuracy and R2).
+    restore_best : bool
+        Put the parameters of the best epoch back at the end.
+    """
+
+    monitor: str = "val_loss"
+    patience: int = 10
+    min_delta: float = 0.0
+    mode: str = "auto"
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "min", "max"):
+            raise ValueError(f"EarlyStopping: mode={self.mode!r}; expected 'auto', 'min' or 'max'")
+        if not isinstance(self.patience, int) or self.patience < 1:
+            raise ValueError(f"EarlyStopping: patience={self.patience!r}; expected an integer >= 1")
+        if not 0 <= self.min_delta < math.inf:
+            raise ValueError(f"EarlyStopping: min_delta={self.min_delta!r}; expected a finite number >= 0")
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` improves on `best`."""
+        if best is None:
+            return not math.isnan(value)
+        maximize = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith(("accuracy", "r2")))
+        gain = value - best if maximize else best - value
+        return gain > self.min_delta

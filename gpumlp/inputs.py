@@ -1,0 +1,216 @@
+"""Inputs: checking what users pass, putting it on the device, and the order of rows in an epoch.
+
+Random scheme (all on the host, so equal on every device), for a trainer's `seed`:
+``default_rng([seed, 1, epoch])`` shuffles the rows of epoch 0, 1, ... (a permutation of all rows; batches are
+consecutive pieces of it), ``default_rng([seed, 2])`` splits off validation rows, and the first 8 bytes of
+``SeedSequence([seed, 3])`` are the key of the dropout masks.  `MLP` draws its start values from
+``default_rng([seed, 0])``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends import Backend, backend_of
+from gpumlp.kernels.losses import Loss
+
+__all__ = [
+    "check_features",
+    "check_targets",
+    "check_weights",
+    "dropout_key",
+    "epoch_order",
+    "is_cuda",
+    "split_rows",
+]
+
+
+def epoch_order(seed: int, epoch: int, n_rows: int) -> np.ndarray:
+    """The permutation of epoch `epoch` (from 0): (n_rows,) int32."""
+    order = np.arange(n_rows, dtype=np.int32)
+    np.random.default_rng([seed, 1, epoch]).shuffle(order)
+    return order
+
+
+def split_rows(seed: int, n_rows: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """(training rows, validation rows): a seeded split, int64, at least one row each."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
+    if n_rows < 2:
+        raise ValueError(f"cannot split {n_rows} row into training and validation rows")
+    order = np.random.default_rng([seed, 2]).permutation(n_rows)
+    held = min(n_rows - 1, max(1, round(fraction * n_rows)))
+    return order[held:], order[:held]
+
+
+def dropout_key(seed: int) -> int:
+    """Key of the dropout generator, as a signed 64-bit number."""
+    word = np.random.SeedSequence([seed, 3]).generate_state(1, np.uint64)
+    return int(word.view(np.int64)[0])
+
+
+def is_cuda(x: Any) -> bool:
+    """Whether `x` says that it lives on a CUDA device."""
+    return hasattr(x, "__cuda_array_interface__")
+
+
+def _host(name: str, x: Any) -> Any:
+    """A plain array of `x`: unchanged if CUDA or NumPy, else through NumPy; no objects, no complex
+    numbers."""
+    if hasattr(x, "tocsr"):
+        raise TypeError(f"{name} is a sparse matrix; expected a dense array: pass {name}.toarray()")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill or remove the masked entries first")
+    if not is_cuda(x):
+        try:
+            x = np.asarray(x)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    kind = x.dtype.kind if hasattr(x, "dtype") else np.dtype(x.__cuda_array_interface__["typestr"]).kind
+    if kind not in "biuf":
+        what = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "bytes", "M": "dates"}.get(
+            kind, "non-numbers"
+        )
+        raise TypeError(
+            f"{name} holds {what} (dtype {getattr(x, 'dtype', '?')}); expected real numbers: "
+            f"convert it first, for example {name}.astype('float32')"
+        )
+    return x
+
+
+def _finite(name: str, x: Any, xp: Any) -> None:
+    if x.dtype.kind != "f" or x.size == 0:
+        return
+    with np.errstate(all="ignore"):
+        total = float(x.sum(dtype=x.dtype if x.dtype.itemsize >= 4 else "float32"))
+    if np.isfinite(total):  # a finite sum proves that all terms are; overflow of the sum is looked at below
+        return
+    bad = xp.argwhere(~xp.isfinite(x))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
+        raise ValueError(
+            f"{name} contains {float(x[place])} ({where}; {len(bad)} such values in all); "
+            "remove or fill these rows first"
+        )
+
+
+def _xp(x: Any) -> Any:
+    return backend_of(x).xp
+
+
+def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, name: str = "X") -> Any:
+    """`X` as a C-contiguous array (n, n_inputs) of `dtype`: on the device if it was there, else on the host.
+
+    Integers and half precision are converted; objects and complex numbers are refused.
+    """
+    X = _host(name, X)
+    if is_cuda(X):
+        if backend.name != "cuda":
+            raise TypeError(
+                f"{name} is on a CUDA device but the model is on {backend.device}; use "
+                f"model.to('cuda') or {name}.get()"
+            )
+        X = backend.asarray(X)
+    if X.ndim != 2:
+        hint = f"; for one feature use {name}.reshape(-1, 1)" if X.ndim == 1 else ""
+        raise ValueError(
+            f"{name} has {X.ndim} dimension(s), shape {tuple(X.shape)}; expected 2: "
+            f"(n_rows, {n_inputs}){hint}"
+        )
+    if X.shape[1] != n_inputs:
+        raise ValueError(f"{name} has {X.shape[1]} features (columns), the network was built for {n_inputs}")
+    X = X.astype(dtype, copy=False)
+    _finite(name, X, _xp(X))
+    return X if X.flags.c_contiguous else X.copy(order="C")
+
+
+def check_targets(
+    y: Any,
+    n_rows: int,
+    n_outputs: int,
+    loss: Loss,
+    backend: Backend,
+    dtype: np.dtype,
+    name: str = "y",
+    X: Any = None,
+) -> Any:
+    """`y` as int32 (n,) for class losses, else `dtype` (n, n_outputs); on the host or, if it came from there,
+    device."""
+    y = _host(name, y)
+    if X is not None and is_cuda(X) != is_cuda(y):
+        raise TypeError(
+            f"X is {'CuPy' if is_cuda(X) else 'NumPy'} but {name} is {'CuPy' if is_cuda(y) else 'NumPy'}; "
+            "pass both from the same device"
+        )
+    if is_cuda(y):
+        y = backend.asarray(y)
+    if y.shape[:1] != (n_rows,):
+        raise ValueError(
+            f"X has {n_rows} rows but {name} has {y.shape[0] if y.ndim else 0}; they must be equal"
+        )
+    xp = _xp(y)
+    _finite(name, y, xp)
+    if loss.classes:
+        return _class_numbers(y, n_outputs, name, loss, xp)
+    if y.ndim == 1:
+        y = y.reshape(-1, 1)
+    if y.ndim != 2 or y.shape[1] != n_outputs:
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)}, the network has {n_outputs} outputs; expected "
+            f"({n_rows}, {n_outputs})" + (f" or ({n_rows},)" if n_outputs == 1 else "")
+        )
+    y = y.astype(dtype, copy=False)
+    if n_rows and loss.link == "sigmoid" and not (float(y.min()) >= 0 and float(y.max()) <= 1):
+        raise ValueError(
+            f"{name} has values from {float(y.min()):g} to {float(y.max()):g}; "
+            "binary_cross_entropy needs targets between 0 and 1"
+        )
+    if n_rows and loss.link == "exp" and float(y.min()) < 0:
+        raise ValueError(
+            f"{name} has negative values ({float(y.min()):g}); poisson needs counts or rates >= 0"
+        )
+    return y if y.flags.c_contiguous else y.copy(order="C")
+
+
+def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> Any:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)}; {loss.name} needs class numbers of shape (n_rows,): "
+            f"for one-hot rows pass {name}.argmax(axis=1)"
+        )
+    if not len(y):
+        return y.astype(np.int32)
+    if y.dtype.kind == "f" and bool((y != xp.floor(y)).any()):
+        raise ValueError(f"{name} holds fractions; {loss.name} needs whole class numbers 0..{n_outputs - 1}")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= n_outputs:
+        raise ValueError(
+            f"{name} has class numbers from {low} to {high}; a network with {n_outputs} outputs needs "
+            f"0..{n_outputs - 1}"
+        )
+    return xp.ascontiguousarray(y.astype(np.int32))
+
+
+def check_weights(
+    w: Any, n_rows: int, backend: Backend, dtype: np.dtype, name: str = "sample_weight"
+) -> np.ndarray | None:
+    """`w` as a host array (n,) of `dtype`, finite and >= 0; None stays None."""
+    if w is None:
+        return None
+    w = _host(name, w)
+    if is_cuda(w):
+        w = backend.to_numpy(backend.asarray(w))
+    if w.shape != (n_rows,):
+        raise ValueError(f"{name} has shape {tuple(w.shape)}; expected ({n_rows},), one weight per row")
+    w = np.ascontiguousarray(w, dtype)
+    _finite(name, w, np)
+    if n_rows and (w.min() < 0 or w.max() <= 0):
+        raise ValueError(
+            f"{name} has values from {w.min():g} to {w.max():g}; weights must be >= 0 and not all 0"
+        )
+    return w

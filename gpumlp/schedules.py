@@ -1,0 +1,166 @@
+"""Learning-rate schedules: a factor on the optimiser's lr for each step.
+
+The trainer evaluates a schedule for all steps of an epoch at once, in double precision on the host, and sends
+the values with the permutation; the kernels read them from that table, so a schedule costs nothing inside a
+plan and any Python function is a schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpumlp.errors import suggest
+
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "InverseScaling",
+    "OneCycle",
+    "Schedule",
+    "Step",
+    "Warmup",
+    "get_schedule",
+]
+
+
+def _positive(owner: object, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{type(owner).__name__}: {name}={value!r}; expected a finite number > 0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Base class.  ``schedule(t, total)`` is the factor for steps `t` (int64 array, from 0) of `total`
+    planned steps."""
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        """Factors, float64, of the shape of `t`."""
+        return np.ones(np.shape(t))
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """1."""
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """``gamma ** (t // every)``; `every` in steps (0: a third of the planned steps)."""
+
+    gamma: float = 0.1
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, gamma=self.gamma)
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        return self.gamma ** (np.asarray(t) // (self.every or max(1, -(-total // 3)))).astype(float)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """``gamma ** t``, per step."""
+
+    gamma: float = 0.9999
+
+    def __post_init__(self) -> None:
+        _positive(self, gamma=self.gamma)
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        return self.gamma ** np.asarray(t, float)
+
+
+@dataclass(frozen=True)
+class InverseScaling(Schedule):
+    """``1 / (1 + decay t) ** power``; decay 1 and power 0.5 are d2l.ai 12.11's square-root schedule (and,
+    shifted by one step, scikit-learn's invscaling)."""
+
+    power: float = 0.5
+    decay: float = 1.0
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        return (1 + self.decay * np.asarray(t, float)) ** -self.power
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From 1 to `final` along half a cosine over the planned steps (Loshchilov & Hutter 2017; d2l.ai
+    12.11)."""
+
+    final: float = 0.0
+    steps: int = 0
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        part = np.minimum(np.asarray(t, float) / max(1, self.steps or total), 1)
+        return self.final + (1 - self.final) * 0.5 * (1 + np.cos(math.pi * part))
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """Linear rise over the first `steps` steps, ``(t + 1) / steps``, then `after`."""
+
+    steps: int = 0
+    after: Schedule = Constant()
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        t = np.asarray(t)
+        steps = self.steps or max(1, total // 20)
+        later = self.after(np.maximum(t - steps, 0), max(1, total - steps))
+        return np.where(t < steps, (t + 1) / steps, later)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Cosine rise from 1/`start_div` to 1 over the first `rise` part of the planned steps, then cosine fall
+    to 1/`end_div` (Smith & Topin 2018; two phases as in PyTorch's OneCycleLR)."""
+
+    rise: float = 0.3
+    start_div: float = 25.0
+    end_div: float = 1e5
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, start_div=self.start_div, end_div=self.end_div)
+        if not 0 < self.rise < 1:
+            raise ValueError(f"OneCycle: rise={self.rise!r}; expected a number > 0 and < 1")
+
+    def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
+        last = max(1, (self.steps or total) - 1)
+        part = np.minimum(np.asarray(t, float) / last, 1)
+        up, down = 1 / self.start_div, 1 / self.end_div
+        rising = up + (1 - up) * 0.5 * (1 - np.cos(math.pi * part / self.rise))
+        falling = down + (1 - down) * 0.5 * (1 + np.cos(math.pi * (part - self.rise) / (1 - self.rise)))
+        return np.where(part < self.rise, rising, falling)
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "invscaling": InverseScaling,
+    "cosine": Cosine,
+    "warmup": Warmup,
+    "onecycle": OneCycle,
+}
+
+
+def get_schedule(spec: str | Callable | None) -> Callable[[np.ndarray, int], np.ndarray]:
+    """A schedule for a name, None (constant), or a callable ``f(t, total) -> factors`` as it is."""
+    if spec is None:
+        return Constant()
+    if isinstance(spec, str):
+        if spec not in SCHEDULES:
+            raise ValueError(suggest("schedule", spec, SCHEDULES))
+        return SCHEDULES[spec]()
+    if callable(spec):
+        return spec
+    raise TypeError(
+        f"schedule={spec!r}; expected None, a name ({', '.join(SCHEDULES)}) or a function f(t, total)"
+    )

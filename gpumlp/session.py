@@ -1,0 +1,171 @@
+"""What a training run keeps on the device: rows, recorded plans, and where their results go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpumlp.backends.base import Launch, Op, Replay
+from gpumlp.kernels.losses import Loss
+from gpumlp.kernels.rows import RESET
+from gpumlp.plan import FORWARD_ROWS, Feed, Workspace, evaluation_ops, sum_ops, training_ops
+
+if TYPE_CHECKING:
+    from gpumlp.network import MLP
+
+__all__ = ["Data", "Evaluation", "Objective", "Session"]
+
+
+@dataclass
+class Data:
+    """Rows on a device.
+
+    X : (n_rows, n_inputs), the model's dtype.  y : int32 (n_rows,) class numbers, or the dtype (n_rows,
+    n_outputs).
+    w : (n_rows,) weights, or None.  w_host : the same on the host.
+    """
+
+    X: Any
+    y: Any
+    w: Any
+    w_host: np.ndarray | None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.X.shape[0])
+
+    @property
+    def weight(self) -> float:
+        """Sum of the rows' weights."""
+        return float(self.n_rows) if self.w_host is None else float(self.w_host.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with its constants: Huber's `delta`, and the factor on the sum over outputs."""
+
+    loss: Loss
+    delta: float
+    per_output: float
+
+
+class Session:
+    """Training plans for one set of rows: one for full batches, one for the shorter last batch.
+
+    Parameters
+    ----------
+    model : MLP
+    objective : Objective
+    data : Data
+    batch : int
+        Rows of a full batch, at most `data.n_rows`.
+    grads : array
+        Flat buffer that receives the gradient.
+    key : int
+        Of the dropout masks.
+    columns : sequence of str
+        Per-step values of the optimiser.
+    update : list of operations
+        What follows the gradient in every step.
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        objective: Objective,
+        data: Data,
+        batch: int,
+        grads: Any,
+        key: int,
+        columns: Sequence[str],
+        update: list[Op],
+    ) -> None:
+        backend, n = model.backend, data.n_rows
+        self.backend, self.data, self.batch = backend, data, batch
+        names = ["inv_weight", *(("t_low", "t_high") if any(model.dropouts) else ()), *columns]
+        self.n_full, rest = divmod(n, batch)
+        self.n_steps = self.n_full + (rest > 0)
+        self.feed = Feed(backend, names, model.dtype, self.n_steps, n)
+        self.row_loss = backend.zeros(n, model.dtype)
+        space = Workspace(model, batch, training=True)
+
+        def record(rows: int) -> Replay | None:
+            if rows == 0:
+                return None
+            ops = training_ops(space, rows, batch, data, self.feed, self.row_loss, grads, objective, key)
+            return backend.record([*ops, *update], self.feed.steps)
+
+        self.full = record(batch)
+        self.rest = record(rest)
+
+    def run(self) -> None:
+        """All steps of an epoch, as `feed` was sent."""
+        if self.full:
+            self.full.run(self.n_full)
+        if self.rest:
+            self.rest.run()
+
+    def sum_losses(self, sums: Any) -> None:
+        """sums[0] = sum of the rows' losses in the last epoch."""
+        for op in sum_ops(self.backend, self.row_loss, self.data.n_rows, sums[:1]):
+            self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
+
+    def batch_weights(self) -> np.ndarray:
+        """Sum of the weights of each step's rows in the order of `feed`, float64 (n_steps,); 1 where it is
+        0."""
+        starts = np.arange(self.n_steps) * self.batch
+        if self.data.w_host is None:
+            return np.minimum(self.batch, self.data.n_rows - starts).astype(float)
+        weight = np.add.reduceat(self.data.w_host[self.feed.order].astype(np.float64), starts)
+        weight[weight == 0] = 1.0  # all rows have weight 0: the gradient is 0
+        return weight
+
+
+class Evaluation:
+    """Loss and metric of a model on resident rows, without dropout and penalties.
+
+    `run` leaves the weighted sums of loss and metric in `sums` (2,), on the device; `figures` reads them.
+    """
+
+    def __init__(self, model: MLP, objective: Objective, data: Data, sums: Any) -> None:
+        backend, n = model.backend, data.n_rows
+        rows = min(FORWARD_ROWS, n)
+        self.chunks = -(-n // rows)
+        self.objective, self.n_out, self.weight = objective, model.layer_sizes[-1], data.weight
+        self.feed = Feed(backend, (), model.dtype, 1, self.chunks * rows)
+        self.feed.order[:n] = np.arange(n)  # the last chunk is filled up with row 0, which is not summed
+        values = [backend.zeros(self.chunks * rows, model.dtype) for _ in range(2)]
+        space = Workspace(model, rows, training=False)
+        self.forward = backend.record(
+            evaluation_ops(space, data, self.feed, values[0], values[1], objective), self.feed.steps
+        )
+        after: list[Op] = [
+            *sum_ops(backend, values[0], n, sums[:1]),
+            *sum_ops(backend, values[1], n, sums[1:]),
+            Launch(RESET, {"step": self.feed.steps.step}, {}, 1, 1),
+        ]
+        self.after = backend.record(after, self.feed.steps)
+        self.feed.send()
+        self.spread = 0.0
+        if objective.loss.metric == "rmse":
+            y = backend.to_numpy(data.y).astype(np.float64)
+            mean = np.average(y, axis=0, weights=data.w_host)
+            self.spread = float(np.average(((y - mean) ** 2).sum(axis=1), weights=data.w_host))
+
+    def run(self) -> None:
+        """Evaluate the parameters as they are now."""
+        self.forward.run(self.chunks)
+        self.after.run()
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """{"loss", "accuracy"} or {"loss", "rmse", "r2"} from the two sums, copied to the host."""
+        loss, score = (float(s) / self.weight for s in sums)
+        if self.objective.loss.metric == "accuracy":
+            return {"loss": loss, "accuracy": score}
+        r2 = 1 - score / self.spread if self.spread > 0 else float(score == 0)
+        return {"loss": loss, "rmse": math.sqrt(max(0.0, score / self.n_out)), "r2": r2}

@@ -1,0 +1,444 @@
+"""The training loop: epochs, validation, early stopping, callbacks, history."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.errors import DivergenceError
+from gpumlp.history import EarlyStopping, History
+from gpumlp.inputs import (
+    check_features,
+    check_targets,
+    check_weights,
+    dropout_key,
+    epoch_order,
+    is_cuda,
+    split_rows,
+)
+from gpumlp.losses import Huber, get_loss
+from gpumlp.network import MLP, unflatten
+from gpumlp.optimizers import Optimizer, get_optimizer
+from gpumlp.plan import optimizer_ops
+from gpumlp.schedules import get_schedule
+from gpumlp.session import Data, Evaluation, Objective, Session
+
+__all__ = ["Trainer"]
+
+Callback = Callable[["Trainer", History], Any]
+_STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/random.py
+
+
+class Trainer:
+    """Trains an `MLP`.
+
+    Parameters
+    ----------
+    model : MLP
+        Trained in place, on the device where it is.  Its `output` is set to fit the loss.
+    loss : str or gpumlp.Huber
+        "softmax_cross_entropy", "binary_cross_entropy", "squared_error" (half the mean square),
+        "absolute_error", "huber", "poisson".
+    optimizer : str or Optimizer
+        A name, or an object such as ``gpumlp.Adam(lr=1e-3)``.  The trainer works with a copy of it,
+        `self.optimizer`.
+    batch_size : int
+        Rows per step; a larger one than the data means one batch per epoch.  The last batch of an epoch may
+        be shorter and counts as a full step.
+    l1, l2 : float
+        Penalties l1 sum |w| and (l2/2) sum w^2 on weights, not biases; see `Optimizer`.
+    proximal : bool
+        Treat l1 by soft thresholding (exact zeros) instead of the subgradient.
+    clip_norm : float, optional
+        Scale the gradient of the data loss down to this Euclidean norm where it is longer.
+    schedule : str, Schedule or callable, optional
+        Factor on the learning rate per step; see `gpumlp.schedules`.
+    seed : int
+        Of row order, validation split and dropout masks; see `gpumlp.inputs`.
+    callbacks : sequence of callables
+        Each is called as ``callback(trainer, history)`` after every epoch; one that returns True ends the
+        training.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter out of its range; the message says what was given and what is expected.
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> X = np.linspace(-1, 1, 64).reshape(-1, 1)
+    >>> model = gpumlp.MLP([1, 1], device="cpu", dtype="float64")
+    >>> trainer = gpumlp.Trainer(model, loss="squared_error", optimizer=gpumlp.SGD(lr=0.5), batch_size=16)
+    >>> history = trainer.fit(X, 3 * X[:, 0] + 1, epochs=20)
+    >>> np.round(model.weights[0][0, 0], 3), np.round(model.biases[0][0], 3)
+    (np.float64(3.0), np.float64(1.0))
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        *,
+        loss: str | Huber,
+        optimizer: str | Optimizer,
+        batch_size: int = 128,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        proximal: bool = False,
+        clip_norm: float | None = None,
+        schedule: str | Callable | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        if not isinstance(model, MLP):
+            raise TypeError(f"model={model!r}; expected a gpumlp.MLP")
+        self.model = model
+        self.loss, delta = get_loss(loss)
+        self.optimizer = _with_penalties(get_optimizer(optimizer), l1, l2, proximal)
+        self.batch_size = _positive_int("batch_size", batch_size)
+        if clip_norm is not None and not (_is_number(clip_norm) and 0 < clip_norm < math.inf):
+            raise ValueError(f"clip_norm={clip_norm!r}; expected None or a finite number > 0")
+        self.clip_norm = clip_norm
+        self.schedule = get_schedule(schedule)
+        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
+        self.seed = int(seed)
+        self.callbacks = list(callbacks)
+        n_out = model.layer_sizes[-1]
+        if self.loss.classes and n_out < 2:
+            raise ValueError(
+                f"{self.loss.name} needs at least 2 outputs (one per class), the network has {n_out}; "
+                "for two classes with one output use binary_cross_entropy"
+            )
+        # elementwise losses are means over the outputs
+        self.objective = Objective(self.loss, delta, 1.0 if self.loss.classes else 1.0 / n_out)
+        self.epoch = 0
+        model.output = self.loss.link
+        self._backend: Any = None
+        self._ready()
+
+    # ---- public -----------------------------------------------
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        epochs: int,
+        validation: Any = None,
+        sample_weight: Any = None,
+        early_stopping: EarlyStopping | bool | None = None,
+        progress: bool | None = None,
+    ) -> History:
+        """Train for `epochs` passes over the rows.
+
+        Parameters
+        ----------
+        X : array (n_rows, n_inputs)
+            NumPy or CuPy; converted to the model's dtype and put on its device once.
+        y : array
+            Class numbers (n_rows,) for softmax_cross_entropy, else values (n_rows,) or (n_rows, n_outputs).
+        epochs : int
+        validation : float or (X_val, y_val) or (X_val, y_val, weights), optional
+            Held-out rows, evaluated after every epoch: a fraction of the given ones (seeded split), or other
+            ones.
+        sample_weight : array (n_rows,), optional
+            Factors >= 0 on the rows' losses; a batch's loss is the weighted mean.
+        early_stopping : EarlyStopping or True, optional
+        progress : bool, optional
+            Show a progress bar; by default only on a terminal.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        DivergenceError
+            The loss became NaN or infinite; the message names epoch and step.
+        ValueError, TypeError
+            Rows, targets or parameters that do not fit; nothing has been changed then.
+        """
+        _positive_int("epochs", epochs)
+        stop = EarlyStopping() if early_stopping is True else (early_stopping or None)
+        train, val = self._split(X, y, sample_weight, validation)
+        if self.loss.classes:
+            _two_classes(train[1])
+        self._ready()
+        data = self._resident(*train)
+        evaluation = self._evaluation(*val) if val else None
+        names = ["loss", "lr", "seconds", *(f"val_{m}" for m in _metric_names(self.loss) if evaluation)]
+        if stop and stop.monitor not in names:
+            raise ValueError(
+                f"early stopping monitors {stop.monitor!r}, recorded are {', '.join(names)}"
+                + ("" if evaluation else "; give validation data for the val_ metrics")
+            )
+        from gpumlp.progress import Progress
+
+        session = self._prepare(data, self.batch_size)
+        bar = Progress(epochs, progress)
+        history = History()
+        try:
+            self._loop(session, evaluation, epochs, stop, history, bar)
+        finally:
+            bar.close()
+        return history
+
+    def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
+        """One update on one batch (any number of rows); like a step of `fit` but for the order of rows."""
+        self._run_staged(*self._checked(X, y, sample_weight), update=True)
+        self.optimizer.t += 1
+
+    def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
+        """Figures on given rows, without dropout and penalties.
+
+        Returns
+        -------
+        dict
+            {"loss", "accuracy"} for classification, {"loss", "rmse", "r2"} for regression (R2 and RMSE over
+            all outputs together).
+        """
+        self._ready()
+        evaluation = self._evaluation(*self._checked(X, y, sample_weight))
+        evaluation.run()
+        return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:])
+
+    def loss_and_grads(
+        self, X: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        """Training objective and its gradient on given rows, by the code that `step` runs (dropout as in step
+        t).
+
+        Returns
+        -------
+        (float, [(dW (n_in, n_out), db (n_out,)), ...])
+            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host.  Not clipped; decoupled
+            decay is not part of the objective.
+        """
+        session = self._run_staged(*self._checked(X, y, sample_weight), update=False)
+        session.sum_losses(self._sums)
+        backend, opt = self.model.backend, self.optimizer
+        value = float(backend.to_numpy(self._sums)[0]) / session.data.weight
+        grads = unflatten(self.model.layers, backend.to_numpy(self._grads))
+        for (dW, _), (W, _) in zip(grads, self.model.get_parameters(), strict=True):
+            np.add(dW, opt.l2 * W + opt.l1 * np.sign(W), out=dW)
+            value += opt.l1 * float(np.abs(W).sum()) + 0.5 * opt.l2 * float(np.square(W).sum())
+        return value, grads
+
+    # ---- the loop -----------------------------------------------
+    def _loop(
+        self,
+        session: Session,
+        evaluation: Evaluation | None,
+        epochs: int,
+        stop: EarlyStopping | None,
+        history: History,
+        bar: Any,
+    ) -> None:
+        backend, model = self.model.backend, self.model
+        best: float | None = None
+        saved = None
+        watch = stop or EarlyStopping(monitor="val_loss" if evaluation else "loss", patience=epochs)
+        total = self.optimizer.t + epochs * session.n_steps
+        for number in range(epochs):
+            start = time.perf_counter()
+            session.feed.order[:] = self._order(session.data.n_rows)
+            lr = self._table(session, total)
+            session.feed.send()
+            session.run()
+            session.sum_losses(self._sums)
+            self.optimizer.t += session.n_steps
+            self.epoch += 1
+            if evaluation:
+                evaluation.run()
+            sums = backend.to_numpy(self._sums)
+            figures = {"loss": self._mean_loss(session, float(sums[0]), number), "lr": lr}
+            if evaluation:
+                figures.update((f"val_{name}", value) for name, value in evaluation.figures(sums[1:]).items())
+            history.append({**figures, "seconds": time.perf_counter() - start})
+            if watch.better(history.metrics[watch.monitor][-1], best):
+                best, history.best_epoch = history.metrics[watch.monitor][-1], number
+                if stop and stop.restore_best:
+                    saved = backend.empty(model.flat_size, model.dtype) if saved is None else saved
+                    backend.copy(saved, model.flat)
+            bar.update(number, figures)
+            ended = [bool(callback(self, history)) for callback in self.callbacks]
+            if (
+                stop
+                and number - (history.best_epoch if history.best_epoch is not None else -1) >= stop.patience
+            ):
+                history.stopped_early = True
+            if history.stopped_early or any(ended):
+                break
+        if saved is not None:
+            backend.copy(model.flat, saved)
+
+    def _order(self, n_rows: int) -> np.ndarray:
+        return epoch_order(self.seed, self.epoch, n_rows)
+
+    def _mean_loss(self, session: Session, value: float, number: int) -> float:
+        """Mean loss of the epoch from the sum over its rows; DivergenceError if that is not finite."""
+        if math.isfinite(value):
+            return value / session.data.weight
+        losses = self.model.backend.to_numpy(session.row_loss)
+        bad = np.flatnonzero(~np.isfinite(losses))
+        step = int(bad[0]) // session.batch if len(bad) else 0
+        what = losses[bad[0]] if len(bad) else value
+        raise DivergenceError(
+            f"training diverged: the loss became {what} in epoch {number + 1}, step {step + 1} "
+            f"(lr {self.optimizer.lr:g}). The model's parameters are no longer usable. "
+            f"Try a smaller learning rate (lr={self.optimizer.lr / 10:g}), "
+            "clip_norm=1.0, or standardise X (and, for regression, y)"
+        )
+
+    def _table(self, session: Session, total: int) -> float:
+        """Fill the step table for the coming steps, `feed.order` given; returns the last one's learning
+        rate."""
+        opt, feed, steps = self.optimizer, session.feed, session.n_steps
+        opt.check()
+        t = opt.t + np.arange(steps)
+        factors = np.broadcast_to(np.asarray(self.schedule(t, total), float), (steps,))
+        lr = opt.lr * factors
+        if not (np.isfinite(lr).all() and (lr >= 0).all()):
+            raise ValueError(
+                f"the schedule gave learning rates from {lr.min()} to {lr.max()}; "
+                "expected finite numbers >= 0"
+            )
+        values = {
+            **opt.stepped(t + 1, lr),
+            "inv_weight": 1 / session.batch_weights(),
+            "t_low": t % 2**_STEP_BITS,
+            "t_high": t >> _STEP_BITS,
+        }
+        for j, name in enumerate(feed.columns):
+            feed.table[:, j] = values[name]
+        return float(lr[-1])
+
+    # ---- preparation -----------------------------------------------
+    def _checked(self, X: Any, y: Any, w: Any, suffix: str = "") -> tuple[Any, Any, np.ndarray | None]:
+        model, n_out = self.model, self.model.layer_sizes[-1]
+        X = check_features(X, model.layer_sizes[0], model.backend, model.dtype, f"X{suffix}")
+        if X.shape[0] == 0:
+            raise ValueError(f"X{suffix} has no rows; expected at least one")
+        y = check_targets(y, X.shape[0], n_out, self.loss, model.backend, model.dtype, f"y{suffix}", X)
+        return X, y, check_weights(w, X.shape[0], model.backend, model.dtype)
+
+    def _split(self, X: Any, y: Any, w: Any, validation: Any) -> tuple[tuple, tuple | None]:
+        X, y, w = self._checked(X, y, w)
+        if validation is None:
+            return (X, y, w), None
+        if isinstance(validation, (tuple, list)):
+            if len(validation) not in (2, 3):
+                raise ValueError(
+                    f"validation has {len(validation)} parts; "
+                    "expected (X_val, y_val) or (X_val, y_val, weights)"
+                )
+            w_val = validation[2] if len(validation) == 3 else None
+            return (X, y, w), self._checked(validation[0], validation[1], w_val, "_val")
+        if not _is_number(validation):
+            raise ValueError(f"validation={validation!r}; expected a fraction, (X_val, y_val) or None")
+        xp = self.model.backend.xp if is_cuda(X) else np
+        train, held = split_rows(self.seed, X.shape[0], validation)
+        parts = [
+            (X[xp.asarray(rows)], y[xp.asarray(rows)], None if w is None else w[rows])
+            for rows in (train, held)
+        ]
+        return parts[0], parts[1]
+
+    def _ready(self) -> None:
+        """Buffers on the model's device: made at first, and again after the model has moved."""
+        model, backend = self.model, self.model.backend
+        if self._backend is not backend:
+            self._backend = backend
+            self._grads = backend.zeros(model.flat_size, model.dtype)
+            #: sums of the training rows' losses, the validation rows' losses and their metric: read in one
+            #: copy
+            self._sums = backend.zeros(3, model.dtype)
+            self._staged: tuple[tuple, Session] | None = None
+
+    def _resident(self, X: Any, y: Any, w: np.ndarray | None) -> Data:
+        backend = self.model.backend
+        return Data(backend.asarray(X), backend.asarray(y), None if w is None else backend.asarray(w), w)
+
+    def _evaluation(self, X: Any, y: Any, w: np.ndarray | None) -> Evaluation:
+        return Evaluation(self.model, self.objective, self._resident(X, y, w), self._sums[1:])
+
+    def _prepare(self, data: Data, batch: int, update: bool = True) -> Session:
+        """Plans for `data` on the model's device; without `update`, up to the gradient."""
+        model, backend, opt = self.model, self.model.backend, self.optimizer
+        opt.init_state([model.flat], backend)
+        for entry in opt.state:
+            entry.update((k, backend.asarray(a)) for k, a in entry.items() if k != "_shape")
+        after = optimizer_ops(model, self._grads, opt, self.clip_norm) if update else []
+        columns = tuple(opt.stepped(1, 0.0))
+        batch = min(batch, data.n_rows)
+        return Session(
+            model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after
+        )
+
+    def _run_staged(self, X: Any, y: Any, w: np.ndarray | None, update: bool) -> Session:
+        """One step on one batch, copied to buffers of its own; the last plan is kept for batches of equal
+        size."""
+        self._ready()
+        model, backend, opt = self.model, self.model.backend, self.optimizer
+        kernel = opt.kernel(clip=self.clip_norm is not None)
+        key = (X.shape[0], w is not None, update, kernel.name, *opt.scalars(kernel).values(), id(model.flat))
+        if self._staged is None or self._staged[0] != key:
+            zeros = backend.zeros
+            data = Data(zeros(X.shape, model.dtype), zeros(y.shape, y.dtype), None, None)
+            data.w = zeros(w.shape, model.dtype) if w is not None else None
+            session = self._prepare(data, X.shape[0], update)
+            session.feed.order[:] = np.arange(X.shape[0])
+            self._staged = key, session
+        session = self._staged[1]
+        backend.copy(session.data.X, X)
+        backend.copy(session.data.y, y)
+        if w is not None:
+            backend.copy(session.data.w, w)
+        session.data.w_host = w
+        self._table(session, opt.t + 1)
+        session.feed.send()
+        session.run()
+        return session
+
+
+def _metric_names(loss: Any) -> tuple[str, ...]:
+    return ("loss", "accuracy") if loss.metric == "accuracy" else ("loss", "rmse", "r2")
+
+
+def _with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) -> Optimizer:
+    """A copy of `optimizer` with the trainer's penalties."""
+    optimizer = copy.deepcopy(optimizer)
+    for name, value in (("l1", l1), ("l2", l2)):
+        if value == 0 and _is_number(value):
+            continue
+        if getattr(optimizer, name):
+            raise ValueError(
+                f"{name} was given twice: {value} to the Trainer and "
+                f"{getattr(optimizer, name)} to the optimizer"
+            )
+        setattr(optimizer, name, value)
+    optimizer.proximal = optimizer.proximal or bool(proximal)
+    optimizer.check()
+    return optimizer
+
+
+def _two_classes(y: Any) -> None:
+    if bool((y == y[0]).all()):
+        raise ValueError(
+            f"y holds one class only ({int(y[0])}); a classifier needs rows of at least two classes"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _positive_int(name: str, value: Any) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}; expected an integer >= 1")
+    return int(value)

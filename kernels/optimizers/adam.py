@@ -1,0 +1,125 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from gpumlp.kernels.optimizers.base import Optimizer, bias_correction
+
+__all__ = ["Adam", "AdamW"]
+
+
+@dataclass
+class Adam(Optimizer):
+    """Adam with bias correction (d2l.ai 12.10; Kingma & Ba 2015, Algorithm 1)::
+
+        v = b1 v + (1 - b1) g          v^ = v / (1 - b1^t)
+        s = b2 s + (1 - b2) g^2        s^ = s / (1 - b2^t)
+        w -= lr v^ / (sqrt(s^) + eps)
+
+    Parameters
+    ----------
+    lr : float
+    betas : (float, float)
+        b1 and b2, each in [0, 1).
+    eps : float
+        > 0.
+    eps_hat : bool
+        eps is added to the uncorrected root: ``w -= lr sqrt(1 - b2^t) / (1 - b1^t) v / (sqrt(s) + eps)``, as
+        scikit-learn, Keras, Chainer and thinc do.  At t = 1 that eps weighs 1 / sqrt(1 - b2) = 31.6 times
+        more.
+    amsgrad : bool
+        Use the largest s so far in the root (Reddi et al. 2018; bias-corrected afterwards, as in PyTorch).
+    l1, l2, weight_decay, proximal
+        See `gpumlp.optimizers.Optimizer`.
+
+    Notes
+    -----
+    PyTorch's default eps is 1e-8, the textbook's 1e-6.
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> w = np.array([1.0])
+    >>> gpumlp.Adam(lr=0.1).update(w, np.array([2.0]))
+    >>> round(float(w[0]), 6)
+    0.9
+    """
+
+    name: ClassVar[str] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-6
+    eps_hat: bool = False
+    amsgrad: bool = False
+
+    def check(self) -> None:
+        super().check()
+        self._in_range("eps", 0.0, float("inf"), open_low=True)
+        try:
+            good = len(self.betas) == 2 and all(0 <= float(b) < 1 for b in self.betas)
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise ValueError(
+                f"{type(self).__name__}: betas={self.betas!r}; expected two numbers >= 0 and < 1"
+            )
+
+    def options(self) -> tuple[str, ...]:
+        flags = {"epshat": self.eps_hat, "amsgrad": self.amsgrad}
+        return tuple(name for name, on in flags.items() if on)
+
+    def state_names(self) -> tuple[str, ...]:
+        return ("v", "s", "s_max") if self.amsgrad else ("v", "s")
+
+    def constants(self) -> dict[str, float]:
+        beta1, beta2 = self.betas  # 1 - beta in double: 1 - 0.999f is wrong by 1e-5
+        return {"beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2, "eps": self.eps}
+
+    def stepped(self, t: Any, lr: Any) -> dict[str, Any]:
+        c1, c2 = (bias_correction(b, t) for b in self.betas)
+        return {"lr": lr, "c1": c1 / np.sqrt(c2) if self.eps_hat else c1, "c2": c2}
+
+    def text(self) -> str:
+        lines = ["v = beta1 * v + gain1 * grad;", "s = beta2 * s + gain2 * grad * grad;"]
+        s = "s"
+        if self.amsgrad:
+            lines.append("s_max = s > s_max ? s : s_max;")
+            s = "s_max"
+        root = f"sqrt({s})" if self.eps_hat else f"sqrt({s} * c2)"
+        lines.append(f"const C delta = lr * c1 * v / ({root} + eps);")
+        return "\n".join(lines)
+
+    def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
+        v, s = values["v"], values["s"]
+        v *= values["beta1"]
+        v += values["gain1"] * grad
+        s *= values["beta2"]
+        s += values["gain2"] * grad * grad
+        if self.amsgrad:
+            np.maximum(s, values["s_max"], out=values["s_max"])
+            s = values["s_max"]
+        root = np.sqrt(s) if self.eps_hat else np.sqrt(s * values["c2"])
+        return lr * values["c1"] * v / (root + values["eps"])
+
+
+@dataclass
+class AdamW(Adam):
+    """Adam with decoupled weight decay: ``w *= 1 - lr weight_decay`` before Adam's step (Loshchilov & Hutter
+    2019).
+
+    The same as `Adam` but for the default ``weight_decay=0.01`` (PyTorch's default as well).
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> w = np.array([1.0])
+    >>> gpumlp.AdamW(lr=0.1, weight_decay=0.5).update(w, np.array([0.0]))
+    >>> w
+    array([0.95])
+    """
+
+    name: ClassVar[str] = "adamw"
+    weight_decay: float = field(default=0.01, kw_only=True)

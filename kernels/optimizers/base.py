@@ -1,0 +1,351 @@
+"""What all update rules share: hyper-parameter checks, penalties, clipping, state, and `update` on bare
+arrays.
+
+A rule is one file beside this one: a dataclass with the formula in its docstring, `body` (the CUDA text) and
+`rule` (the same in NumPy).  `Optimizer.kernel` puts the common pieces around the body, so penalties,
+clipping, decay and the rule are one launch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from gpumlp.kernels.kernel import Kernel
+
+__all__ = ["Optimizer", "bias_correction"]
+
+_BLOCK = 32768  # elements that the NumPy reference handles at a time: its temporaries stay in the cache
+
+
+def bias_correction(beta: float, t: Any) -> Any:
+    """1 / (1 - beta^t), without the cancellation that 1 - beta**t suffers for beta near 1; `t` scalar or
+    array."""
+    return -1.0 / np.expm1(t * math.log(beta)) if beta > 0 else np.ones_like(t, float)
+
+
+@dataclass
+class Optimizer:
+    """Base of the update rules.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, per step; must be >= 0 and finite.  May be changed between steps.
+    l1, l2 : float
+        Penalties l1 |w| and (l2/2) |w|^2: their gradients l1 sign(w) (with sign(0) = 0) and l2 w are added to
+        the gradient before the rule sees it.  In a `Trainer` they apply to weights, not to biases.
+    weight_decay : float
+        Decoupled decay (Loshchilov & Hutter 2019): w <- (1 - lr weight_decay) w before the rule's step.
+    proximal : bool
+        Treat l1 by soft thresholding after the step, w <- sign(w) max(|w| - lr l1, 0), which gives exact
+        zeros (ISTA for plain SGD), instead of by the subgradient.
+    """
+
+    name: ClassVar[str]
+    lr: float = 1e-2
+    l1: float = field(default=0.0, kw_only=True)
+    l2: float = field(default=0.0, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True)
+    proximal: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.t = 0
+        self.state: list[dict[str, Any]] = []
+        self._kernels: dict[tuple, Kernel] = {}
+        self.check()
+
+    # ---- what a rule defines -----------------------------------------------
+    #: text that computes `C delta` (to be subtracted from the parameter) from `grad`, the state, and `lr`
+    body: ClassVar[str]
+
+    def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
+        """The same in NumPy: updates the state arrays in `values` in place and returns delta."""
+        raise TypeError(f"{type(self).__name__} must define rule()")
+
+    def text(self) -> str:
+        """The body for this object's options."""
+        return self.body
+
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that change the text; they become part of the kernel's name."""
+        return ()
+
+    def state_names(self) -> tuple[str, ...]:
+        """State arrays, each of the parameter's shape."""
+        return ()
+
+    def state_start(self) -> dict[str, float]:
+        """Start values of state arrays that do not begin at 0."""
+        return {}
+
+    def constants(self) -> dict[str, float]:
+        """Hyper-parameters that the text reads and that stay the same from step to step."""
+        return {}
+
+    def stepped(self, t: Any, lr: Any) -> dict[str, Any]:
+        """Values of step `t` (from 1) at learning rate `lr`, in double precision; both are numbers, or arrays
+        of one shape (all steps of an epoch at once)."""
+        return {"lr": lr}
+
+    # ---- checks -----------------------------------------------
+    def check(self) -> None:
+        """Raise ValueError if a hyper-parameter is out of its range."""
+        for name in ("lr", "l1", "l2", "weight_decay"):
+            self._in_range(name, 0.0, math.inf)
+
+    def _in_range(self, name: str, low: float, high: float, *, open_low: bool = False) -> None:
+        value = getattr(self, name)
+        good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        good = good and (low < value if open_low else low <= value) and value < high
+        if not good:
+            span = f"{'>' if open_low else '>='} {low:g}" + (
+                f" and < {high:g}" if high < math.inf else " and finite"
+            )
+            raise ValueError(f"{type(self).__name__}: {name}={value!r}; expected a number {span}")
+
+    # ---- the kernel -----------------------------------------------
+    def kernel(self, *, clip: bool = False) -> Kernel:
+        """The fused kernel for the options and penalties in force.
+
+        Arrays: g (read), p and the state (in place), and with `clip` the raw array clip_scale (1,).
+        """
+        flags = (clip, self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0)
+        key = (*flags, self.options())
+        if key not in self._kernels:
+            self._kernels[key] = self._compose(*flags)
+        return self._kernels[key]
+
+    def _compose(self, clip: bool, l1: bool, l2: bool, decoupled: bool, proximal: bool) -> Kernel:
+        pieces = [
+            "C grad = g * clip_scale[0];" if clip else "C grad = g;",
+            "grad += decay * l2 * p;" if l2 else "",
+            "grad += decay * l1 * ((p > C(0) ? C(1) : C(0)) - (p < C(0) ? C(1) : C(0)));"
+            if l1 and not proximal
+            else "",
+            "p -= decay * (lr * weight_decay) * p;" if decoupled else "",
+            self.text(),
+            "p -= delta;",
+            "const C shrink = decay * (lr * l1);\n"
+            "p = p > shrink ? p - shrink : (p < -shrink ? p + shrink : C(0));"
+            if proximal
+            else "",
+        ]
+        used = {"l1": l1, "l2": l2, "weight_decay": decoupled}
+        constants = [*self.constants(), *(n for n, u in used.items() if u)]
+        words = [
+            *self.options(),
+            *(["prox"] if proximal else ["l1"] if l1 else []),
+            *(["l2"] if l2 else []),
+            *(["wd"] if decoupled else []),
+            *(["clip"] if clip else []),
+        ]
+        return Kernel(
+            name="_".join(["gpumlp", self.name, *words]),
+            inputs="T g",
+            inouts=", ".join(["T p", *(f"C {n}" for n in self.state_names())]),
+            raws="C clip_scale" if clip else "",
+            scalars=", ".join(f"C {n}" for n in constants),
+            stepped=tuple(self.stepped(1, 0.0)),
+            masked=l1 or l2 or decoupled,
+            body="\n".join(filter(None, pieces)),
+            reference=_reference(self.rule, l1=l1, l2=l2, decoupled=decoupled, proximal=proximal),
+        )
+
+    def scalars(self, kernel: Kernel) -> dict[str, float]:
+        """By-value arguments for `kernel`."""
+        values = {**self.constants(), "l1": self.l1, "l2": self.l2, "weight_decay": self.weight_decay}
+        return {s.name: float(values[s.name]) for s in kernel.constants}
+
+    # ---- state -----------------------------------------------
+    def init_state(self, params: Sequence[Any], backend: Any) -> None:
+        """Make the state for `params` if there is none yet; else check that it fits them."""
+        shapes = [tuple(p.shape) for p in params]
+        if self.state:
+            held = [s["_shape"] for s in self.state]
+            if held != shapes:
+                raise ValueError(
+                    f"{type(self).__name__} holds state for arrays of shapes {held} and was given {shapes}; "
+                    "use one optimiser object per set of parameters, or call reset()"
+                )
+            return
+        start = self.state_start()
+        for p in params:
+            dtype = np.dtype(np.float64 if p.dtype == np.float64 else np.float32)
+            entry: dict[str, Any] = {"_shape": tuple(p.shape)}
+            for name in self.state_names():
+                entry[name] = backend.zeros(p.shape, dtype)
+                if name in start:
+                    entry[name].fill(start[name])
+            self.state.append(entry)
+
+    def reset(self) -> None:
+        """Forget the state and the step count."""
+        self.t = 0
+        self.state = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step count, hyper-parameters and NumPy copies of the state arrays, for `load_state_dict`."""
+        arrays = [
+            {n: _to_numpy(a) for n, a in entry.items() if n != "_shape"} | {"_shape": entry["_shape"]}
+            for entry in self.state
+        ]
+        return {
+            "optimizer": self.name,
+            "t": self.t,
+            "hyperparameters": self.hyperparameters(),
+            "state": arrays,
+        }
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Constructor arguments as a dict."""
+        return {f.name: copy.deepcopy(getattr(self, f.name)) for f in fields(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, hyper-parameters included.
+
+        State arrays are moved to the device of the parameters at the next `update`.
+
+        Raises
+        ------
+        ValueError
+            If the dict is of another rule or its state arrays are not those of this rule.
+        """
+        if state.get("optimizer") != self.name:
+            raise ValueError(
+                f"state of optimiser {state.get('optimizer')!r} cannot be loaded into {self.name!r}"
+            )
+        other = type(self)(**state["hyperparameters"])
+        for entry in state["state"]:
+            if set(entry) != {*other.state_names(), "_shape"}:
+                raise ValueError(
+                    f"state arrays {sorted(set(entry) - {'_shape'})}, expected {sorted(other.state_names())}"
+                )
+        for f in fields(self):
+            setattr(self, f.name, getattr(other, f.name))
+        self.t = int(state["t"])
+        self.state = [
+            {n: np.array(a) if n != "_shape" else tuple(a) for n, a in entry.items()}
+            for entry in state["state"]
+        ]
+
+    # ---- bare arrays -----------------------------------------------
+    def update(self, params: Any, grads: Any) -> None:
+        """One step on bare arrays.
+
+        Parameters
+        ----------
+        params : array or list of arrays, float32 or float64, NumPy or CuPy, any shapes and strides
+            Modified in place.
+        grads : array or list of arrays, of the same shapes, dtypes and device
+            Read only.
+
+        Raises
+        ------
+        TypeError
+            If a parameter and its gradient differ in dtype or device, or the dtype is not supported.
+        ValueError
+            If their number or shapes differ, a parameter is read-only, or the state is of other shapes.
+
+        Notes
+        -----
+        The state is made at the first call and kept by this object; later calls must give the same shapes in
+        the same order.  One launch per array.
+        """
+        from gpumlp.backends import backend_of  # here, because backends import gpumlp.kernels.kernel
+
+        plist, glist = _as_list(params), _as_list(grads)
+        if len(plist) != len(glist):
+            raise ValueError(f"{len(plist)} parameter arrays but {len(glist)} gradient arrays")
+        for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
+            _check_pair(number, p, g)
+        if not plist:
+            return
+        backend = backend_of(plist[0])
+        self.check()
+        self.init_state(plist, backend)
+        kernel = self.kernel()
+        scalars, stepped = self.scalars(kernel), self.stepped(self.t + 1, float(self.lr))
+        for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
+            here = backend if number == 0 else backend_of(p)
+            entry = self.state[number]
+            state = {}
+            for name in self.state_names():
+                if type(entry[name]) is not type(p):  # loaded from a state dict, or moved to another device
+                    entry[name] = here.asarray(entry[name])
+                state[name] = entry[name]
+            here.elementwise(kernel, {"g": g, "p": p, **state}, scalars, stepped)
+        self.t += 1
+
+
+def _reference(
+    rule: Callable[..., np.ndarray], *, l1: bool, l2: bool, decoupled: bool, proximal: bool
+) -> Callable:
+    def run(
+        g: Any, p: Any, lr: Any, decay: float = 1.0, clip_scale: Any = None, k: int = 0, **values: Any
+    ) -> None:
+        grad = g * clip_scale[0] if clip_scale is not None else g
+        penalty2, penalty1 = values.pop("l2", 0.0), values.pop("l1", 0.0)
+        weight_decay = values.pop("weight_decay", 0.0)
+        if decay and l2:
+            grad = grad + penalty2 * p
+        if decay and l1 and not proximal:
+            grad = grad + penalty1 * np.sign(p)
+        if decay and decoupled:
+            p -= (lr * weight_decay) * p
+        p -= rule(grad, lr, **values)
+        if decay and proximal:
+            shrink = lr * penalty1
+            p[...] = np.where(p > shrink, p - shrink, np.where(p < -shrink, p + shrink, 0))
+
+    def blocked(g: Any, p: Any, **values: Any) -> None:
+        if p.ndim != 1 or p.size <= _BLOCK:
+            run(g, p, **values)
+            return
+        whole = {n: v for n, v in values.items() if getattr(v, "shape", None) == p.shape}
+        for start in range(0, p.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            run(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
+
+    return blocked
+
+
+def _to_numpy(array: Any) -> np.ndarray:
+    return np.array(array.get() if hasattr(array, "get") else array)
+
+
+def _as_list(arrays: Any) -> list[Any]:
+    if isinstance(arrays, (list, tuple)):
+        return list(arrays)
+    return [arrays]
+
+
+def _check_pair(number: int, p: Any, g: Any) -> None:
+    if not hasattr(p, "dtype") or not hasattr(g, "dtype") or not hasattr(p, "strides"):
+        raise TypeError(
+            f"params[{number}] is {type(p).__name__} and grads[{number}] is {type(g).__name__}; "
+            "expected NumPy or CuPy arrays"
+        )
+    if type(p) is not type(g) or getattr(p, "device", None) != getattr(g, "device", None):
+        raise TypeError(
+            f"params[{number}] is {_where(p)} but grads[{number}] is {_where(g)}; "
+            "move one of them so that both are on the same device"
+        )
+    if p.dtype != g.dtype:
+        raise TypeError(f"params[{number}] is {p.dtype} but grads[{number}] is {g.dtype}; cast the gradient")
+    if p.dtype not in (np.float32, np.float64):
+        raise TypeError(f"params[{number}] is {p.dtype}; supported are float32 and float64")
+    if p.shape != g.shape:
+        raise ValueError(f"params[{number}] has shape {p.shape} but grads[{number}] has shape {g.shape}")
+    if isinstance(p, np.ndarray) and not p.flags.writeable:
+        raise ValueError(f"params[{number}] is read-only; pass a writable array (it is updated in place)")
+
+
+def _where(array: Any) -> str:
+    module = type(array).__module__.split(".")[0]
+    device = getattr(array, "device", None)
+    return f"{module} {type(array).__name__}" + (f" on {device}" if device is not None else "")
