@@ -309,7 +309,7 @@ class Trainer:
                 "expected finite numbers >= 0"
             )
         values = {
-            **opt.stepped(t + 1, lr),
+            **opt.step_values(t + 1, lr),
             "inv_weight": 1 / session.batch_weights(),
             "t_low": t % 2**_STEP_BITS,
             "t_high": t >> _STEP_BITS,
@@ -374,7 +374,7 @@ class Trainer:
         for entry in opt.state:
             entry.update((k, backend.asarray(a)) for k, a in entry.items() if k != "_shape")
         after = optimizer_ops(model, self._grads, opt, self.clip_norm) if update else []
-        columns = tuple(opt.stepped(1, 0.0))
+        columns = opt.kernel(clip=self.clip_norm is not None).stepped
         batch = min(batch, data.n_rows)
         return Session(
             model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after

@@ -136,7 +136,7 @@ class Optimizer:
             else "",
         ]
         used = {"l1": l1, "l2": l2, "weight_decay": decoupled}
-        constants = [*self.constants(), *(n for n, u in used.items() if u)]
+        stepped = [*self.stepped(1, 0.0), *(n for n, u in used.items() if u)]
         words = [
             *self.options(),
             *(["prox"] if proximal else ["l1"] if l1 else []),
@@ -149,8 +149,8 @@ class Optimizer:
             inputs="T g",
             inouts=", ".join(["T p", *(f"C {n}" for n in self.state_names())]),
             raws="C clip_scale" if clip else "",
-            scalars=", ".join(f"C {n}" for n in constants),
-            stepped=tuple(self.stepped(1, 0.0)),
+            scalars=", ".join(f"C {n}" for n in self.constants()),
+            stepped=tuple(stepped),
             masked=l1 or l2 or decoupled,
             body="\n".join(filter(None, pieces)),
             reference=_reference(self.rule, l1=l1, l2=l2, decoupled=decoupled, proximal=proximal),
@@ -158,8 +158,12 @@ class Optimizer:
 
     def scalars(self, kernel: Kernel) -> dict[str, float]:
         """By-value arguments for `kernel`."""
-        values = {**self.constants(), "l1": self.l1, "l2": self.l2, "weight_decay": self.weight_decay}
+        values = self.constants()
         return {s.name: float(values[s.name]) for s in kernel.constants}
+
+    def step_values(self, t: Any, lr: Any) -> dict[str, Any]:
+        """All per-step values that a kernel of this object may read: `stepped`, and the penalties."""
+        return {**self.stepped(t, lr), "l1": self.l1, "l2": self.l2, "weight_decay": self.weight_decay}
 
     # ---- state -----------------------------------------------
     def init_state(self, params: Sequence[Any], backend: Any) -> None:
@@ -269,7 +273,8 @@ class Optimizer:
         self.check()
         self.init_state(plist, backend)
         kernel = self.kernel()
-        scalars, stepped = self.scalars(kernel), self.stepped(self.t + 1, float(self.lr))
+        values = self.step_values(self.t + 1, float(self.lr))
+        scalars, stepped = self.scalars(kernel), {name: float(values[name]) for name in kernel.stepped}
         for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
             here = backend if number == 0 else backend_of(p)
             entry = self.state[number]
