@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DeviceError", "DivergenceError", "suggest"]
+__all__ = ["DeviceError", "DivergenceError", "ModelFileError", "UsageError", "suggest"]
 
 
 class DeviceError(RuntimeError):
@@ -14,6 +14,14 @@ class DeviceError(RuntimeError):
 
 class DivergenceError(FloatingPointError):
     """Training produced a loss that is NaN or infinite; the message names step and epoch and what to try."""
+
+
+class ModelFileError(ValueError):
+    """A file that is no usable model; the message says what is wrong with it."""
+
+
+class UsageError(ValueError):
+    """Command line options that do not fit together or to the data."""
 
 
 def suggest(kind: str, given: object, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from gpumlp.backends.base import Gemm, Launch, Op, Replay, Steps
 from gpumlp.inputs import check_features, is_cuda
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
 from gpumlp.kernels.losses import evaluation_kernel, output_kernel, training_kernel
-from gpumlp.kernels.rows import CLIP, GATHER, SUM, SUM_SQUARES, partial_rows
+from gpumlp.kernels.rows import CLIP, GATHER, STORE_SUM, SUM, SUM_SQUARES, WEIGHT_SQUARES, partial_rows
 from gpumlp.network import pad
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "evaluation_ops",
     "forward",
     "optimizer_ops",
+    "penalty_ops",
     "sum_ops",
     "training_ops",
 ]
@@ -220,6 +221,21 @@ def optimizer_ops(model: MLP, grads: Any, optimizer: Optimizer, clip_norm: float
     segments = model.segments if kernel.masked else None
     ops.append(Launch(kernel, arrays, optimizer.scalars(kernel), 1, model.flat_size, segments, tick="last"))
     return ops
+
+
+def penalty_ops(model: MLP, out: Any) -> list[Op]:
+    """out[k] = sum of the squared weights (not biases) before step k's update, in two launches."""
+    backend, n = model.backend, model.flat_size
+    is_weight = np.zeros(n, np.uint8)
+    for start, stop, decay in model.segments:
+        is_weight[start:stop] = decay
+    rows, cols = partial_rows(n)
+    partial = backend.zeros(rows, model.dtype)
+    arrays = {"values": model.flat, "is_weight": backend.asarray(is_weight), "partial": partial}
+    return [
+        Launch(WEIGHT_SQUARES, arrays, {"n": n, "chunk": cols}, rows, cols),
+        Launch(STORE_SUM, {"partial": partial, "out": out}, {}, 1, rows),
+    ]
 
 
 def evaluation_ops(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["CLIP", "GATHER", "RESET", "SUM", "SUM_SQUARES", "partial_rows"]
+__all__ = ["CLIP", "GATHER", "RESET", "STORE_SUM", "SUM", "SUM_SQUARES", "WEIGHT_SQUARES", "partial_rows"]
 
 
 def partial_rows(n: int) -> tuple[int, int]:
@@ -97,3 +97,39 @@ RESET = Kernel(
     name="gpumlp_reset", rowwise=True, rawouts="int64 step", body="ROW_ONE { step[0] = 0; }", reference=_reset
 )
 """The plan's next step is number 0 again.  rows = cols = 1."""
+
+
+def _weight_squares(
+    partial: np.ndarray, values: np.ndarray, is_weight: np.ndarray, n: int, chunk: int, k: int
+) -> None:
+    _sum_squares(partial, np.where(is_weight, values, 0), n, chunk, k)
+
+
+WEIGHT_SQUARES = Kernel(
+    name="gpumlp_weight_squares",
+    rowwise=True,
+    raws="C values, uint8 is_weight",
+    rawouts="C partial",
+    scalars="int64 n, int64 chunk",
+    body="""const long long first = r * chunk;
+ROW_SUM(total, (first + c < n && is_weight[first + c] ? values[first + c] * values[first + c] : C(0)))
+ROW_ONE { partial[r] = total; }""",
+    reference=_weight_squares,
+)
+"""SUM_SQUARES of the elements that are weights: first half of the L2 penalty's value."""
+
+
+def _store_sum(partial: np.ndarray, out: np.ndarray, k: int) -> None:
+    out[k] = partial.sum()
+
+
+STORE_SUM = Kernel(
+    name="gpumlp_store_sum",
+    rowwise=True,
+    raws="C partial",
+    rawouts="C out",
+    body="""ROW_SUM(total, partial[c])
+ROW_ONE { out[k] = total; }""",
+    reference=_store_sum,
+)
+"""out[k] = sum of `partial`: a value per step.  rows = 1, cols = len(partial)."""

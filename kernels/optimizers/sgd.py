@@ -24,13 +24,10 @@ class SGD(Optimizer):
         ``w -= lr (g + b v)`` with the new v (Sutskever et al. 2013, as PyTorch, Keras and scikit-learn).
     dampening : float
         ``v = b v + (1 - dampening) g`` from the second step on; v = g in the first (PyTorch).
+    lr_in_velocity : bool
+        ``v = b v + lr g;  w -= v``, as scikit-learn and Keras; the same as the default while lr is constant.
     l1, l2, weight_decay, proximal
         See `gpumlp.optimizers.Optimizer`.
-
-    Notes
-    -----
-    scikit-learn and Keras keep lr inside the velocity (v = b v - lr g); that is the same while lr is
-    constant.
 
     Examples
     --------
@@ -48,6 +45,7 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
     dampening: float = 0.0
+    lr_in_velocity: bool = False
 
     def check(self) -> None:
         super().check()
@@ -62,7 +60,7 @@ class SGD(Optimizer):
     def options(self) -> tuple[str, ...]:
         if self.momentum == 0:
             return ()
-        return ("nesterov",) if self.nesterov else ("momentum",)
+        return ("nesterov" if self.nesterov else "momentum", *(["lrin"] if self.lr_in_velocity else []))
 
     def state_names(self) -> tuple[str, ...]:
         return ("v",) if self.momentum > 0 else ()
@@ -77,13 +75,15 @@ class SGD(Optimizer):
     def text(self) -> str:
         if self.momentum == 0:
             return "const C delta = lr * grad;"
-        look = "grad + momentum * v" if self.nesterov else "v"
-        return f"v = momentum * v + gain * grad;\nconst C delta = lr * ({look});"
+        inside, outside = ("lr * ", "") if self.lr_in_velocity else ("", "lr * ")
+        look = f"{inside}grad + momentum * v" if self.nesterov else "v"
+        return f"v = momentum * v + {inside}gain * grad;\nconst C delta = {outside}({look});"
 
     def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
         if self.momentum == 0:
             return lr * grad
         v, momentum = values["v"], values["momentum"]
+        inside, outside = (lr, 1) if self.lr_in_velocity else (1, lr)
         v *= momentum
-        v += values["gain"] * grad
-        return lr * (grad + momentum * v) if self.nesterov else lr * v
+        v += inside * values["gain"] * grad
+        return outside * (inside * grad + momentum * v) if self.nesterov else outside * v
