@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.base import Op
 from gpumlp.errors import DivergenceError
 from gpumlp.history import EarlyStopping, History
 from gpumlp.inputs import (
@@ -373,12 +374,16 @@ class Trainer:
         opt.init_state([model.flat], backend)
         for entry in opt.state:
             entry.update((k, backend.asarray(a)) for k, a in entry.items() if k != "_shape")
-        after = optimizer_ops(model, self._grads, opt, self.clip_norm) if update else []
+        after = self._update_ops() if update else []
         columns = opt.kernel(clip=self.clip_norm is not None).stepped
         batch = min(batch, data.n_rows)
         return Session(
             model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after
         )
+
+    def _update_ops(self) -> list[Op]:
+        """What follows the gradient in a step."""
+        return optimizer_ops(self.model, self._grads, self.optimizer, self.clip_norm)
 
     def _run_staged(self, X: Any, y: Any, w: np.ndarray | None, update: bool) -> Session:
         """One step on one batch, copied to buffers of its own; the last plan is kept for batches of equal

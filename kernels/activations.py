@@ -177,9 +177,10 @@ def dropout_scalars(rate: float, key: int, layer: int) -> dict[str, float | int]
 @functools.cache
 def _forward(act: Activation, dropout: bool) -> Kernel:
     def reference(z: np.ndarray, a: np.ndarray, k: int = 0, **drop: Any) -> None:
-        a[...] = act.f(z)
-        if drop:
-            a *= keep_mask(a.shape, drop) * np.asarray(drop["scale"], a.dtype)
+        value = act.f(z)
+        if drop:  # selected, not multiplied by 0: a dropped NaN is gone
+            value = np.where(keep_mask(a.shape, drop), value * np.asarray(drop["scale"], a.dtype), 0)
+        a[...] = value
 
     body = f"a = {act.forward};"
     if dropout:
@@ -201,12 +202,13 @@ def _backward(act: Activation, dropout: bool) -> Kernel:
 
     def reference(d: np.ndarray, k: int = 0, **values: Any) -> None:
         x = values.pop(source)
-        if values:
-            keep = keep_mask(d.shape, values)
-            if not act.needs_z:
-                x = x * np.asarray(values["keep_scale"], x.dtype)
-            d *= keep * np.asarray(values["scale"], d.dtype)
-        d *= act.df(x)
+        if not values:
+            d *= act.df(x)
+            return
+        if not act.needs_z:
+            x = x * np.asarray(values["keep_scale"], x.dtype)
+        slope = np.asarray(values["scale"], d.dtype) * act.df(x)
+        d[...] = np.where(keep_mask(d.shape, values), d * slope, 0)
 
     body = f"d = d * {act.derivative};"
     if dropout:

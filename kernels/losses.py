@@ -58,8 +58,8 @@ def _softmax(z: np.ndarray, y: np.ndarray, delta: float) -> tuple[np.ndarray, np
     top = z.max(axis=1, keepdims=True)
     e = np.exp(z - top)
     total = e.sum(axis=1, keepdims=True)
-    hot = (np.arange(z.shape[1]) == y[:, None]).astype(z.dtype)
-    return hot * (np.log(total) - (z - top)), e / total - hot
+    hot = np.arange(z.shape[1]) == y[:, None]
+    return np.where(hot, np.log(total) - (z - top), 0), e / total - hot
 
 
 def _binary(z: np.ndarray, y: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +108,7 @@ LOSSES: dict[str, Loss] = {
         Loss(
             "absolute_error",
             f"fabs({_DC})",
-            f"{_D}\nconst C gc = (dc > C(0) ? C(1) : C(0)) - (dc < C(0) ? C(1) : C(0));",
+            f"{_D}\nconst C gc = dc > C(0) ? C(1) : (dc < C(0) ? C(-1) : dc);",  # 0, or NaN
             _absolute,
         ),
         Loss(
@@ -227,7 +227,8 @@ def evaluation_kernel(name: str, weighted: bool) -> Kernel:
     loss = LOSSES[name]
     weight, times = _finish(loss, weighted)
     if loss.classes:
-        metric = "ROW_SUM(above, (z[c] > z[label] || (z[c] == z[label] && c < label) ? C(1) : C(0)))"
+        # counts what is not below the label's output; NaN never is, so it is a wrong answer
+        metric = "ROW_SUM(above, (z[c] < z[label] || (z[c] == z[label] && c >= label) ? C(0) : C(1)))"
         score = "(above == C(0) ? C(1) : C(0))"
         body, value = f"{_SOFTMAX_PARTS}\n{metric}", _SOFTMAX_VALUE
     else:

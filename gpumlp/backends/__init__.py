@@ -1,1 +1,174 @@
 """Executors: NumPy, native CPU, CuPy; and how a device name becomes one of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.base import Backend
+from gpumlp.errors import DeviceError, suggest
+
+__all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"]
+
+_NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
+_made: dict[str, Backend] = {}
+_warned: set[str] = set()
+
+
+def get_backend(name: str | Backend = "auto") -> Backend:
+    """The executor for a device name; the same object for the same device.
+
+    Parameters
+    ----------
+    name : str or Backend
+        "auto": the environment variable ``GPUMLP_DEVICE`` if set, else "cuda" where usable, else "cpu".
+        "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0".
+        A Backend is returned as it is.
+
+    Raises
+    ------
+    gpumlp.DeviceError
+        A named device that cannot be used; the message says which part is missing.
+    ValueError
+        An unknown name.
+    """
+    if isinstance(name, Backend):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"device={name!r}; expected a name ({', '.join(_NAMES)}) or a Backend")
+    wanted = name.strip().lower()
+    if wanted == "auto":
+        wanted = os.environ.get("GPUMLP_DEVICE", "").strip().lower() or "auto"
+    if wanted == "auto":
+        wanted = "cpu" if cuda_problem() else "cuda"
+    if wanted == "cpu":
+        wanted = _cpu()
+    if wanted == "cuda":
+        wanted = "cuda:0"
+    if wanted not in _made:
+        _made[wanted] = _make(wanted)
+    return _made[wanted]
+
+
+def _cpu() -> str:
+    from gpumlp.backends.native import NativeBackend
+
+    why = NativeBackend.why_not()
+    if why is None:
+        return "native"
+    if why not in _warned:
+        _warned.add(why)
+        warnings.warn(f"the CPU runs NumPy code, not compiled kernels: {why}", RuntimeWarning, stacklevel=3)
+    return "numpy"
+
+
+def _make(name: str) -> Backend:
+    if name == "numpy":
+        from gpumlp.backends.numpy import NumpyBackend
+
+        return NumpyBackend()
+    if name == "native":
+        from gpumlp.backends.native import NativeBackend
+
+        why = NativeBackend.why_not()
+        if why is not None:
+            raise DeviceError(f"device='native' cannot be used: {why}. device='numpy' needs no compiler.")
+        return NativeBackend()
+    match = re.fullmatch(r"cuda:(\d{1,4})", name)
+    if match is None:
+        raise ValueError(suggest("device", name, _NAMES))
+    number = int(match[1])
+    problem = cuda_problem(number)
+    if problem:
+        raise DeviceError(f"device={name!r} cannot be used: {problem}. device='auto' would use the CPU.")
+    from gpumlp.backends.cupy import CupyBackend
+
+    return CupyBackend(number)
+
+
+def backend_of(array: Any) -> Backend:
+    """The executor for a NumPy array ("cpu") or a CuPy array (its device); TypeError for anything else."""
+    if isinstance(array, np.ndarray):
+        return get_backend("cpu")
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return get_backend(f"cuda:{array.device.id}")
+    raise TypeError(f"{type(array).__name__} was given; expected a NumPy or CuPy array")
+
+
+def free_memory() -> None:
+    """Give back the GPU memory that CuPy's pools keep for later use; arrays in use stay."""
+    for backend in _made.values():
+        if backend.name == "cuda":
+            backend.free_memory()  # type: ignore[attr-defined]
+
+
+def cuda_problem(device: int = 0) -> str | None:
+    """Why CUDA device number `device` cannot be used, or None if it can.
+
+    The text names what is missing (CuPy, its libraries, the driver, the device) and what to do.
+    """
+    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
+        return (
+            "CuPy is not installed: pip install 'gpumlp[gpu]', or the CuPy package for your CUDA "
+            "version, such as cupy-cuda12x[ctk] or cupy-cuda13x[ctk]"
+        )
+    try:
+        import cupy
+        from cupy.cuda import runtime
+    except Exception as error:  # a broken installation can raise anything
+        return f"CuPy is installed but cannot be imported ({type(error).__name__}: {error})"
+    return _driver_problem(cupy, runtime, device) or _library_problem(cupy)
+
+
+def _driver_problem(cupy: Any, runtime: Any, device: int) -> str | None:
+    try:
+        count = runtime.getDeviceCount()
+    except Exception as error:
+        try:
+            driver = runtime.driverGetVersion()
+        except Exception:
+            driver = 0
+        if driver == 0:
+            return f"CuPy {cupy.__version__} is installed, but no NVIDIA driver is ({error})"
+        if getattr(error, "status", None) == getattr(runtime, "cudaErrorInsufficientDriver", 35):
+            return (
+                f"the NVIDIA driver (for CUDA {driver // 1000}.{driver % 1000 // 10}) is older than "
+                f"CuPy {cupy.__version__} needs: update the driver, or install CuPy for an older CUDA version"
+            )
+        count, detail = 0, f" ({error})"
+    else:
+        detail = ""
+    if count == 0:
+        return (
+            f"CuPy and a driver are installed, but there is no CUDA device{detail}; see CUDA_VISIBLE_DEVICES"
+        )
+    if device >= count:
+        some = (
+            "is 1 CUDA device, cuda:0"
+            if count == 1
+            else f"are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
+        )
+        return f"there {some}"
+    return None
+
+
+def _library_problem(cupy: Any) -> str | None:
+    try:
+        from cupy_backends.cuda.libs import nvrtc
+
+        nvrtc.getVersion()
+        from cupy_backends.cuda.libs import cublas  # noqa: F401
+    except Exception as error:
+        return (
+            f"CuPy {cupy.__version__} and a driver are installed, but a CUDA library is missing "
+            f"({' '.join(str(error).split())}): install it with CuPy's [ctk] extra, such as "
+            "pip install 'cupy-cuda12x[ctk]'"
+        )
+    return None

@@ -86,7 +86,7 @@ class Adam(Optimizer):
         lines = ["v = beta1 * v + gain1 * grad;", "s = beta2 * s + gain2 * grad * grad;"]
         s = "s"
         if self.amsgrad:
-            lines.append("s_max = s > s_max ? s : s_max;")
+            lines.append("s_max = s_max > s ? s_max : s;")
             s = "s_max"
         root = f"sqrt({s})" if self.eps_hat else f"sqrt({s} * c2)"
         lines.append(f"const C delta = lr * c1 * v / ({root} + eps);")

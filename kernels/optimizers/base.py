@@ -130,8 +130,8 @@ class Optimizer:
             "p -= decay * (lr * weight_decay) * p;" if decoupled else "",
             self.text(),
             "p -= delta;",
-            "const C shrink = decay * (lr * l1);\n"
-            "p = p > shrink ? p - shrink : (p < -shrink ? p + shrink : C(0));"
+            "const C shrink = decay * (lr * l1);\n"  # p minus its own value is 0, or NaN if it was
+            "p -= p > shrink ? shrink : (p < -shrink ? -shrink : p);"
             if proximal
             else "",
         ]
@@ -168,24 +168,35 @@ class Optimizer:
     # ---- state -----------------------------------------------
     def init_state(self, params: Sequence[Any], backend: Any) -> None:
         """Make the state for `params` if there is none yet; else check that it fits them."""
-        shapes = [tuple(p.shape) for p in params]
         if self.state:
-            held = [s["_shape"] for s in self.state]
-            if held != shapes:
-                raise ValueError(
-                    f"{type(self).__name__} holds state for arrays of shapes {held} and was given {shapes}; "
-                    "use one optimiser object per set of parameters, or call reset()"
-                )
+            self._check_state(params)
             return
         start = self.state_start()
         for p in params:
-            dtype = np.dtype(np.float64 if p.dtype == np.float64 else np.float32)
+            dtype = _state_dtype(p)
             entry: dict[str, Any] = {"_shape": tuple(p.shape)}
             for name in self.state_names():
                 entry[name] = backend.zeros(p.shape, dtype)
                 if name in start:
                     entry[name].fill(start[name])
             self.state.append(entry)
+
+    def _check_state(self, params: Sequence[Any]) -> None:
+        name, names = type(self).__name__, set(self.state_names())
+        hint = "use one optimiser object per set of parameters, or call reset()"
+        shapes, held = [tuple(p.shape) for p in params], [s["_shape"] for s in self.state]
+        if held != shapes:
+            raise ValueError(f"{name} holds state for arrays of shapes {held} and was given {shapes}; {hint}")
+        for number, (p, entry) in enumerate(zip(params, self.state, strict=True)):
+            have = {n: a.dtype for n, a in entry.items() if n != "_shape"}
+            if set(have) != names:
+                raise ValueError(
+                    f"{name} holds the state arrays {sorted(have)}, but its options now need {sorted(names)}; "
+                    "call reset() after changing them"
+                )
+            wrong = [dtype for dtype in have.values() if dtype != _state_dtype(p)]
+            if wrong:
+                raise TypeError(f"{name} holds {wrong[0]} state for params[{number}], now {p.dtype}; {hint}")
 
     def reset(self) -> None:
         """Forget the state and the step count."""
@@ -229,6 +240,12 @@ class Optimizer:
                 raise ValueError(
                     f"state arrays {sorted(set(entry) - {'_shape'})}, expected {sorted(other.state_names())}"
                 )
+            for name in other.state_names():
+                if np.shape(entry[name]) != tuple(entry["_shape"]):
+                    raise ValueError(
+                        f"state array {name!r} has shape {np.shape(entry[name])}, "
+                        f"expected that of its parameter, {tuple(entry['_shape'])}"
+                    )
         for f in fields(self):
             setattr(self, f.name, getattr(other, f.name))
         self.t = int(state["t"])
@@ -305,7 +322,7 @@ def _reference(
         p -= rule(grad, lr, **values)
         if decay and proximal:
             shrink = lr * penalty1
-            p[...] = np.where(p > shrink, p - shrink, np.where(p < -shrink, p + shrink, 0))
+            p -= np.clip(p, -shrink, shrink)
 
     def blocked(g: Any, p: Any, **values: Any) -> None:
         if p.ndim != 1 or p.size <= _BLOCK:
@@ -317,6 +334,10 @@ def _reference(
             run(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
 
     return blocked
+
+
+def _state_dtype(p: Any) -> np.dtype:
+    return np.dtype(np.float64 if p.dtype == np.float64 else np.float32)
 
 
 def _to_numpy(array: Any) -> np.ndarray:

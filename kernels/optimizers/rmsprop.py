@@ -71,7 +71,7 @@ class RMSProp(Optimizer):
         variance = "s - m * m" if self.centered else "s"
         lines = ["s = rho * s + gain * grad * grad;"]
         if self.centered:
-            lines += ["m = rho * m + gain * grad;", "C var = s - m * m;", "var = var > C(0) ? var : C(0);"]
+            lines += ["m = rho * m + gain * grad;", "C var = s - m * m;", "var = var < C(0) ? C(0) : var;"]
             variance = "var"
         root = f"sqrt({variance} + eps)" if self.eps_in_sqrt else f"(sqrt({variance}) + eps)"
         if self.momentum > 0:

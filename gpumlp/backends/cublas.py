@@ -1,0 +1,163 @@
+"""A thin binding of cuBLAS: matrix products that may be captured into a CUDA graph.
+
+CuPy refuses cuBLAS calls while a stream is being captured.  So this calls the library that CuPy has loaded on
+a handle of its own, whose workspace is allocated before (cuBLAS would allocate during capture).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from gpumlp.backends.base import Gemm
+
+__all__ = ["Cublas", "CublasError", "load_library"]
+
+_STATUS = {
+    1: "CUBLAS_STATUS_NOT_INITIALIZED",
+    3: "CUBLAS_STATUS_ALLOC_FAILED",
+    7: "CUBLAS_STATUS_INVALID_VALUE",
+    8: "CUBLAS_STATUS_ARCH_MISMATCH",
+    11: "CUBLAS_STATUS_MAPPING_ERROR",
+    13: "CUBLAS_STATUS_EXECUTION_FAILED",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR",
+    15: "CUBLAS_STATUS_NOT_SUPPORTED",
+    16: "CUBLAS_STATUS_LICENSE_ERROR",
+}
+_DEFAULT_MATH = 0  # single precision stays single precision: no TF32
+
+
+class CublasError(RuntimeError):
+    """A cuBLAS call failed; the message names call and status."""
+
+
+def load_library() -> ctypes.CDLL:
+    """The cuBLAS library that CuPy uses; OSError if there is none."""
+    from cupy_backends.cuda.api import runtime
+    from cupy_backends.cuda.libs import cublas  # noqa: F401  (loads the library into the process)
+
+    majors = dict.fromkeys((runtime.runtimeGetVersion() // 1000, 13, 12, 11))
+    names = [f"cublas64_{m}.dll" if sys.platform == "win32" else f"libcublas.so.{m}" for m in majors]
+    for name in names:
+        try:
+            return ctypes.CDLL(name)  # by name: the loader gives the copy that is loaded already
+        except OSError:
+            continue
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+    except Exception as error:
+        raise OSError(f"cuBLAS was not found (tried {', '.join(names)}): {error}") from error
+
+
+def _check(status: int, call: str) -> None:
+    if status:
+        raise CublasError(f"{call}: {_STATUS.get(status, f'status {status}')}")
+
+
+def _leading(array: Any) -> int:
+    """Row stride in elements; of a single row, its length."""
+    rows, cols = array.shape
+    if cols > 1 and array.strides[1] != array.itemsize:
+        raise ValueError(f"gemm needs unit column strides, got strides {array.strides}")
+    return array.strides[0] // array.itemsize if rows > 1 else max(1, cols)
+
+
+class Cublas:
+    """A cuBLAS handle on the current device, with its own workspace.
+
+    Parameters
+    ----------
+    workspace : cupy.ndarray of uint8
+        Used by all products of this handle, which therefore must be ordered among each other.
+    """
+
+    def __init__(self, workspace: Any) -> None:
+        self._lib = load_library()
+        self._workspace = workspace
+        self._stream: int | None = None
+        self._handle = ctypes.c_void_p()
+        _check(self._lib.cublasCreate_v2(ctypes.byref(self._handle)), "cublasCreate")
+        weakref.finalize(self, self._lib.cublasDestroy_v2, self._handle).atexit = False
+        _check(self._lib.cublasSetMathMode(self._handle, _DEFAULT_MATH), "cublasSetMathMode")
+        integer, pointer = ctypes.c_int, ctypes.c_void_p
+        for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
+            getattr(self._lib, name).argtypes = [
+                pointer,
+                integer,
+                integer,
+                integer,
+                integer,
+                integer,
+                pointer,
+                pointer,
+                integer,
+            ] + [pointer, integer, pointer, pointer, integer]
+
+    def version(self) -> str:
+        """Such as "12.9.1"."""
+        number = ctypes.c_int()
+        _check(self._lib.cublasGetVersion_v2(self._handle, ctypes.byref(number)), "cublasGetVersion")
+        major, rest = divmod(number.value, 10000)
+        return f"{major}.{rest // 100}.{rest % 100}"
+
+    def set_stream(self, stream: int) -> None:
+        """Send the following products to the stream with this address."""
+        if stream == self._stream:
+            return
+        _check(self._lib.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream)), "cublasSetStream")
+        # changing the stream takes the workspace away
+        status = self._lib.cublasSetWorkspace_v2(
+            self._handle,
+            ctypes.c_void_p(self._workspace.data.ptr),
+            ctypes.c_size_t(self._workspace.nbytes),
+        )
+        _check(status, "cublasSetWorkspace")
+        self._stream = stream
+
+    def bind(self, op: Gemm) -> Callable[[], None]:
+        """A function that runs `op` on the stream set by then; ValueError if shapes or dtypes do not fit.
+
+        It holds addresses, not arrays: the caller keeps those alive.
+        """
+        a, b, c = op.a, op.b, op.c
+        rows, inner = a.shape[::-1] if op.trans_a else a.shape
+        inner_b, cols = b.shape[::-1] if op.trans_b else b.shape
+        if (rows, cols) != c.shape or inner != inner_b:
+            raise ValueError(
+                f"gemm of {a.shape}{'^T' if op.trans_a else ''} and {b.shape}{'^T' if op.trans_b else ''} "
+                f"into {c.shape}"
+            )
+        if not a.dtype == b.dtype == c.dtype or a.dtype.name not in ("float32", "float64"):
+            raise ValueError(f"gemm of {a.dtype} and {b.dtype} into {c.dtype}; expected equal float types")
+        double = c.dtype.name == "float64"
+        call = self._lib.cublasDgemm_v2 if double else self._lib.cublasSgemm_v2
+        one, zero = ((ctypes.c_double if double else ctypes.c_float)(v) for v in (1, 0))
+        # cuBLAS is column-major: it sees the transposes, and c^T = op(b)^T op(a)^T
+        arguments = (
+            self._handle,
+            int(op.trans_b),
+            int(op.trans_a),
+            cols,
+            rows,
+            inner,
+            ctypes.addressof(one),
+            b.data.ptr,
+            _leading(b),
+            a.data.ptr,
+            _leading(a),
+            ctypes.addressof(zero),
+            c.data.ptr,
+            _leading(c),
+        )
+
+        def run(constants: Any = (one, zero)) -> None:  # the default keeps the two numbers alive
+            status = call(*arguments)
+            if status:
+                _check(status, f"{call.__name__}(m={cols}, n={rows}, k={inner})")
+
+        return run

@@ -1,0 +1,147 @@
+"""Kernels of the CuPy executor: compiled once per form, and bound to their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+import numpy as np
+
+from gpumlp.backends.cuda_text import Form, Source, array_dtype, needs_stride, source, team_size
+from gpumlp.kernels.kernel import Kernel
+
+__all__ = ["Call", "Kernels", "Segments", "decay_bits", "pointer"]
+
+Segments = Sequence[tuple[int, int, float]]
+_ITEM_LIMIT = 1 << 32  # threads of a map kernel: their number has 32 bits
+
+
+class Call:
+    """A kernel with its arguments, ready to be launched on the current stream."""
+
+    def __init__(self, function: Any, text: Source, arguments: list[Any], size: int) -> None:
+        self.function, self._arguments, self._size = function, arguments, size
+        self._block = text.block_size
+        self._idle = {
+            n: np.dtype(ctype).type(0)
+            for n, (ctype, name) in enumerate(text.inputs)
+            if name in ("count_", "tick_")
+        }
+
+    def __call__(self) -> None:
+        self.function(*self._arguments, size=self._size, block_size=self._block)
+
+    def load(self) -> None:
+        """Compile and load the kernel: a launch in which no thread has work."""
+        idle = [self._idle.get(n, value) for n, value in enumerate(self._arguments)]
+        self.function(*idle, size=self._block, block_size=self._block)
+
+
+class Kernels:
+    """The ElementwiseKernels of one device, made when first used."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._made: dict[tuple[str, str, Form], tuple[Any, Source]] = {}
+
+    def function(self, kernel: Kernel, form: Form) -> tuple[Any, Source]:
+        """The ElementwiseKernel and its text; kernels of equal name and body share it."""
+        key = (kernel.name, kernel.body, form)
+        if key not in self._made:
+            text = source(kernel, form)
+            function = cupy.ElementwiseKernel(
+                text.in_params,
+                text.out_params,
+                text.operation,
+                text.name,
+                preamble=text.preamble,
+                no_return=True,
+            )
+            self._made[key] = function, text
+        return self._made[key]
+
+    def bind(
+        self,
+        kernel: Kernel,
+        arrays: dict[str, Any],
+        values: dict[str, Any],
+        rows: int,
+        cols: int,
+        decay: Any = None,
+        plan: dict[str, Any] | None = None,
+    ) -> Call:
+        """Choose the form and put the arguments in order.
+
+        Parameters
+        ----------
+        values : dict
+            Scalars and, without `plan`, stepped values.
+        decay : array of uint8, optional
+            See `decay_bits`; None: every element is a weight.
+        plan : dict, optional
+            Counters, tick, and where the stepped values are.
+        """
+        dtype = self._check(kernel, arrays)
+        plain = [arrays[a.name] for a in kernel.arrays if not a.role.startswith("raw")]
+        wide = all(a.data.ptr % 16 == 0 and (rows <= 1 or a.strides[0] % 16 == 0) for a in plain)
+        width = team_size(rows, cols) if kernel.rowwise else 4 if wide else 1
+        form = Form("row" if kernel.rowwise else "map", dtype, width, plan is not None, decay is not None)
+        function, text = self.function(kernel, form)
+        groups = max(1, -(-cols // width))
+        count = (rows * width if kernel.rowwise else rows * groups) if cols else 0
+        if not kernel.rowwise and count >= _ITEM_LIMIT:
+            raise ValueError(f"{kernel.name}: {rows} x {cols} elements; at most {width * _ITEM_LIMIT}")
+        given = {"count_": count, "cols_": cols, "groups_": groups, "decay_bits_": decay, **values}
+        given.update(plan or {})
+        for a in kernel.arrays:
+            array = arrays[a.name]
+            given[f"{a.name}_"] = pointer(array, array_dtype(a, form))
+            if needs_stride(kernel, a):
+                given[f"ld_{a.name}"] = array.strides[0] // array.itemsize if array.ndim > 1 else 0
+        return Call(function, text, _arguments(text, given), max(count, width))
+
+    def run_strided(self, kernel: Kernel, arrays: dict[str, Any], values: dict[str, Any]) -> None:
+        """Run a map kernel at once on arrays of equal shape and any strides."""
+        function, text = self.function(kernel, Form("strided", self._check(kernel, arrays)))
+        function(*_arguments(text, {**{f"{n}_": a for n, a in arrays.items()}, **values}))
+
+    def _check(self, kernel: Kernel, arrays: dict[str, Any]) -> str:
+        """T for these arrays; TypeError if a dtype or device does not fit (kernels see addresses only)."""
+        dtype = ""
+        for a in kernel.arrays:
+            array = arrays[a.name]
+            if not isinstance(array, cupy.ndarray):
+                raise TypeError(f"{kernel.name}: {a.name} is {type(array).__name__}; expected a CuPy array")
+            if array.device.id != self._device:
+                raise TypeError(
+                    f"{kernel.name}: {a.name} is on cuda:{array.device.id}; expected cuda:{self._device}"
+                )
+            floating = a.ctype in ("T", "C")
+            if floating and not dtype:
+                dtype = array.dtype.name
+            wanted = dtype if floating else a.ctype
+            if array.dtype.name != wanted:
+                raise TypeError(f"{kernel.name}: {a.name} is {array.dtype}; expected {wanted}")
+        return dtype or "float32"
+
+
+def _arguments(text: Source, given: dict[str, Any]) -> list[Any]:
+    """`given` in the order of the parameters, scalars with the parameters' types."""
+    return [
+        given[name] if isinstance(given[name], cupy.ndarray) else np.dtype(ctype).type(given[name])
+        for ctype, name in (*text.inputs, *text.outputs)
+    ]
+
+
+def pointer(array: Any, dtype: Any) -> cupy.ndarray:
+    """The array's address as an array of one element: CuPy compiles per number of dimensions and layout."""
+    return cupy.ndarray((1,), dtype, memptr=array.data)
+
+
+def decay_bits(segments: Segments, cols: int) -> np.ndarray:
+    """One bit per column, 1 for weights, lowest bit first: uint8 of a multiple of 4 bytes."""
+    flags = np.zeros(-(-cols // 32) * 32, np.uint8)
+    for start, stop, decay in segments:
+        flags[start:stop] = decay != 0
+    return np.packbits(flags, bitorder="little")

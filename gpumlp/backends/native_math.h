@@ -1,0 +1,182 @@
+// Elementary functions that a compiler can vectorise: arithmetic and bit operations only, no branches, no tables.
+//
+// One text serves float and double; `Real` holds what differs.  The polynomials are plain Taylor series, long enough
+// that their truncation is below the rounding error.  Measured against long double: see tests/backends/test_math.py
+// for the bounds (all below 2 units in the last place).  NaN, infinities, overflow and gradual underflow are as in libm.
+// This text is put in front of every kernel; it must not include a header.
+
+template <class F> struct Real;
+
+template <> struct Real<float> {
+    typedef int Int;
+    typedef unsigned Bits;
+    static constexpr int mantissa = 23, bias = 127, exp_terms = 7, log_terms = 6;
+    static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    static constexpr float ln2_hi = 0x1.62e3p-1f, ln2_lo = 0x1.2fefa2p-17f;  // n * ln2_hi is exact
+    static constexpr float exp_low = -104.0f, exp_high = 89.0f, one_minus = -20.0f;
+    static constexpr float smallest = 0x1p-126f, tiny = 0x1p-30f, tanh_high = 10.0f;
+};
+
+template <> struct Real<double> {
+    typedef long long Int;
+    typedef unsigned long long Bits;
+    static constexpr int mantissa = 52, bias = 1023, exp_terms = 13, log_terms = 12;
+    static constexpr double round = 6755399441055744.0;
+    static constexpr double ln2_hi = 0x1.62e42feep-1, ln2_lo = 0x1.a39ef35793c76p-33;
+    static constexpr double exp_low = -746.0, exp_high = 710.0, one_minus = -40.0;
+    static constexpr double smallest = 0x1p-1022, tiny = 0x1p-60, tanh_high = 20.0;
+};
+
+template <class F> static inline typename Real<F>::Bits bits_of(F x) {
+    typename Real<F>::Bits u;
+    __builtin_memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+template <class F> static inline F from_bits(typename Real<F>::Bits u) {
+    F x;
+    __builtin_memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+// x = n ln2 + r with |r| <= ln2 / 2; returns n.  For NaN, r is NaN.
+template <class F> static inline typename Real<F>::Int split_exponent(F x, F &r) {
+    typedef Real<F> R;
+    F shifted = x * F(1.44269504088896340736) + R::round;
+    F n = shifted - R::round;
+    r = (x - n * R::ln2_hi) - n * R::ln2_lo;
+    return (typename R::Int)(bits_of(shifted) - bits_of(F(R::round)));
+}
+
+// (e^r - 1 - r) / r^2 = 1/2! + r/3! + r^2/4! + ...
+template <class F> static inline F exp_series(F r) {
+    if constexpr (sizeof(F) == 4) {
+        F p = F(1.0 / 5040);
+        p = p * r + F(1.0 / 720);
+        p = p * r + F(1.0 / 120);
+        p = p * r + F(1.0 / 24);
+        p = p * r + F(1.0 / 6);
+        return p * r + F(0.5);
+    } else {
+        F p = F(1.0 / 6227020800.0);
+        p = p * r + F(1.0 / 479001600.0);
+        p = p * r + F(1.0 / 39916800.0);
+        p = p * r + F(1.0 / 3628800.0);
+        p = p * r + F(1.0 / 362880);
+        p = p * r + F(1.0 / 40320);
+        p = p * r + F(1.0 / 5040);
+        p = p * r + F(1.0 / 720);
+        p = p * r + F(1.0 / 120);
+        p = p * r + F(1.0 / 24);
+        p = p * r + F(1.0 / 6);
+        return p * r + F(0.5);
+    }
+}
+
+template <class F> static inline F exp_of(F x) {
+    typedef Real<F> R;
+    typedef typename R::Bits Bits;
+    x = x < R::exp_low ? R::exp_low : x;  // written so that NaN stays
+    x = x > R::exp_high ? R::exp_high : x;
+    F r;
+    Bits n = (Bits)split_exponent(x, r);
+    F e = (exp_series(r) * r * r + r) + F(1);
+    // 2^n as a product of two powers, because n may lie beyond the exponents of normal numbers
+    Bits half = ((n + 2 * (R::bias + 1)) >> 1) - (R::bias + 1);
+    F first = from_bits<F>((half + R::bias) << R::mantissa);
+    F second = from_bits<F>((n - half + R::bias) << R::mantissa);
+    return e * first * second;
+}
+
+template <class F> static inline F expm1_of(F x) {
+    typedef Real<F> R;
+    typedef typename R::Bits Bits;
+    F y = x < R::one_minus ? R::one_minus : x;
+    y = y > R::exp_high ? R::exp_high : y;
+    F r;
+    Bits n = (Bits)split_exponent(y, r);
+    F q = exp_series(r) * r * r + r;
+    F scale = from_bits<F>((n - 1 + R::bias) << R::mantissa);  // 2^(n-1): 2^n itself may overflow
+    F value = F(2) * (scale * q + (scale - F(0.5)));
+    return (x < F(0) ? -x : x) < R::tiny ? x : value;
+}
+
+template <class F> static inline F tanh_of(F x) {
+    typedef Real<F> R;
+    F a = x < F(0) ? -x : x;
+    F b = a > R::tanh_high ? R::tanh_high : a;
+    F e = expm1_of(b + b);
+    F t = e / (e + F(2));
+    t = a < F(0.35) ? F(0.5) * e - F(0.5) * e * t : t;  // the same, with less rounding
+    t = a < R::tiny ? a : t;
+    const typename R::Bits sign = (typename R::Bits)1 << (8 * sizeof(F) - 1);
+    return from_bits<F>((bits_of(t) & ~sign) | (bits_of(x) & sign));
+}
+
+// log(u + rest), where |rest| is at most a rounding error of u
+template <class F> static inline F log_sum(F u, F rest) {
+    typedef Real<F> R;
+    typedef typename R::Bits Bits;
+    bool subnormal = u < R::smallest;
+    F big = subnormal ? u * F((Bits)1 << R::mantissa) : u;
+    // mantissa in [sqrt(1/2), sqrt(2)): take the exponent after moving the boundary from 1 to sqrt(1/2)
+    const Bits root_half = bits_of(F(0.70710678118654752440));
+    Bits moved = bits_of(big) - root_half;
+    // exponent as a float by the rounding trick, offset to stay positive: no conversion of 64-bit integers needed
+    Bits biased = (moved + ((Bits)(R::bias + 1) << R::mantissa)) >> R::mantissa;
+    F e = from_bits<F>(bits_of(F(R::round)) + biased) - F(R::round) - F(R::bias + 1);
+    e = subnormal ? e - F(R::mantissa) : e;
+    F m = from_bits<F>((moved & (((Bits)1 << R::mantissa) - 1)) + root_half);
+    F f = m - F(1);
+    F s = f / (F(2) + f);
+    F z = s * s;
+    F p;  // log((1+s)/(1-s)) = 2 s + 2 s^3/3 + 2 s^5/5 + ...
+    if constexpr (sizeof(F) == 4) {
+        p = F(2.0 / 11);
+        p = p * z + F(2.0 / 9);
+    } else {
+        p = F(2.0 / 23);
+        p = p * z + F(2.0 / 21);
+        p = p * z + F(2.0 / 19);
+        p = p * z + F(2.0 / 17);
+        p = p * z + F(2.0 / 15);
+        p = p * z + F(2.0 / 13);
+        p = p * z + F(2.0 / 11);
+        p = p * z + F(2.0 / 9);
+    }
+    p = p * z + F(2.0 / 7);
+    p = p * z + F(2.0 / 5);
+    p = p * z + F(2.0 / 3);
+    p = p * z;
+    F half = F(0.5) * f * f;
+    F low = s * (half + p) + (e * R::ln2_lo + rest / u);
+    F value = e * R::ln2_hi - ((half - low) - f);
+    value = u == F(0) ? -F(__builtin_inf()) : value;
+    value = u < F(0) ? F(__builtin_nan("")) : value;
+    return u < F(__builtin_inf()) ? value : u;  // infinity and NaN
+}
+
+template <class F> static inline F log1p_of(F x) {
+    F u = F(1) + x;
+    F b = u - F(1);
+    F rest = (F(1) - (u - b)) + (x - b);  // exactly 1 + x - u
+    F value = log_sum(u, rest);
+    return (x < F(0) ? -x : x) < Real<F>::tiny ? x : value;
+}
+
+static inline float sqrt(float x) { return __builtin_sqrtf(x); }
+static inline double sqrt(double x) { return __builtin_sqrt(x); }
+static inline float fabs(float x) { return __builtin_fabsf(x); }
+static inline double fabs(double x) { return __builtin_fabs(x); }
+static inline float exp(float x) { return exp_of(x); }
+static inline double exp(double x) { return exp_of(x); }
+static inline float expm1(float x) { return expm1_of(x); }
+static inline double expm1(double x) { return expm1_of(x); }
+static inline float tanh(float x) { return tanh_of(x); }
+static inline double tanh(double x) { return tanh_of(x); }
+static inline float log(float x) { return log_sum(x, 0.0f); }
+static inline double log(double x) { return log_sum(x, 0.0); }
+static inline float log1p(float x) { return log1p_of(x); }
+static inline double log1p(double x) { return log1p_of(x); }
+static inline float erf(float x) { return __builtin_erff(x); }
+static inline double erf(double x) { return __builtin_erf(x); }

@@ -1,0 +1,277 @@
+"""``gpumlp train``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from gpumlp.checkpoint import save_model
+from gpumlp.datasets import load_digits
+from gpumlp.errors import UsageError, suggest
+from gpumlp.files import check_writable
+from gpumlp.history import EarlyStopping, History
+from gpumlp.losses import LOSSES
+from gpumlp.network import MLP
+from gpumlp.optimizers import OPTIMIZERS, Optimizer
+from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
+from gpumlp.preparation import Preparation, detect_task, fit_preparation, split_table
+from gpumlp.tables import Table, TableError, read_table
+from gpumlp.trainer import Trainer
+
+__all__ = ["in_units", "print_figures", "train"]
+
+_DIGITS_DROPOUT = 0.2
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class _Data:
+    """What the network takes: (X, y) of each part."""
+
+    prep: Preparation
+    train: Rows
+    validation: Rows | None
+    test: Rows | None
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train, print figures, save the model and perhaps the learning curves."""
+    say = (lambda text: None) if arguments.quiet else print
+    _check_outputs(arguments)
+    optimizer = _optimizer(arguments)
+    data = _prepare(arguments, say)
+    _fill_defaults(arguments, len(data.train[1]))
+    model, trainer = _build(arguments, data, optimizer)
+    say(f"model     {model!r}")
+    say(
+        f"training  {data.prep.loss}, {arguments.optimizer} (lr {trainer.optimizer.lr:g}), "
+        f"batch {arguments.batch_size}, "
+        f"{'at most ' if arguments.early_stopping else ''}{arguments.epochs} epochs"
+    )
+    start = time.perf_counter()
+    stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
+    history = trainer.fit(
+        *data.train,
+        epochs=arguments.epochs,
+        validation=data.validation,
+        early_stopping=stop,
+        progress=False if arguments.quiet else None,
+    )
+    seconds = time.perf_counter() - start
+    best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
+    say(f"done      {len(history)} epochs in {seconds:.1f} s{best}\n")
+    figures = {
+        name: in_units(trainer.evaluate(*rows), data.prep)
+        for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test))
+        if rows is not None
+    }
+    print_figures(
+        figures,
+        {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)},
+    )
+    _save(arguments, model, data.prep, history, figures, say)
+
+
+def print_figures(figures: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
+    """A table: one line per part of the data, one column per figure."""
+    names = list(next(iter(figures.values())))
+    print(f"{'':<11}{'rows':>9}" + "".join(f"{name:>12}" for name in names))
+    for part, values in figures.items():
+        print(f"{part:<11}{counts[part]:>9}" + "".join(f"{_short(values[name]):>12}" for name in names))
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if 0.01 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
+
+
+def _count(rows: Rows | None) -> int:
+    return 0 if rows is None else len(rows[1])
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Before anything is read or trained: can the results be written?"""
+    check_writable(arguments.out, "the model", (".npz",))
+    if arguments.plot is not None:
+        check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
+        require_matplotlib()
+
+
+def _optimizer(arguments: argparse.Namespace) -> Optimizer:
+    rule = OPTIMIZERS[arguments.optimizer]
+    values: dict[str, Any] = dict(arguments.optimizer_option)
+    known = [f.name for f in fields(rule) if f.init]
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"--optimizer-option: {suggest(f'option of {arguments.optimizer}', name, known)}"
+            )
+    for name in ("lr", "weight_decay"):
+        given = getattr(arguments, name)
+        if given is not None:
+            if name in values:
+                raise UsageError(
+                    f"{name} was given twice, by --{name.replace('_', '-')} and by --optimizer-option"
+                )
+            values[name] = given
+    return rule(**values)
+
+
+def _read(arguments: argparse.Namespace) -> Table:
+    if arguments.data is not None:
+        return read_table(
+            arguments.data, target=arguments.target, features=arguments.features, drop=arguments.drop
+        )
+    if arguments.target or arguments.features or arguments.drop or arguments.test:
+        raise UsageError("--target, --features, --drop and --test need a data file: gpumlp train DATA ...")
+    X, y = load_digits()
+    return Table("digits", X.astype(np.uint8), [f"x{j}" for j in range(X.shape[1])], False, y, "y")
+
+
+def _task(arguments: argparse.Namespace, table: Table) -> tuple[str, str, str]:
+    """(task, reason, loss)."""
+    assert table.y is not None
+    task, reason = arguments.task, "as given"
+    if task == "auto" and arguments.loss is not None:
+        task = "classification" if LOSSES[arguments.loss].metric == "accuracy" else "regression"
+        reason = f"because of --loss {arguments.loss}"
+    elif task == "auto":
+        task, reason = detect_task(table.y)
+    loss = arguments.loss or ("softmax_cross_entropy" if task == "classification" else "squared_error")
+    if (LOSSES[loss].metric == "accuracy") != (task == "classification"):
+        fitting = [
+            n for n, known in LOSSES.items() if (known.metric == "accuracy") == (task == "classification")
+        ]
+        raise UsageError(
+            f"--loss {loss} is not for {task} ({reason}); use one of {', '.join(fitting)}, or another --task"
+        )
+    return task, reason, loss
+
+
+def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
+    table = _read(arguments)
+    task, reason, loss = _task(arguments, table)
+    held = table.test
+    if arguments.test is not None:
+        held = read_table(
+            arguments.test,
+            target=arguments.target,
+            features=table.names if table.named else arguments.features,
+        )
+    if held is not None and held.X.shape[1] != table.X.shape[1]:
+        raise TableError(
+            f"{held.source!r} has {held.X.shape[1]} features, {table.source!r} has {table.X.shape[1]}"
+        )
+    default = 0.0 if held is not None else 0.15
+    test_fraction = default if arguments.test_fraction is None else arguments.test_fraction
+    rows = split_table(table, arguments.seed, test_fraction, arguments.validation_fraction)
+    prep = fit_preparation(table, rows[0], task, loss, not arguments.no_standardize)
+    if loss == "binary_cross_entropy" and len(prep.classes) != 2:
+        raise UsageError(
+            f"--loss binary_cross_entropy is for two classes, the target has {len(prep.classes)}; use "
+            "softmax_cross_entropy"
+        )
+    X, y = prep.inputs(table.X, arguments.dtype), prep.targets(table, arguments.dtype)
+    parts: list[Rows | None] = [(X[r], y[r]) if len(r) else None for r in rows]
+    if held is not None:
+        more = (prep.inputs(held.X, arguments.dtype), prep.targets(held, arguments.dtype))
+        if parts[2] is not None:
+            raise UsageError(
+                "test rows were given twice: by --test-fraction and by the file "
+                f"{held.source!r}; use --test-fraction 0"
+            )
+        parts[2] = more
+    kind = f"{len(prep.classes)} classes" if task == "classification" else f"target {prep.target}"
+    say(f"data      {table.source}: {len(X)} rows, {X.shape[1]} features, {kind}")
+    say(f"task      {task} ({reason})")
+    say(
+        f"split     {len(rows[0])} train, {len(rows[1])} validation, {_count(parts[2])} test "
+        f"(seed {arguments.seed})"
+    )
+    if arguments.early_stopping and parts[1] is None:
+        raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
+    train_rows = parts[0]
+    assert train_rows is not None
+    return _Data(prep, train_rows, parts[1], parts[2])
+
+
+def _fill_defaults(arguments: argparse.Namespace, n_rows: int) -> None:
+    """Batch size and epochs by the number of rows: a small table needs more passes for enough steps."""
+    if arguments.batch_size is None:
+        arguments.batch_size = 32 if n_rows < 1000 else 64 if n_rows < 20_000 else 128
+    if arguments.epochs is None:
+        steps = math.ceil(n_rows / arguments.batch_size)
+        arguments.epochs = min(200, max(40, math.ceil(800 / steps)))
+
+
+def _build(arguments: argparse.Namespace, data: _Data, optimizer: Optimizer) -> tuple[MLP, Trainer]:
+    prep, layers = data.prep, len(arguments.hidden)
+    outputs = len(prep.classes) if prep.loss == "softmax_cross_entropy" else 1
+    dropout = arguments.dropout or [_DIGITS_DROPOUT if arguments.data is None else 0.0]
+    activation = arguments.activation
+    for name, values in (("--dropout", dropout), ("--activation", activation)):
+        if len(values) not in (1, layers):
+            raise UsageError(
+                f"{name} has {len(values)} entries, and --hidden has {layers} layers; give one, or one each"
+            )
+    model = MLP(
+        [data.train[0].shape[1], *arguments.hidden, outputs],
+        activation if len(activation) == layers else activation[0],
+        dropout=dropout if len(dropout) == layers else dropout[0],
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+        device=arguments.device,
+    )
+    trainer = Trainer(
+        model,
+        loss=prep.loss,
+        optimizer=optimizer,
+        batch_size=arguments.batch_size,
+        l1=arguments.l1,
+        l2=arguments.l2,
+        clip_norm=arguments.clip_norm,
+        schedule=arguments.schedule,
+        seed=arguments.seed,
+    )
+    return model, trainer
+
+
+def in_units(figures: dict[str, float], prep: Preparation) -> dict[str, float]:
+    """The RMSE in units of the target."""
+    return {name: value * prep.target_scale if name == "rmse" else value for name, value in figures.items()}
+
+
+def _save(
+    arguments: argparse.Namespace,
+    model: MLP,
+    prep: Preparation,
+    history: History,
+    figures: dict[str, dict[str, float]],
+    say: Any,
+) -> None:
+    summary = {
+        "epochs": len(history),
+        "optimizer": arguments.optimizer,
+        "batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+        "figures": {
+            part: {name: value for name, value in values.items() if math.isfinite(value)}
+            for part, values in figures.items()
+        },
+    }
+    save_model(model, arguments.out, {"preparation": prep.to_dict(), "training": summary})
+    arguments.saved.append(arguments.out)
+    say(f"\nmodel saved to {arguments.out}")
+    if arguments.plot is not None:
+        plot_history(
+            history,
+            arguments.plot,
+            target=prep.target if prep.task == "regression" else "",
+            target_scale=prep.target_scale,
+        )
+        arguments.saved.append(arguments.plot)
+        say(f"learning curves saved to {arguments.plot}")

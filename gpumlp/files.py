@@ -1,0 +1,95 @@
+"""Writing files so that an old one is never lost, and finding out early whether a path can be written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+__all__ = ["PathLike", "check_writable", "replacing"]
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[BinaryIO]:
+    """A binary file that takes the name `path` when the block ends without an exception.
+
+    Until then it has a temporary name in the same directory, so a failing or interrupted write leaves the old
+    file as it was and nothing else behind.  A symbolic link is followed, not replaced.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    target = os.path.realpath(path)
+    temporary = _temporary(target)
+    # O_EXCL: never follow a link that somebody else put there; 0o666 is cut down by the umask, as for open()
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_writable(path: PathLike, what: str, endings: tuple[str, ...] = ()) -> None:
+    """Raise ValueError if `replacing` could not write `path`; leaves nothing behind.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What is to be written there, for the message: "the model".
+    endings : tuple of str
+        Allowed file name extensions, lower case with dot; none: any.
+    """
+    name = os.fspath(path)
+    target = os.path.realpath(name)
+    folder = os.path.dirname(target)
+    problem = ""
+    if not name:
+        problem = "the file name is empty"
+    elif endings and os.path.splitext(name)[1].lower() not in endings:
+        problem = f"the name must end in {' or '.join(endings)}"
+    elif os.path.isdir(target):
+        problem = "that is a directory; give a file name"
+    elif os.path.exists(target) and not os.path.isfile(target):
+        problem = "that is not a regular file"
+    elif os.path.exists(target) and not os.access(target, os.W_OK):
+        problem = "the file is there and write-protected"
+    elif not os.path.isdir(folder):
+        problem = f"there is no directory {folder}; make it first"
+    else:
+        problem = _try(target)
+    if problem:
+        raise ValueError(f"cannot write {what} to {name!r}: {problem}")
+
+
+def _temporary(target: str) -> str:
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+
+
+def _try(target: str) -> str:
+    """Why no file can be made beside `target`, or nothing.
+
+    Asking the permission bits would miss a full or read-only file system, and a superuser's view of them.
+    """
+    temporary = _temporary(target)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(b"\0")
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return ""

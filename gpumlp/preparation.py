@@ -1,0 +1,291 @@
+"""From the rows of a table to what a network takes, and back: task, classes, scaling, splits.
+
+A `Preparation` is stored with the model (`model.extra`), so that later files need no preparation by the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpumlp.errors import ModelFileError
+from gpumlp.network import MLP
+from gpumlp.tables import Table, TableError
+
+__all__ = ["Preparation", "detect_task", "fit_preparation", "split_table"]
+
+_ROWS = 8192  # rows that are converted at a time: no float64 copy of the whole table
+_MAX_CLASSES = 20  # more distinct whole numbers are taken for a quantity
+_LOSS_OF = {
+    "softmax": "softmax_cross_entropy",
+    "sigmoid": "binary_cross_entropy",
+    "identity": "squared_error",
+    "exp": "poisson",
+}
+
+
+@dataclass
+class Preparation:
+    """What has to be known to feed raw rows to a model.
+
+    Attributes
+    ----------
+    task : str
+        "classification" or "regression".
+    loss : str
+        The loss of the training.
+    features : list of str
+        Names of the feature columns; empty: columns go by their position.
+    target : str
+        Name of the target column.
+    classes : list of str
+        Class names in the order of the class numbers.
+    numeric_classes : bool
+        The labels were numbers, so "1" and "1.0" are the same class.
+    mean, scale : list of float
+        Inputs are (x - mean) / scale; empty: as they are.
+    target_mean, target_scale : float
+        Of a regression target, likewise.
+    """
+
+    task: str
+    loss: str
+    features: list[str] = field(default_factory=list)
+    target: str = ""
+    classes: list[str] = field(default_factory=list)
+    numeric_classes: bool = True
+    mean: list[float] = field(default_factory=list)
+    scale: list[float] = field(default_factory=list)
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of_model(cls, model: MLP, path: str) -> Preparation:
+        """What `gpumlp train` stored with `model`; for a model saved from Python, what its output implies.
+
+        Raises
+        ------
+        ModelFileError
+            The stored values make no sense.
+        """
+        n_in, n_out = model.layer_sizes[0], model.layer_sizes[-1]
+        if model.output == "sigmoid" and n_out > 1:
+            raise ModelFileError(
+                f"{path!r} answers {n_out} yes-or-no questions at once, which the command line cannot "
+                "read from a table; use gpumlp.load in Python"
+            )
+        stored = getattr(model, "extra", {}).get("preparation")
+        if stored is None:
+            task = "classification" if model.output in ("softmax", "sigmoid") else "regression"
+            n_classes = max(2, n_out) if task == "classification" else 0
+            return cls(task, _LOSS_OF[model.output], classes=[str(c) for c in range(n_classes)])
+        try:
+            result = cls(**stored)
+            numbers = np.array([result.target_mean, result.target_scale, *result.mean, *result.scale], float)
+            good = (
+                result.task in ("classification", "regression")
+                and isinstance(result.loss, str)
+                and isinstance(result.target, str)
+                and np.isfinite(numbers).all()
+                and all(isinstance(name, str) for name in (*result.features, *result.classes))
+                and len(result.features) in (0, n_in)
+                and len(result.mean) == len(result.scale)
+                and len(result.mean) in (0, n_in)
+                and min([result.target_scale, *result.scale]) > 0
+                and (result.task == "regression" or len(result.classes) == max(2, n_out))
+            )
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise ModelFileError(
+                f"{path!r} is not a usable gpumlp model: its stored preparation (feature names, classes, "
+                "scaling) does not fit the network"
+            )
+        return result
+
+    def inputs(self, X: np.ndarray, dtype: Any) -> np.ndarray:
+        """Scaled features (n, n_features) of `dtype`, a new array."""
+        out = np.empty(X.shape, dtype)
+        mean, scale = np.array(self.mean), np.array(self.scale)
+        for start in range(0, len(X), _ROWS):
+            rows = slice(start, start + _ROWS)
+            out[rows] = (X[rows] - mean) / scale if self.mean else X[rows]
+        return out
+
+    def targets(self, table: Table, dtype: Any) -> np.ndarray:
+        """Class numbers int64 (n,), or scaled values (n,) of `dtype`.
+
+        Raises
+        ------
+        TableError
+            A label that the model does not know, or text where numbers are expected.
+        """
+        y = table.y
+        assert y is not None
+        if self.task == "regression":
+            if y.dtype.kind == "U":
+                raise TableError(
+                    f"{table.source!r}: target {table.target!r} holds text ({_first_text(y)!r}), and the "
+                    "task is regression"
+                )
+            return ((y.astype(np.float64) - self.target_mean) / self.target_scale).astype(dtype)
+        names, inverse = np.unique(_label_names(y, self.numeric_classes), return_inverse=True)
+        place = {name: number for number, name in enumerate(self.classes)}
+        unknown = [str(name) for name in names if str(name) not in place]
+        if unknown:
+            raise TableError(
+                f"{table.source!r}: target {table.target!r} has labels that were not seen in training: "
+                f"{_some(unknown)}; known: {_some(self.classes)}"
+            )
+        return np.array([place[str(name)] for name in names], np.int64)[inverse.reshape(-1)]
+
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """Regression output in the units of the target."""
+        return raw * self.target_scale + self.target_mean
+
+
+def detect_task(y: np.ndarray) -> tuple[str, str]:
+    """(task, reason) for ``--task auto``.
+
+    Text is classification.  Numbers are classification if all are whole, at most 20 of them are distinct, and
+    there are at least twice as many rows as distinct values; else regression.
+    """
+    if y.dtype.kind == "U":
+        return "classification", "the target is text"
+    distinct = np.unique(y)
+    if (distinct != np.floor(distinct)).any():
+        return "regression", "the target has fractions"
+    if len(distinct) > _MAX_CLASSES:
+        return (
+            "regression",
+            f"the target has {len(distinct)} distinct whole numbers, more than {_MAX_CLASSES}",
+        )
+    if 2 * len(distinct) > max(4, len(y)):
+        return "regression", f"the target has {len(distinct)} distinct whole numbers in only {len(y)} rows"
+    return "classification", f"the target has {len(distinct)} distinct whole numbers"
+
+
+def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, standardize: bool) -> Preparation:
+    """The preparation for a table.
+
+    Parameters
+    ----------
+    table : Table
+    train : int array
+        Numbers of the training rows; scaling is computed from these alone.
+    task, loss : str
+    standardize : bool
+        Scale features, and a regression target, to mean 0 and standard deviation 1.  Pixels (uint8 arrays)
+        are divided by their largest value instead: a standard deviation per pixel would blow up pixels that
+        are nearly always 0.
+    """
+    y = table.y
+    assert y is not None
+    prep = Preparation(task, loss, features=list(table.names) if table.named else [], target=table.target)
+    if task == "classification":
+        prep.numeric_classes = y.dtype.kind != "U"
+        names = np.unique(_label_names(y, prep.numeric_classes))
+        prep.classes = sorted(map(str, names), key=float if prep.numeric_classes else None)
+        if len(prep.classes) < 2:
+            raise TableError(
+                f"{table.source!r}: target {table.target!r} has one class only ({prep.classes[0]!r}); "
+                "a classifier needs rows of at least two"
+            )
+        if len(prep.classes) == len(y) > 2:
+            raise TableError(
+                f"{table.source!r}: every row has a label of its own in target {table.target!r} "
+                f"({_some(prep.classes, 3)}); is this the right column? For a quantity use --task regression"
+            )
+    elif y.dtype.kind == "U":
+        raise TableError(
+            f"{table.source!r}: target {table.target!r} holds text ({_first_text(y)!r}); for "
+            "regression it must be numbers"
+        )
+    elif standardize and loss != "poisson":  # its logarithm wants counts as they are
+        values = y[train].astype(np.float64)
+        prep.target_mean, prep.target_scale = float(values.mean()), float(values.std()) or 1.0
+    if standardize:
+        n = table.X.shape[1]
+        if table.X.dtype == np.uint8:
+            mean, scale = np.zeros(n), np.full(n, max(1.0, float(table.X[train].max())))
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean, scale = _moments(table.X, train)
+            if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+                name = table.names[int(np.argmin(np.isfinite(mean) & np.isfinite(scale)))]
+                raise TableError(
+                    f"{table.source!r}: the values of column {name!r} are too large to be standardised"
+                )
+        prep.mean, prep.scale = mean.tolist(), scale.tolist()
+    return prep
+
+
+def split_table(
+    table: Table, seed: int, test: float, validation: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers for training, validation and test: consecutive parts of one seeded permutation.
+
+    Parameters
+    ----------
+    table : Table
+    seed : int
+        The permutation is ``numpy.random.default_rng([seed, 4]).permutation(n_rows)``: test rows first, then
+        validation rows, then training rows.
+    test, validation : float
+        Fractions of all rows, rounded, at least one row unless 0.
+    """
+    n_rows = len(table.X)
+    order = np.random.default_rng([seed, 4]).permutation(n_rows)
+    n_test, n_val = (max(1, round(f * n_rows)) if f > 0 else 0 for f in (test, validation))
+    if n_rows - n_test - n_val < 2:
+        raise TableError(
+            f"{table.source!r} has {n_rows} row{'s' if n_rows > 1 else ''}, too few for {n_test} test and "
+            f"{n_val} validation rows and at least 2 for training; give more rows, or --test-fraction 0 or "
+            "--validation-fraction 0"
+        )
+    return order[n_test + n_val :], order[n_test : n_test + n_val], order[:n_test]
+
+
+def _moments(X: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column (1 for a constant one), in float64, in two passes."""
+    parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+    mean = sum(X[p].sum(axis=0, dtype=np.float64) for p in parts) / len(rows)
+    scale = np.sqrt(sum(np.square(X[p] - mean).sum(axis=0) for p in parts) / len(rows))
+    # a constant column's mean may be off by an ulp; that is no spread
+    return mean, np.where(scale > 1e-12 * np.abs(mean), scale, 1.0)
+
+
+def _label_names(y: np.ndarray, numeric: bool) -> np.ndarray:
+    """Labels as text; numbers in their shortest form, so that 1 and 1.0 are one class."""
+    if y.dtype.kind == "U" and not numeric:
+        return y
+    distinct, inverse = np.unique(y, return_inverse=True)
+    return np.array([_label(v) for v in distinct.tolist()])[inverse.reshape(-1)]
+
+
+def _label(value: Any) -> str:
+    try:
+        number = float(value)
+    except ValueError:  # text among labels that were numbers in training
+        return str(value)
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def _first_text(y: np.ndarray) -> str:
+    for value in y.tolist():
+        try:
+            float(value)
+        except ValueError:
+            return str(value)
+    return str(y[0])
+
+
+def _some(names: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(map(repr, names[:limit])) + (f", ... ({len(names)})" if len(names) > limit else "")

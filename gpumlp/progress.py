@@ -1,0 +1,52 @@
+"""Progress of a training run: a bar on a terminal where tqdm is installed, silence everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+__all__ = ["Progress"]
+
+_SHOWN = 4  # metrics beside the bar; more would wrap on an 80-column terminal
+
+
+class Progress:
+    """A progress bar over epochs, on stderr.
+
+    Parameters
+    ----------
+    total_epochs : int
+    enabled : bool, optional
+        None: only if stderr is a terminal.  True: also where it is none.  False: never.  Without tqdm there
+        is never one.
+
+    Notes
+    -----
+    With early stopping the bar ends where training ends.
+    """
+
+    def __init__(self, total_epochs: int, enabled: bool | None = None) -> None:
+        self._bar: Any = None
+        if enabled is None:
+            enabled = sys.stderr is not None and sys.stderr.isatty()
+        if not enabled:
+            return
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return
+        self._bar = tqdm(total=total_epochs, unit="epoch", leave=False, dynamic_ncols=True, file=sys.stderr)
+
+    def update(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Show that `epoch` (from 0) is done, with its figures."""
+        if self._bar is None:
+            return
+        shown = {k: f"{v:.4g}" for k, v in metrics.items() if k not in ("seconds", "lr")}
+        self._bar.set_postfix(dict(list(shown.items())[:_SHOWN]), refresh=False)
+        self._bar.update(epoch + 1 - self._bar.n)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,51 @@
+"""A table of rows, and the error for files that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Table", "TableError", "some"]
+
+
+class TableError(ValueError):
+    """A data file that cannot be used; the message names file, line and column."""
+
+
+@dataclass
+class Table:
+    """Rows of a data file.
+
+    Attributes
+    ----------
+    source : str
+        The file, for messages.
+    X : array (n_rows, n_features), real numbers, all finite
+    names : list of str
+        Of the features; ``x0, x1, ...`` where the file has none.
+    named : bool
+        Whether the file has feature names.
+    y : array (n_rows,), text or finite numbers; None if the target was not asked for
+    target : str
+        Name of the target column or array, or the column's number in a .npy file.
+    test : Table, optional
+        Rows that the file itself sets apart for testing.
+    skipped : sequence of str
+        Columns that are neither features nor target.
+    """
+
+    source: str
+    X: np.ndarray
+    names: list[str]
+    named: bool
+    y: np.ndarray | None = None
+    target: str = ""
+    test: Table | None = None
+    skipped: Sequence[str] = ()
+
+
+def some(names: Sequence[object], limit: int = 12) -> str:
+    """The first names, and how many there are."""
+    return ", ".join(map(str, names[:limit])) + (f", ... ({len(names)})" if len(names) > limit else "")

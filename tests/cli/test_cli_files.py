@@ -1,0 +1,72 @@
+"""Atomic writing, and finding an unwritable path early."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gpumlp.files import check_writable, replacing
+
+
+def test_replacing_writes_or_leaves_the_old_file(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write(b"half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["f"]
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["f"]
+
+
+def test_replacing_survives_a_failing_rename(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def refuse(*names):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="No space"), replacing(path) as file:
+        file.write(b"new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["f"]
+
+
+def test_replacing_follows_links_and_the_umask(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    mask = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "link") as file:
+            file.write(b"new")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
+
+
+def test_check_writable(tmp_path):
+    good = tmp_path / "m.npz"
+    check_writable(good, "the model", (".npz",))
+    assert os.listdir(tmp_path) == []
+    good.write_text("x")
+    check_writable(good, "the model", (".npz",))
+    assert good.read_text() == "x" and os.listdir(tmp_path) == ["m.npz"]
+    for path, message in (
+        (tmp_path / "no" / "m.npz", "there is no directory"),
+        (tmp_path, "is a directory"),
+        (good / "m.npz", "there is no directory"),
+        ("", "file name is empty"),
+        ("/proc/m.npz", "cannot write the model to '/proc/m.npz'"),
+        ("/dev/null", "not a regular file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_writable(path, "the model")
+    with pytest.raises(ValueError, match=r"must end in \.png or \.svg"):
+        check_writable(tmp_path / "m.jpeg", "the plot", (".png", ".svg"))

@@ -1,0 +1,91 @@
+"""The learning curves and the progress bar."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from gpumlp.history import History
+from gpumlp.plots import plot_history
+from gpumlp.progress import Progress
+
+matplotlib = pytest.importorskip("matplotlib")
+
+
+def history(**metrics) -> History:
+    return History({"lr": [0.1] * 3, "seconds": [0.1] * 3, **metrics}, best_epoch=1)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"loss": [2.0, 0.2, 0.01]},
+        {"loss": [2.0, 1.0, 0.5], "val_loss": [2.1, 1.1, 1.2], "val_accuracy": [0.5, 0.7, 0.6]},
+        {
+            "loss": [-2.0, -2.5, -3.0],
+            "val_loss": [-1.0, -2.0, -1.5],
+            "val_rmse": [30.0, 2.0, 3.0],
+            "val_r2": [0.1, 0.9, 0.8],
+        },
+    ],
+)
+def test_a_picture_is_written(tmp_path, metrics):
+    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        plot_history(history(**metrics), tmp_path / f"p{ending}", target="price", target_scale=2.0)
+        assert (tmp_path / f"p{ending}").read_bytes().startswith(start)
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_labels_units_and_best_epoch(tmp_path):
+    metrics = {"loss": [2.0, 0.2, 0.01], "val_loss": [2.1, 0.3, 0.4], "val_rmse": [30.0, 2.0, 3.0]}
+    plot_history(history(**metrics), tmp_path / "p.svg", target="price")
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):  # letters stay letters
+        plot_history(history(**metrics), tmp_path / "p.svg", target="price")
+    text = (tmp_path / "p.svg").read_text()
+    for words in (
+        "epoch",
+        "loss (mean per row)",
+        "RMSE (units of price)",
+        "training",
+        "validation",
+        "best epoch: 2",
+    ):
+        assert words in text
+
+
+def test_pictures_that_cannot_be_drawn(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no epochs"):
+        plot_history(History(), tmp_path / "p.png")
+    with pytest.raises(ValueError, match="must end in"):
+        plot_history(history(loss=[1.0] * 3), tmp_path / "p.gif")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'gpumlp\[plot\]'"):
+        plot_history(history(loss=[1.0] * 3), tmp_path / "p.png")
+    assert os.listdir(tmp_path) == []
+
+
+def test_progress_is_silent_unless_asked_for(capsys, monkeypatch):
+    for enabled in (None, False):  # stderr is no terminal here
+        bar = Progress(3, enabled)
+        bar.update(0, {"loss": 1.0})
+        bar.close()
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    bar = Progress(3, True)
+    bar.update(0, {"loss": 1.0})
+    bar.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_shows_epochs_and_figures(capsys):
+    pytest.importorskip("tqdm")
+    bar = Progress(3, True)
+    bar._bar.mininterval = 0
+    bar.update(1, {"loss": 0.12345678, "lr": 0.5, "seconds": 9.0, "val_loss": 2.0})
+    bar.close()
+    bar.close()
+    shown = capsys.readouterr().err
+    assert "2/3" in shown and "loss=0.1235" in shown and "val_loss=2" in shown and "lr" not in shown

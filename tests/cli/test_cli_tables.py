@@ -1,0 +1,175 @@
+"""Reading tables: what is understood, and that every refusal names file, line and column."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpumlp import tables_csv
+from gpumlp.tables import TableError, read_table
+
+
+def table(tmp_path, text: str | bytes, **options):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_table(str(path), **{"target": "y", **options})
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_delimiters(tmp_path, delimiter):
+    t = table(tmp_path, "a,b,y\n1,2,u\n3,4.5e1,v\n".replace(",", delimiter))
+    assert t.names == ["a", "b"] and t.target == "y"
+    np.testing.assert_array_equal(t.X, [[1, 2], [3, 45]])
+    assert t.y.tolist() == ["u", "v"]
+
+
+def test_quotes_blank_lines_bom_and_crlf(tmp_path):
+    t = table(tmp_path, '\ufeff"a, in m", y\r\n\r\n"1", "x, ""z"""\r\n2, w\r\n')
+    assert t.names == ["a, in m"]
+    np.testing.assert_array_equal(t.X, [[1], [2]])
+    assert t.y.tolist() == ['x, "z"', "w"]
+
+
+def test_target_of_numbers_is_numeric(tmp_path):
+    assert table(tmp_path, "a,y\n1,3\n2,4.5\n").y.tolist() == [3.0, 4.5]
+
+
+def test_features_in_the_order_asked_for_and_dropped_columns(tmp_path):
+    text = "name,a,b,y\nu,1,2,0\nv,3,4,1\n"
+    t = table(tmp_path, text, features=["b", "a"])
+    np.testing.assert_array_equal(t.X, [[2, 1], [4, 3]])
+    assert list(t.skipped) == ["name"]
+    np.testing.assert_array_equal(table(tmp_path, text, drop=["name"]).X, [[1, 2], [3, 4]])
+
+
+def test_many_rows_cross_the_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables_csv, "_CHUNK", 7)
+    rows = [f"{i},{i * i},c{i % 2}" for i in range(100)]
+    t = table(tmp_path, "\n".join(["a,b,y", *rows]))
+    np.testing.assert_array_equal(t.X[:, 1], np.arange(100.0) ** 2)
+    assert t.y.tolist() == [f"c{i % 2}" for i in range(100)]
+    rows[63] = "1,nothing,c0"
+    with pytest.raises(TableError, match=r"line 65: column 'b': 'nothing'"):
+        table(tmp_path, "\n".join(["a,b,y", *rows]))
+
+
+def test_a_target_that_is_not_needed_is_not_read(tmp_path):
+    t = table(tmp_path, "a,y\n1,\n2,nan\n", need_target=False)
+    np.testing.assert_array_equal(t.X, [[1], [2]])
+    assert t.y is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"t\.csv' is empty"),
+        ("\n \n", "is empty"),
+        ("a,y\n", "no rows"),
+        ("1,2\n3,4\n", r"line 1: no header: all cells are numbers \(1, 2\)"),
+        (
+            "a,b,y\n1,2,3\n4,5\n",
+            r"line 3: 2 cells, but the header has 3 columns \(a, b, y; delimiter comma\)",
+        ),
+        ("a,b,y\n1,2,3\n\n4,5,6,7\n", "line 4: 4 cells"),
+        ("a,b,a,y\n1,2,3,4\n", r"line 1: column name 'a' is there 2 times \(columns 1, 3\)"),
+        (",a,y\n0,1,2\n", "line 1: column 1 has no name"),
+        ("a,Y\n1,2\n", r"no target column: unknown column 'y'.*Known: Y, a"),
+        ("5.1,3.5,setosa\n4,3,setosa\n", "is the header missing"),
+        ("a,b,y\n1,2,3\n4,blue,6\n", r"line 3: column 'b': 'blue' is text"),
+        ("a,b,y\n1,,3\n", "line 2: column 'b': the cell is empty"),
+        ("a,b,y\n1,nan,3\n", "line 2: column 'b': 'nan' is not a finite number"),
+        ("a,b,y\n1,2,3\n1,-inf,3\n", "line 3: column 'b': '-inf' is not a finite number"),
+        ("a;b;y\n1;2,5;3\n", "line 2: column 'b': '2,5' has a decimal comma"),
+        ("a,y\n1,\n", "line 2: target column 'y': the cell is empty"),
+        ("a,y\n1,NaN\n", "line 2: target column 'y': 'NaN' is not a finite number"),
+        ("a,y\n1,2\n3\0,4\n", "line 3: holds a NUL byte"),
+        (b"a,y\n1,2\n3,caf\xe9\n", "line 3: byte 0xe9 is no UTF-8"),
+        ("a,y\n1,2\n".encode("utf-16"), r"line 1: byte 0xff is no UTF-8 text \(it looks like UTF-16\)"),
+        ('a,y\n1,"2\n3,4\n', r"line 3: .*closing quote"),
+        ("y\n1\n2\n", "no feature columns besides 'y'"),
+    ],
+)
+def test_bad_csv(tmp_path, text, message):
+    with pytest.raises(TableError, match=message) as caught:
+        table(tmp_path, text)
+    assert "t.csv" in str(caught.value)
+
+
+def test_missing_target_suggests_the_nearest(tmp_path):
+    with pytest.raises(TableError, match="Did you mean 'price'"):
+        table(tmp_path, "a,price\n1,2\n", target="prise")
+    with pytest.raises(TableError, match="--target; columns: a, price"):
+        table(tmp_path, "a,price\n1,2\n", target=None)
+
+
+def test_missing_features_are_named(tmp_path):
+    with pytest.raises(TableError, match=r"lacks 1 of the feature columns: unknown column 'width'.*'with'"):
+        table(tmp_path, "with,y\n1,2\n", features=["width"])
+    with pytest.raises(TableError, match="lacks 2 of the feature columns: columns 'c', 'd'"):
+        table(tmp_path, "a,y\n1,2\n", features=["a", "c", "d"])
+
+
+def test_npz_by_usual_names_and_by_given_ones(tmp_path):
+    x, y = np.arange(12.0).reshape(6, 2), np.array(list("abcabc"))
+    np.savez(tmp_path / "a.npz", X=x, y=y)
+    t = read_table(str(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(t.X, x)
+    assert t.y.tolist() == y.tolist() and t.names == ["x0", "x1"] and not t.named
+    np.savez(tmp_path / "b.npz", inputs=x, answers=y, feature_names=["u", "v"])
+    t = read_table(str(tmp_path / "b.npz"), features=["inputs"], target="answers")
+    assert t.names == ["u", "v"] and t.named and t.y.tolist() == y.tolist()
+    with pytest.raises(TableError, match="arrays inputs, answers, feature_names; expected X and y"):
+        read_table(str(tmp_path / "b.npz"))
+
+
+def test_npz_with_images_and_test_rows(tmp_path):
+    x = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
+    np.savez(tmp_path / "m.npz", x_train=x, y_train=np.arange(5), x_test=x[:2], y_test=np.arange(2))
+    t = read_table(str(tmp_path / "m.npz"))
+    assert t.X.shape == (5, 4) and t.test.X.shape == (2, 4)
+    assert t.test.y.tolist() == [0, 1]
+
+
+def test_npy_with_target_column(tmp_path):
+    a = np.arange(12.0).reshape(4, 3)
+    np.save(tmp_path / "a.npy", a)
+    path = str(tmp_path / "a.npy")
+    for target in ("1", "-2"):
+        t = read_table(path, target=target)
+        np.testing.assert_array_equal(t.X, a[:, [0, 2]])
+        np.testing.assert_array_equal(t.y, a[:, 1])
+    for target in (None, "price", "3"):
+        with pytest.raises(TableError, match="--target"):
+            read_table(path, target=target)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": np.zeros((3, 2)), "y": np.zeros(4)}, r"y: shape \(4,\); expected \(3,\)"),
+        ({"X": np.array([[1.0, np.nan]] * 3), "y": np.zeros(3)}, "X: nan in row 0, column 1"),
+        ({"X": np.zeros((3, 2)), "y": np.array([0, np.inf, 0])}, "y: inf in row 1"),
+        ({"X": np.zeros((3, 2), complex), "y": np.zeros(3)}, "X: dtype complex128"),
+        ({"X": np.zeros((0, 2)), "y": np.zeros(0)}, "no rows"),
+        ({"X": np.zeros(3), "y": np.zeros(3)}, r"X: shape \(3,\)"),
+        ({"X": np.array([[1], [None]], object), "y": np.zeros(2)}, "Python objects, which are never loaded"),
+    ],
+)
+def test_bad_npz(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(TableError, match=message):
+        read_table(str(tmp_path / "a.npz"))
+
+
+def test_damaged_and_misnamed_numpy_files(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.zeros((30, 2)), y=np.zeros(30))
+    data = (tmp_path / "a.npz").read_bytes()
+    for name, content, message in (
+        ("b.npz", data[:200], "damaged"),
+        ("c.npz", b"", "is empty"),
+        ("d.npz", b"a,b\n1,2\n", "no NumPy"),
+        ("e.npy", data, "ending .npz"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TableError, match=message):
+            read_table(str(tmp_path / name), target="0")

@@ -1,0 +1,298 @@
+"""``gpumlp train``: what it prints, saves and refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.optimizers import OPTIMIZERS, SGD
+
+
+@pytest.fixture
+def never_trains(monkeypatch):
+    """Errors have to be found before training."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("training was started")
+
+    monkeypatch.setattr(gpumlp.Trainer, "fit", refuse)
+
+
+def figure(out: str, part: str, column: int) -> float:
+    """A number of the printed table; column 0 is the number of rows."""
+    return float(re.search(rf"^{part} +(.*)$", out, re.M)[1].split()[column])
+
+
+def test_digits_without_arguments(run):
+    result = run("train")
+    assert result.code == 0 and result.err == ""
+    assert "digits: 1797 rows, 64 features, 10 classes" in result.out
+    assert "1257 train, 270 validation, 270 test (seed 0)" in result.out
+    assert [figure(result.out, part, 0) for part in ("train", "validation", "test")] == [1257, 270, 270]
+    assert figure(result.out, "test", 2) >= 0.97
+    model = gpumlp.load("gpumlp-model.npz", "cpu")
+    assert model.layer_sizes == [64, 256, 128, 10]
+    assert model.extra["training"]["figures"]["test"]["accuracy"] >= 0.97
+
+
+def test_quiet_prints_the_figures_only(run, flowers):
+    result = run("train", flowers, "--target", "kind", "--quiet", "--hidden", "8", "--epochs", 2)
+    assert result.code == 0 and result.err == ""
+    assert [line.split()[0] for line in result.out.splitlines()] == ["rows", "train", "validation", "test"]
+
+
+def test_the_same_seed_gives_the_same_model(run, flowers):
+    for name, seed in (("a.npz", 1), ("b.npz", 1), ("c.npz", 2)):
+        assert (
+            run(
+                "train",
+                flowers,
+                "--target",
+                "kind",
+                "--epochs",
+                3,
+                "--hidden",
+                8,
+                "--dropout",
+                0.1,
+                "--seed",
+                seed,
+                "--out",
+                name,
+            ).code
+            == 0
+        )
+    a, b, c = (gpumlp.load(name, "cpu").get_parameters()[0][0] for name in ("a.npz", "b.npz", "c.npz"))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_options_reach_the_training(run, flowers, monkeypatch):
+    seen = {}
+    init, fit = gpumlp.Trainer.__init__, gpumlp.Trainer.fit
+
+    def spy_init(self, model, **options):
+        seen.update(options, model=model)
+        init(self, model, **options)
+
+    def spy_fit(self, X, y, **options):
+        seen.update(options, X=X)
+        return fit(self, X, y, **options)
+
+    monkeypatch.setattr(gpumlp.Trainer, "__init__", spy_init)
+    monkeypatch.setattr(gpumlp.Trainer, "fit", spy_fit)
+    result = run(
+        "train",
+        flowers,
+        "--target",
+        "kind",
+        "--hidden",
+        "9,7",
+        "--activation",
+        "tanh,elu",
+        "--dropout",
+        "0.1,0.2",
+        "--optimizer",
+        "adamw",
+        "--lr",
+        "0.02",
+        "--optimizer-option",
+        "betas=0.8,0.9",
+        "--optimizer-option",
+        "amsgrad=true",
+        "--weight-decay",
+        "0.03",
+        "--l1",
+        "0.001",
+        "--l2",
+        "0.002",
+        "--clip-norm",
+        "5",
+        "--schedule",
+        "cosine",
+        "--epochs",
+        "4",
+        "--batch-size",
+        "16",
+        "--dtype",
+        "float64",
+        "--seed",
+        "5",
+        "--early-stopping",
+        "3",
+        "--validation-fraction",
+        "0.2",
+        "--test-fraction",
+        "0.1",
+    )
+    assert result.code == 0, result.err
+    model, rule = seen["model"], seen["optimizer"]
+    assert (
+        model.layer_sizes == [3, 9, 7, 3]
+        and model.activations == ["tanh", "elu"]
+        and model.dropouts == [0.1, 0.2]
+    )
+    assert (rule.name, rule.lr, rule.betas, rule.amsgrad, rule.weight_decay) == (
+        "adamw",
+        0.02,
+        (0.8, 0.9),
+        True,
+        0.03,
+    )
+    assert (seen["l1"], seen["l2"], seen["clip_norm"], seen["schedule"], seen["seed"]) == (
+        0.001,
+        0.002,
+        5.0,
+        "cosine",
+        5,
+    )
+    assert (seen["epochs"], seen["batch_size"], seen["early_stopping"].patience) == (4, 16, 3)
+    assert (
+        seen["X"].dtype == np.float64 and len(seen["X"]) == 120 - 24 - 12 and len(seen["validation"][0]) == 24
+    )
+
+
+def test_hidden_none_is_a_linear_model(run, prices):
+    assert run("train", prices, "--target", "price", "--hidden", "none", "--out", "m.npz").code == 0
+    assert gpumlp.load("m.npz", "cpu").layer_sizes == [2, 1]
+
+
+def test_no_standardize_takes_numbers_as_they_are(run, flowers):
+    assert (
+        run("train", flowers, "--target", "kind", "--no-standardize", "--epochs", 1, "--out", "m.npz").code
+        == 0
+    )
+    assert gpumlp.load("m.npz", "cpu").extra["preparation"]["mean"] == []
+
+
+def test_test_file(run, flowers, tmp_path):
+    lines = flowers.read_text().splitlines()
+    (tmp_path / "test.csv").write_text(
+        "\n".join(["kind,seven,height,width,note", "rose,7,0.1,3,x", "tulip,7,3,0,y"])
+    )
+    result = run("train", flowers, "--target", "kind", "--test", "test.csv", "--batch-size", 8)
+    assert result.code == 0, result.err
+    assert f"{len(lines) - 1 - 18} train, 18 validation, 2 test" in result.out
+    assert figure(result.out, "test", 0) == 2 and figure(result.out, "test", 2) == 1.0
+
+
+def test_binary_cross_entropy_for_two_classes(run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    np.savez(tmp_path / "d.npz", X=x, y=(x[:, 0] > 0).astype(int))
+    result = run(
+        "train", "d.npz", "--loss", "binary_cross_entropy", "--hidden", "8", "--lr", "0.05", "--out", "m.npz"
+    )
+    assert result.code == 0, result.err
+    assert gpumlp.load("m.npz", "cpu").layer_sizes == [2, 8, 1]
+    assert figure(result.out, "train", 2) > 0.95
+
+
+def test_npz_test_rows_are_used(run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    y = (x[:, 0] > 0).astype(int)
+    np.savez(tmp_path / "d.npz", x_train=x[:50], y_train=y[:50], x_test=x[50:], y_test=y[50:])
+    result = run("train", "d.npz", "--epochs", 1, "--hidden", 4)
+    assert result.code == 0 and "42 train, 8 validation, 10 test" in result.out
+
+
+def test_a_new_rule_appears_by_itself(run, flowers, monkeypatch):
+    class Toy(SGD):
+        name = "toy"
+
+    monkeypatch.setitem(OPTIMIZERS, "toy", Toy)
+    result = run("train", flowers, "--target", "kind", "--optimizer", "toy", "--lr", "0.1", "--epochs", 2)
+    assert result.code == 0 and "toy (lr 0.1)" in result.out
+    with pytest.raises(SystemExit):
+        run("train", "--help")
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optimizer", "adan"], "--optimizer: unknown optimizer 'adan'. Did you mean 'adam'?"),
+        (["--activation", "relu,rleu"], "unknown activation 'rleu'. Did you mean 'relu'?"),
+        (["--loss", "huberr"], "unknown loss 'huberr'. Did you mean 'huber'?"),
+        (["--schedule", "cosin"], "Did you mean 'cosine'?"),
+        (["--lr", "-1"], "--lr: '-1' is not a number > 0"),
+        (["--lr", "nan"], "--lr: 'nan' is not a number > 0"),
+        (["--l2", "inf"], "--l2: 'inf' is not a number >= 0"),
+        (["--dropout", "1"], "--dropout: '1' is not a number >= 0 and < 1"),
+        (["--dropout", "0.1,0.2,0.3"], "--dropout has 3 entries, and --hidden has 2 layers"),
+        (["--epochs", "0"], "--epochs: '0' is not a whole number >= 1"),
+        (["--batch-size", "0"], "--batch-size: '0' is not a whole number >= 1"),
+        (["--hidden", "64,x"], "--hidden: 'x' is not a whole number >= 1"),
+        (["--seed", "-1"], "--seed: '-1' is not a whole number >= 0"),
+        (["--optimizer-option", "momentun=0.9", "--optimizer", "sgd"], "Did you mean 'momentum'?"),
+        (["--optimizer-option", "betas=2,3"], "betas=(2.0, 3.0); expected two numbers >= 0 and < 1"),
+        (["--optimizer-option", "lr=1", "--lr", "1"], "lr was given twice"),
+        (["--validation-fraction", "0", "--early-stopping"], "--early-stopping needs validation rows"),
+        (["--test-fraction", "0.9", "--validation-fraction", "0.1"], "too few for"),
+        (["--loss", "binary_cross_entropy"], "is for two classes, the target has 10"),
+        (["--task", "classification", "--loss", "huber"], "--loss huber is not for classification"),
+        (["--target", "y"], "need a data file"),
+        (["none.csv", "--target", "y"], "'none.csv': No such file or directory"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["--device", "cudda"], "cudda"),
+        (["--out", "no/such/m.npz"], "cannot write the model to 'no/such/m.npz': there is no directory"),
+        (["--out", "model.pt"], "must end in .npz"),
+        (["--plot", "curves.jpeg"], "must end in .png or .svg or .pdf"),
+        (["--plot", "no/p.png"], "cannot write the learning curves"),
+    ],
+)
+def test_bad_options(fails, never_trains, tmp_path, words, message):
+    assert message in fails("train", *words)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,y\n1,x\n", "has 1 row, too few"),
+        ("a,y\n1,x\n2,x\n3,x\n4,x\n5,x\n", "one class only ('x')"),
+        ("a,y\n1,x\n2\n", "line 3: 1 cells"),
+        ("a,y\n1,x\nred,x\n", "line 3: column 'a': 'red' is text"),
+        ("a,z\n1,x\n", "no target column: unknown column 'y'"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_tables(fails, never_trains, tmp_path, text, message):
+    (tmp_path / "d.csv").write_text(text)
+    error = fails("train", "d.csv", "--target", "y")
+    assert message in error and "d.csv" in error
+    assert os.listdir(tmp_path) == ["d.csv"]
+
+
+def test_unknown_labels_in_the_test_file(fails, never_trains, flowers, tmp_path):
+    (tmp_path / "t.csv").write_text("width,height,seven,kind\n1,2,7,daisy\n")
+    error = fails("train", flowers, "--target", "kind", "--test", "t.csv")
+    assert (
+        "'t.csv': target 'kind' has labels that were not seen in training: 'daisy'; known: 'iris, blue'"
+        in error
+    )
+
+
+def test_missing_matplotlib_is_told_before_training(fails, never_trains, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    assert "pip install 'gpumlp[plot]'" in fails("train", "--plot", "p.png")
+
+
+def test_an_interrupt_saves_nothing(run, flowers, monkeypatch, tmp_path):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpumlp.Trainer, "fit", interrupt)
+    result = run("train", flowers, "--target", "kind")
+    assert result.code == 130 and "interrupted; nothing was saved" in result.err
+    assert os.listdir(tmp_path) == ["flowers.csv"]
+
+
+def test_divergence_keeps_the_old_model(run, prices, tmp_path):
+    (tmp_path / "m.npz").write_bytes(b"old")
+    result = run("train", prices, "--target", "price", "--optimizer", "sgd", "--lr", "1e6", "--out", "m.npz")
+    assert result.code == 2 and result.err.startswith("gpumlp: error: ") and "epoch" in result.err
+    assert (tmp_path / "m.npz").read_bytes() == b"old"

@@ -1,0 +1,121 @@
+"""Fused update kernels: options, penalties on weights only, clipping, through `launch` and `record`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from launching import HOW, Flat, run
+from rules import OPTIONS, PENALTIES, RULE_IDS, RULES, make, name_of
+from tolerances import close
+
+from gpumlp.optimizers import OPTIMIZERS
+
+pytestmark = pytest.mark.memory
+
+
+def segments_of(n: int) -> list[tuple[int, int, float]]:
+    """Alternating ranges of weights and biases that cover 0..n-1."""
+    cuts = sorted({0, n // 3, n // 2, n - n // 7, n})
+    return [(a, b, float(i % 2 == 0)) for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))]
+
+
+def check(backend: Any, optimizer: Any, n: int, dtype: Any, how: str, clip: float | None, steps: int = 3) -> None:
+    """`steps` launches of the optimiser's kernel against its oracle."""
+    rng = np.random.default_rng(n)
+    start = rng.uniform(-0.5, 0.5, n).astype(dtype)
+    start[::5] = 0  # where sign(w) = 0 and soft thresholding matter
+    p = Flat(backend, start)
+    names, values = optimizer.state_names(), optimizer.state_start()
+    state = {name: Flat(backend, np.full(n, values.get(name, 0.0), dtype)) for name in names}
+    kernel = optimizer.kernel(clip=clip is not None)
+    decay, segments = np.zeros(n), segments_of(n)
+    for first, last, factor in segments:
+        decay[first:last] = factor
+    expected, memory = start.astype(float), {}
+    for t in range(1, steps + 1):
+        # never near -l2 w - l1 sign(w): a gradient of nothing but rounding errors, divided by its own size, is noise
+        g = (rng.choice([-1, 1], n) * rng.uniform(1, 2, n)).astype(dtype)
+        g[::7] = 0
+        arrays = {"g": Flat(backend, g), "p": p, **state}
+        if clip is not None:
+            arrays["clip_scale"] = Flat(backend, np.array([clip], dtype))
+        all_values = optimizer.step_values(t, optimizer.lr)
+        run(
+            backend,
+            how,
+            kernel,
+            arrays,
+            optimizer.scalars(kernel),
+            {name: float(all_values[name]) for name in kernel.stepped},
+            rows=1,
+            cols=n,
+            segments=segments if kernel.masked and n else None,
+            dtype=dtype,
+        )
+        assert (arrays["g"].read() == g).all(), "the gradient was changed"
+        expected = oracles.step(optimizer, expected, g, memory, t, decay=decay, clip=clip or 1.0)
+        close(p.read(), expected, "optimizer")
+
+
+def test_options_are_complete() -> None:
+    assert set(OPTIONS) == set(OPTIMIZERS) == set(oracles.RULES)
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES, ids=RULE_IDS)
+def test_options(backend: Any, dtype: Any, rule: str, options: dict) -> None:
+    check(backend, make(rule, options), 127, dtype, "launch", None)
+
+
+@pytest.mark.parametrize("penalties", PENALTIES, ids=name_of)
+@pytest.mark.parametrize("clip", [None, 0.25], ids=["whole", "clipped"])
+def test_penalties(backend: Any, dtype: Any, penalties: dict, clip: float | None) -> None:
+    check(backend, make("sgd", {"lr": 0.1, "momentum": 0.9}, **penalties), 127, dtype, "record", clip)
+
+
+@pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
+def test_everything_at_once(backend: Any, dtype: Any, rule: str) -> None:
+    most = max(OPTIONS[rule], key=lambda options: sum(bool(v) for v in options.values()))
+    penalties = {"l1": 0.03, "l2": 0.2, "weight_decay": 0.1, "proximal": True}
+    for how in HOW:
+        check(backend, make(rule, most, **penalties), 130, dtype, how, 0.5)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 127, 2**16 + 1])
+@pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
+def test_sizes(backend: Any, dtype: Any, rule: str, n: int) -> None:
+    check(backend, make(rule, OPTIONS[rule][0], l2=0.2), n, dtype, "launch", None, steps=2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("proximal", [False, True])
+@pytest.mark.parametrize(("rule", "options"), RULES, ids=RULE_IDS)
+def test_bad_gradient_shows(on: Any, rule: str, options: dict, proximal: bool, bad: float) -> None:
+    """A gradient that is not finite makes its own parameter useless, never a harmless number, and no other one."""
+    optimizer = make(rule, options, l1=0.01 if proximal else 0.0, proximal=proximal)
+    p, g = np.ones(40, np.float32), np.ones(40, np.float32)
+    g[17] = bad
+    flat = on.asarray(p)
+    with np.errstate(all="ignore"):
+        optimizer.update(flat, on.asarray(g))
+    got = on.to_numpy(flat)
+    assert not np.isfinite(got[17])
+    assert np.isfinite(np.delete(got, 17)).all()
+
+
+def test_nan_parameter_stays_nan(on: Any, dtype: Any) -> None:
+    """Soft thresholding must not turn a lost parameter into a clean zero."""
+    p = on.asarray(np.array([np.nan, np.inf, -np.inf, 1.0], dtype))
+    make("sgd", {"lr": 0.1}, l1=0.5, proximal=True).update(p, on.zeros(4, dtype))
+    close(on.to_numpy(p), [np.nan, np.inf, -np.inf, 0.95], "elementwise")
+
+
+def test_centered_rmsprop_with_huge_gradient_does_not_jump(on: Any) -> None:
+    """g^2 overflows: s - m^2 is inf or inf - inf = NaN, which must not pass for a variance of 0."""
+    p = on.asarray(np.ones(3, np.float32))
+    with np.errstate(all="ignore"):
+        make("rmsprop", {"centered": True}).update(p, on.asarray(np.full(3, 1e25, np.float32)))
+    got = on.to_numpy(p)
+    assert (np.isnan(got) | (got == 1)).all()

@@ -1,0 +1,67 @@
+"""The one table of tolerances, each with its reason.
+
+`close(actual, expected, what)` compares with the row `what` for the type of `actual`; an error may be `rtol` of the
+expected value plus `atol`.  Numbers are in units of the type's epsilon where a rounding argument sets them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+EPS = {np.dtype(np.float32): 2.0**-23, np.dtype(np.float64): 2.0**-52}
+
+#: name: (rtol, atol), in epsilons of the type
+IN_EPSILONS = {
+    # moved, not computed
+    "exact": (0, 0),
+    # a handful of roundings, and functions good to 2 ulp; atol for values that come out of 1 - x or x + 1
+    "elementwise": (16, 8),
+    # derivative from the stored output: a has 2 ulp, and a (1 - a), 1 - a^2 cancel at a = 1
+    "derivative": (16, 16),
+    # one more rounding when dropout's factor is undone: a * (1 / (1 - p)) * (1 - p)
+    "dropout": (16, 32),
+    # sums over a row of up to 1000 terms in any order: the error of sequential summation is at most n eps / 2 of the
+    # sum of magnitudes; atol is for sums of about 1 with cancelling signs
+    "row sum": (600, 600),
+    # sqrt, two divisions and about ten roundings on values of size 1
+    "optimizer": (32, 16),
+    # sums of 65537 squares in chunks of 512
+    "long sum": (600, 0),
+}
+
+#: name: (rtol, atol) for float32, the same for float64
+ABSOLUTE = {
+    # 100 steps on numbers of size 1; both sides round differently at each step (target of the project: 1e-10)
+    "100 steps": {np.dtype(np.float64): (1e-10, 1e-10), np.dtype(np.float32): (2e-4, 2e-4)},
+    # 50 steps of training a whole network on two executors (target: 1e-4 and 1e-10)
+    "50 training steps": {np.dtype(np.float64): (1e-10, 1e-10), np.dtype(np.float32): (1e-4, 1e-4)},
+    # forward, loss and gradients of a network against PyTorch in double precision
+    "network": {np.dtype(np.float64): (1e-11, 1e-12), np.dtype(np.float32): (1e-4, 1e-5)},
+    # central differences with step 1e-5 in double precision: truncation 1e-10 f''', rounding 1e-16 / 1e-5 = 1e-11
+    "central differences": {np.dtype(np.float64): (1e-6, 1e-7)},
+    # minima found by thousands of steps against closed forms or solvers (target: 1e-5 relative)
+    "optimum": {np.dtype(np.float64): (1e-5, 1e-6)},
+    # figures computed from sums of a few hundred values
+    "figures": {np.dtype(np.float64): (1e-12, 1e-12), np.dtype(np.float32): (1e-5, 1e-6)},
+}
+
+
+def tolerance(what: str, dtype: Any) -> tuple[float, float]:
+    """(rtol, atol) of one row for one type."""
+    dtype = np.dtype(dtype)
+    if what in ABSOLUTE:
+        return ABSOLUTE[what][dtype]
+    rtol, atol = IN_EPSILONS[what]
+    return rtol * EPS[dtype], atol * EPS[dtype]
+
+
+def close(actual: Any, expected: Any, what: str, scale: float = 1.0, dtype: Any = None) -> None:
+    """Assert that `actual` is `expected` within the row `what`; `scale` is the size of the numbers that were summed.
+
+    NaN equals NaN, infinities must have the same sign.
+    """
+    actual = np.asarray(actual)
+    rtol, atol = tolerance(what, dtype or actual.dtype)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol * scale, equal_nan=True, err_msg=what)
