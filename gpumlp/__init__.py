@@ -5,7 +5,9 @@ Importing this package imports neither CuPy nor scikit-learn.
 
 from __future__ import annotations
 
-from gpumlp.backends import get_backend
+from typing import TYPE_CHECKING, Any
+
+from gpumlp.backends import free_memory, get_backend
 from gpumlp.checkpoint import load_model as load
 from gpumlp.errors import DeviceError, DivergenceError
 from gpumlp.history import EarlyStopping, History
@@ -13,6 +15,9 @@ from gpumlp.losses import Huber
 from gpumlp.network import MLP
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 from gpumlp.trainer import Trainer
+
+if TYPE_CHECKING:
+    from gpumlp.estimators import MLPClassifier, MLPRegressor
 
 __version__ = "0.1.0"
 
@@ -27,9 +32,31 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Huber",
+    "MLPClassifier",
+    "MLPRegressor",
     "RMSProp",
     "Trainer",
     "__version__",
+    "free_memory",
     "get_backend",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators are imported when they are asked for: they need scikit-learn."""
+    if name not in ("MLPClassifier", "MLPRegressor"):
+        raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"gpumlp.{name} needs scikit-learn ({error}); install it with: pip install 'gpumlp[sklearn]'"
+        ) from None
+    from gpumlp import estimators
+
+    return getattr(estimators, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "MLPClassifier", "MLPRegressor"})

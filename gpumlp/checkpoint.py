@@ -1,7 +1,7 @@
 """Model files: one .npz of plain arrays and a JSON header.  Reading one can never run code.
 
 A file holds `header` (UTF-8 JSON as uint8) and, for layer l, `w<l>` (n_in, n_out) and `b<l>` (n_out,) in the
-model's dtype.  The header has the keys of `_HEADER`; `extra` is whatever the writer wants to keep with the model
+model's dtype.  The header has the keys of `_HEADER`; `extra` is whatever the writer wants to keep with it
 (the command line: feature names, class names, standardisation and a summary of the training).
 """
 
@@ -83,7 +83,7 @@ def save_model(model: MLP, path: PathLike, extra: dict[str, Any] | None = None) 
         "dropout": model.dropout,
         "dtype": np.dtype(model.dtype).name,
         "output": model.output,
-        "extra": getattr(model, "extra", {}) if extra is None else extra,
+        "extra": model.extra if extra is None else extra,
     }
     try:
         text = json.dumps(header, allow_nan=False)

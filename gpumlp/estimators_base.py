@@ -1,7 +1,7 @@
 """What the two estimators share: fitting, early stopping, the parameters as arrays, pickling.
 
-Random numbers come from ``check_random_state(random_state)`` in scikit-learn's order: weights and biases layer by
-layer, the validation split, then a shuffle per epoch; a key of the dropout masks only if there is dropout.
+Random numbers come from ``check_random_state(random_state)`` in scikit-learn's order: weights and biases layer
+by layer, the validation split, then a shuffle per epoch; a key of the dropout masks only if there is dropout.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from itertools import chain, pairwise
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
@@ -21,55 +20,36 @@ from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.activations import ACTIVATIONS
 from gpumlp.backends import Backend, backend_of, get_backend
 from gpumlp.estimators_engine import Engine, Objective, Solver
-from gpumlp.estimators_inputs import check_X, dense, on_device, take, to_host, unpack
+from gpumlp.estimators_inputs import Rows, cast, check_X, dense, on_device, to_host
 from gpumlp.network import MLP
+from gpumlp.optimizers import SGD
 from gpumlp.plan import FORWARD_ROWS
 
-__all__ = ["BaseMLP", "Rows"]
+__all__ = ["BaseMLP"]
 
 STOCHASTIC = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
-_UNUSUAL = (
-    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
-)
-
-
-@dataclass
-class Rows:
-    """Checked rows.
-
-    X : float array (n, n_features), dense or csr, on the host or a device.  y : what `Engine.load` takes.  w : host
-    array (n,) or None.  given : X and y as the user passed them, for scorers.
-    """
-
-    X: Any
-    y: Any
-    w: np.ndarray | None
-    given: tuple[Any, Any]
-
-    def take(self, rows: np.ndarray) -> Rows:
-        """Some of the rows."""
-        X, y = (take(part, rows) for part in self.given)
-        return Rows(take(self.X, rows), take(self.y, rows), None if self.w is None else self.w[rows], (X, y))
+_UNUSUAL = "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+    "preprocessed."
 
 
 class _Network:
-    """A network on a device, and a lock: predictions of one estimator from several threads share its buffers."""
+    """A network on a device, and a lock: predictions from several threads share its buffers."""
 
-    def __init__(self, model: MLP, device: Any, engine: Engine | None = None) -> None:
-        self.model, self.device, self.engine = model, device, engine
+    def __init__(self, model: MLP, key: tuple) -> None:
+        self.model, self.key = model, key
+        self.engine: Engine | None = None
         self.lock = threading.RLock()
 
 
 class BaseMLP(BaseEstimator, ABC):
     """Base of `MLPClassifier` and `MLPRegressor`."""
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions({"logistic", *ACTIVATIONS})],
         "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
@@ -176,7 +156,7 @@ class BaseMLP(BaseEstimator, ABC):
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         rows = self._check_rows(X, y, sample_weight, incremental, reset=first)
         self._random_state = check_random_state(self.random_state)
-        dtype = np.dtype(self.dtype or rows.X.dtype)
+        dtype = np.dtype(self.dtype or rows.X.dtype) if first else self.coefs_[0].dtype
         if first:
             self._initialize([rows.X.shape[1], *hidden, self.n_outputs_], dtype)
         held = self._network(backend_of(rows.X) if on_device(rows.X) else None, dtype)
@@ -196,9 +176,15 @@ class BaseMLP(BaseEstimator, ABC):
         self.coefs_, self.intercepts_ = [], []
         for n_in, n_out in pairwise(sizes):
             bound = np.sqrt((2.0 if self.activation in ("logistic", "sigmoid") else 6.0) / (n_in + n_out))
-            self.coefs_.append(self._random_state.uniform(-bound, bound, (n_in, n_out)).astype(dtype, copy=False))
-            self.intercepts_.append(self._random_state.uniform(-bound, bound, n_out).astype(dtype, copy=False))
-        self._best_parameters = [(w.copy(), b.copy()) for w, b in zip(self.coefs_, self.intercepts_, strict=True)]
+            self.coefs_.append(
+                self._random_state.uniform(-bound, bound, (n_in, n_out)).astype(dtype, copy=False)
+            )
+            self.intercepts_.append(
+                self._random_state.uniform(-bound, bound, n_out).astype(dtype, copy=False)
+            )
+        self._best_parameters = [
+            (w.copy(), b.copy()) for w, b in zip(self.coefs_, self.intercepts_, strict=True)
+        ]
         self.__dict__.pop("_held", None)
         if self.solver in STOCHASTIC:
             self._start_records()
@@ -208,17 +194,17 @@ class BaseMLP(BaseEstimator, ABC):
         self.validation_loss_curve_: list[float] | None = None
         self._no_improvement_count = 0
         stop = self.early_stopping
-        self.best_loss_ = None if stop else np.inf
+        self.best_loss_: Any = None if stop else np.inf
         self.validation_scores_: list[float] | None = [] if stop else None
-        self.best_validation_score_ = -np.inf if stop else None
+        self.best_validation_score_: Any = -np.inf if stop else None
 
     def _network(self, backend: Backend | None, dtype: np.dtype) -> _Network:
         """The network on its device, with the parameters that `coefs_` and `intercepts_` hold."""
         held: _Network | None = self.__dict__.get("_held")
         sizes = [self.coefs_[0].shape[0], *(len(b) for b in self.intercepts_)]
-        chosen = backend if backend is not None and self.device == "auto" else None
-        fits = held is not None and held.device == self.device and held.model.layer_sizes == sizes
-        if held is None or not fits or held.model.dtype != dtype or (chosen and held.model.backend is not chosen):
+        chosen = backend if self.device == "auto" else None
+        key = (self.device, self.activation, repr(self.dropout), sizes, dtype)
+        if held is None or held.key != key or (chosen and held.model.backend is not chosen):
             activation = "sigmoid" if self.activation == "logistic" else self.activation
             model = MLP(
                 sizes,
@@ -228,7 +214,12 @@ class BaseMLP(BaseEstimator, ABC):
                 dtype=dtype,
                 device=chosen or get_backend(self.device),
             )
-            held = self._held = _Network(model, self.device)
+            if backend is not None and model.backend.name != "cuda":
+                raise TypeError(
+                    f"X is on a CUDA device but the model is on {model.device} (device={self.device!r}); use device='auto' "
+                    "or 'cuda', or pass X.get()"
+                )
+            held = self._held = _Network(model, key)
         with held.lock:
             held.model.set_parameters(list(zip(self.coefs_, self.intercepts_, strict=True)))
         return held
@@ -242,11 +233,15 @@ class BaseMLP(BaseEstimator, ABC):
         from sklearn.utils.optimize import _check_optimize_result
 
         if validation is not None or self.l1 > 0 or any(model.dropouts):
-            raise ValueError("solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(STOCHASTIC))
+            raise ValueError(
+                "solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(STOCHASTIC)
+            )
         loss, _ = self._objective()
-        engine = Engine(model, loss, Solver(_Plain(self)).optimizer, self.alpha)
+        engine = Engine(model, loss, SGD(lr=0.0), self.alpha)
         X = dense(rows.X, model.dtype)
-        function = Objective(engine, X, _cast(rows.y, model.dtype), _cast(rows.w, model.dtype), self._constant(rows.y))
+        function = Objective(
+            engine, X, cast(rows.y, model.dtype), cast(rows.w, model.dtype), self._constant(rows.y)
+        )
         result = scipy.optimize.minimize(
             function,
             function.start(),
@@ -267,14 +262,13 @@ class BaseMLP(BaseEstimator, ABC):
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         engine, model = self._engine(held), held.model
-        val = self._validation_rows(rows, validation)
-        if isinstance(val, tuple):
-            rows, val = val
+        rows, val = self._validation_rows(rows, validation)
         n = rows.X.shape[0]
         batch = min(200, n) if self.batch_size == "auto" else int(min(self.batch_size, n))
         if self.batch_size != "auto" and self.batch_size > n:
             warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                stacklevel=2,
             )
         self._load(engine, rows, val, batch, incremental)
         best = None
@@ -303,12 +297,12 @@ class BaseMLP(BaseEstimator, ABC):
             engine = held.engine = Engine(held.model, self._objective()[0], optimizer, alpha, l1, seed)
         return engine
 
-    def _validation_rows(self, rows: Rows, validation: Any) -> tuple[Rows, Rows] | Rows | None:
-        """(training rows, validation rows) of a split, given validation rows, or None."""
+    def _validation_rows(self, rows: Rows, validation: Any) -> tuple[Rows, Rows | None]:
+        """(training rows, validation rows): the given ones, or a split for early stopping."""
         if validation is not None:
-            return self._check_validation(*validation)
+            return rows, self._check_validation(*validation)
         if not self.early_stopping:
-            return None
+            return rows, None
         train, held = train_test_split(
             np.arange(rows.X.shape[0]),
             random_state=self._random_state,
@@ -323,7 +317,7 @@ class BaseMLP(BaseEstimator, ABC):
 
     def _load(self, engine: Engine, rows: Rows, val: Rows | None, batch: int, incremental: bool) -> None:
         dtype = engine.model.dtype
-        X, y, w = dense(rows.X, dtype), _cast(rows.y, dtype), _cast(rows.w, dtype)
+        X, y, w = dense(rows.X, dtype), cast(rows.y, dtype), cast(rows.w, dtype)
         engine.load(X, y, w, batch, incremental, self._constant(rows.y))
         engine.evaluation = None
         if val is None:
@@ -332,7 +326,7 @@ class BaseMLP(BaseEstimator, ABC):
             self.validation_loss_curve_ = []
         constant = self._constant(val.y)
         self._val_constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
-        engine.load_validation(dense(val.X, dtype), _cast(val.y, dtype), _cast(val.w, dtype))
+        engine.load_validation(dense(val.X, dtype), cast(val.y, dtype), cast(val.w, dtype))
 
     def _epochs(self, engine: Engine, n: int, val: Rows | None, best: Any, incremental: bool) -> None:
         solver, order = self._optimizer, np.arange(n)
@@ -364,9 +358,7 @@ class BaseMLP(BaseEstimator, ABC):
             solver.iteration_ends(self.t_)
             if self._no_improvement_count > self.n_iter_no_change:
                 what = "Validation score" if best is not None else "Training loss"
-                message = (
-                    f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change:.0f} consecutive epochs."
-                )
+                message = f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change:.0f} consecutive epochs."
                 if solver.trigger_stopping(message, self.verbose):
                     break
                 self._no_improvement_count = 0
@@ -417,7 +409,9 @@ class BaseMLP(BaseEstimator, ABC):
             if not hasattr(X, "toarray"):
                 return held.model._run(X, link)
             X = X.tocsr()
-            parts = [X[start : start + FORWARD_ROWS].toarray() for start in range(0, X.shape[0], FORWARD_ROWS)]
+            parts = [
+                X[start : start + FORWARD_ROWS].toarray() for start in range(0, X.shape[0], FORWARD_ROWS)
+            ]
             return np.concatenate([held.model._run(part, link) for part in parts])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def make_optimizer(est: Any) -> Optimizer:
         return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
     if est.solver in ("adam", "adamw"):
         betas, eps = (float(est.beta_1), float(est.beta_2)), float(est.epsilon)
-        return OPTIMIZERS[est.solver](lr=0.0, betas=betas, eps=eps, eps_hat=True, weight_decay=0.0)  # type: ignore[call-arg]
-    return OPTIMIZERS[est.solver](lr=0.0, eps=float(est.epsilon))  # type: ignore[call-arg]
+        return OPTIMIZERS[est.solver](lr=0.0, betas=betas, eps=eps, eps_hat=True, weight_decay=0.0)
+    return OPTIMIZERS[est.solver](lr=0.0, eps=float(est.epsilon))
 
 
 class Solver:
@@ -103,7 +103,13 @@ class Engine(Trainer):
     """
 
     def __init__(
-        self, model: MLP, loss: str | Huber, optimizer: Optimizer, alpha: float, l1: float = 0.0, seed: int = 0
+        self,
+        model: MLP,
+        loss: str | Huber,
+        optimizer: Optimizer,
+        alpha: float,
+        l1: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__(model, loss=loss, optimizer=optimizer, seed=seed)
         self.alpha, self.l1, self.optimizer = float(alpha), float(l1), optimizer
@@ -120,10 +126,14 @@ class Engine(Trainer):
     def penalties(optimizer: Optimizer, alpha: float, l1: float) -> None:
         """Switch the penalties of `optimizer` on; their values are in the step table.  For AdamW, alpha is the decay."""
         decoupled = optimizer.name == "adamw"
-        optimizer.weight_decay, optimizer.l2, optimizer.l1 = (alpha, 0.0, l1) if decoupled else (0.0, alpha, l1)
+        optimizer.weight_decay, optimizer.l2, optimizer.l1 = (
+            (alpha, 0.0, l1) if decoupled else (0.0, alpha, l1)
+        )
 
     # ---- rows -----------------------------------------------
-    def load(self, X: Any, y: Any, w: np.ndarray | None, batch: int, keep: bool, constant: np.ndarray | None) -> None:
+    def load(
+        self, X: Any, y: Any, w: np.ndarray | None, batch: int, keep: bool, constant: np.ndarray | None
+    ) -> None:
         """Put training rows on the device and record the plans.
 
         Parameters
@@ -140,12 +150,26 @@ class Engine(Trainer):
         self.constant = constant
         opt = self.optimizer
         kernel = opt.kernel()
-        key = (X.shape, y.shape, w is None, batch, kernel.name, tuple(opt.scalars(kernel).values()), id(opt), self.alpha > 0)
+        key = (
+            X.shape,
+            y.shape,
+            w is None,
+            batch,
+            kernel.name,
+            tuple(opt.scalars(kernel).values()),
+            id(opt),
+            self.alpha > 0,
+        )
         if not keep or key != self._key or self.session is None:
             data = self._resident(X, y, w)
             if keep:
                 zeros = backend.zeros
-                data = Data(zeros(X.shape, dtype), zeros(y.shape, y.dtype), None if w is None else zeros(w.shape, dtype), w)
+                data = Data(
+                    zeros(X.shape, dtype),
+                    zeros(y.shape, y.dtype),
+                    None if w is None else zeros(w.shape, dtype),
+                    w,
+                )
             self.batch = min(batch, X.shape[0])
             self.n_steps = -(-X.shape[0] // self.batch)
             #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss and metric
@@ -232,7 +256,9 @@ class Objective:
         As in `Engine.load`.
     """
 
-    def __init__(self, engine: Engine, X: Any, y: Any, w: np.ndarray | None, constant: np.ndarray | None) -> None:
+    def __init__(
+        self, engine: Engine, X: Any, y: Any, w: np.ndarray | None, constant: np.ndarray | None
+    ) -> None:
         engine._ready()
         self.engine, model = engine, engine.model
         n = X.shape[0]

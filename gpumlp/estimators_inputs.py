@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from gpumlp.backends import backend_of
 from gpumlp.inputs import is_cuda
 
-__all__ = ["check_X", "check_X_y", "dense", "on_device", "take", "to_host", "unpack"]
+__all__ = [
+    "Rows",
+    "array_module",
+    "cast",
+    "check_X",
+    "check_X_y",
+    "check_weights",
+    "dense",
+    "on_device",
+    "take",
+    "to_host",
+    "unpack",
+]
 
 _CUDA = 2  # kDLCUDA
 
@@ -33,6 +47,11 @@ def _cupy(x: Any) -> Any:
     if isinstance(x, cupy.ndarray):
         return x
     return cupy.asarray(x) if is_cuda(x) else cupy.from_dlpack(x)
+
+
+def array_module(x: Any) -> Any:
+    """NumPy or CuPy."""
+    return backend_of(x).xp
 
 
 def on_device(x: Any) -> bool:
@@ -60,6 +79,37 @@ def dense(X: Any, dtype: np.dtype) -> Any:
         X = X.toarray()
     X = X.astype(dtype, copy=False)
     return X if X.flags.c_contiguous else X.copy(order="C")
+
+
+@dataclass
+class Rows:
+    """Checked rows.
+
+    X : float array (n, n_features), dense or csr, on the host or a device.  y : what `Engine.load` takes.  w :
+    host array (n,) or None.  given : X and y as the user passed them, for scorers.
+    """
+
+    X: Any
+    y: Any
+    w: np.ndarray | None
+    given: tuple[Any, Any]
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Some of the rows."""
+        X, y = (take(part, rows) for part in self.given)
+        return Rows(take(self.X, rows), take(self.y, rows), None if self.w is None else self.w[rows], (X, y))
+
+
+def check_weights(w: Any, n_rows: int, dtype: Any) -> np.ndarray | None:
+    """Sample weights as a host array (n_rows,); None stays None."""
+    if w is None:
+        return None
+    return _check_sample_weight(to_host(unpack(w)), np.broadcast_to(np.float64(0), n_rows), dtype=dtype)
+
+
+def cast(x: Any, dtype: np.dtype) -> Any:
+    """Reals to `dtype`; class numbers and None as they are."""
+    return x if x is None or x.dtype.kind == "i" else x.astype(dtype, copy=False)
 
 
 def check_X(est: Any, X: Any) -> Any:

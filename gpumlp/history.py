@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["EarlyStopping", "History"]
+__all__ = ["EarlyStopping", "History", "get_early_stopping"]
 
 
 @dataclass
@@ -85,3 +85,14 @@ class EarlyStopping:
         maximize = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith(("accuracy", "r2")))
         gain = value - best if maximize else best - value
         return gain > self.min_delta
+
+
+def get_early_stopping(spec: EarlyStopping | bool | None) -> EarlyStopping | None:
+    """The object that `fit` was given: itself, the default one for True, None for None or False."""
+    if spec is None or spec is False:
+        return None
+    if spec is True:
+        return EarlyStopping()
+    if isinstance(spec, EarlyStopping):
+        return spec
+    raise TypeError(f"early_stopping={spec!r}; expected True, None or gpumlp.EarlyStopping(...)")

@@ -19,6 +19,7 @@ from gpumlp.kernels.losses import Loss
 __all__ = [
     "check_features",
     "check_targets",
+    "check_two_classes",
     "check_weights",
     "dropout_key",
     "epoch_order",
@@ -34,14 +35,21 @@ def epoch_order(seed: int, epoch: int, n_rows: int) -> np.ndarray:
     return order
 
 
-def split_rows(seed: int, n_rows: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, validation rows): a seeded split, int64, at least one row each."""
+def split_rows(
+    seed: int, n_rows: int, fraction: float, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(training rows, validation rows): a seeded split, int64, each with rows and weight."""
     if not 0 < fraction < 1:
         raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
     if n_rows < 2:
         raise ValueError(f"cannot split {n_rows} row into training and validation rows")
     order = np.random.default_rng([seed, 2]).permutation(n_rows)
     held = min(n_rows - 1, max(1, round(fraction * n_rows)))
+    if weights is not None and not (weights[order[held:]].any() and weights[order[:held]].any()):
+        raise ValueError(
+            "sample_weight: after the split by `validation` the weights of one side are all 0; "
+            "give validation rows yourself"
+        )
     return order[held:], order[:held]
 
 
@@ -97,6 +105,24 @@ def _finite(name: str, x: Any, xp: Any) -> None:
         )
 
 
+def _cast(name: str, x: Any, dtype: np.dtype) -> Any:
+    """`x` as `dtype`, all finite; a value that is finite but too large for `dtype` is named."""
+    xp = _xp(x)
+    with np.errstate(over="ignore"):
+        cast = x.astype(dtype, copy=False)
+    try:
+        _finite(name, cast, xp)
+    except ValueError:
+        _finite(name, x, xp)
+        place = tuple(int(i) for i in xp.argwhere(~xp.isfinite(cast))[0])
+        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
+        raise ValueError(
+            f"{name} contains {float(x[place]):g} ({where}), which is too large for {dtype}; "
+            "scale the data, or use a model with dtype='float64'"
+        ) from None
+    return cast
+
+
 def _xp(x: Any) -> Any:
     return backend_of(x).xp
 
@@ -122,8 +148,7 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
         )
     if X.shape[1] != n_inputs:
         raise ValueError(f"{name} has {X.shape[1]} features (columns), the network was built for {n_inputs}")
-    X = X.astype(dtype, copy=False)
-    _finite(name, X, _xp(X))
+    X = _cast(name, X, dtype)
     return X if X.flags.c_contiguous else X.copy(order="C")
 
 
@@ -162,7 +187,7 @@ def check_targets(
             f"{name} has shape {tuple(y.shape)}, the network has {n_outputs} outputs; expected "
             f"({n_rows}, {n_outputs})" + (f" or ({n_rows},)" if n_outputs == 1 else "")
         )
-    y = y.astype(dtype, copy=False)
+    y = _cast(name, y, dtype)
     if n_rows and loss.link == "sigmoid" and not (float(y.min()) >= 0 and float(y.max()) <= 1):
         raise ValueError(
             f"{name} has values from {float(y.min()):g} to {float(y.max()):g}; "
@@ -196,6 +221,14 @@ def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> An
     return xp.ascontiguousarray(y.astype(np.int32))
 
 
+def check_two_classes(y: Any) -> None:
+    """ValueError if all class numbers are equal."""
+    if bool((y == y[0]).all()):
+        raise ValueError(
+            f"y holds one class only ({int(y[0])}); a classifier needs rows of at least two classes"
+        )
+
+
 def check_weights(
     w: Any, n_rows: int, backend: Backend, dtype: np.dtype, name: str = "sample_weight"
 ) -> np.ndarray | None:
@@ -207,8 +240,7 @@ def check_weights(
         w = backend.to_numpy(backend.asarray(w))
     if w.shape != (n_rows,):
         raise ValueError(f"{name} has shape {tuple(w.shape)}; expected ({n_rows},), one weight per row")
-    w = np.ascontiguousarray(w, dtype)
-    _finite(name, w, np)
+    w = np.ascontiguousarray(_cast(name, w, dtype))
     if n_rows and (w.min() < 0 or w.max() <= 0):
         raise ValueError(
             f"{name} has values from {w.min():g} to {w.max():g}; weights must be >= 0 and not all 0"

@@ -146,6 +146,8 @@ class MLP:
         model.
     n_params : int
         Number of weights and biases (without padding).
+    extra : dict
+        Anything that JSON can hold, kept in the model's file: the command line stores names and scaling here.
     output : str
         "identity", "softmax", "sigmoid" or "exp": how `predict` reads the network's output.  A `Trainer` sets
         it according to its loss.
@@ -181,18 +183,23 @@ class MLP:
         self.layer_sizes = _check_sizes(layer_sizes)
         hidden = len(self.layer_sizes) - 2
         self.activations = _per_layer("activation", activation, hidden)
-        for name in self.activations:
+        for name in [*self.activations, *([activation] if isinstance(activation, str) else [])]:
             get_activation(name)
         self.dropouts = [_check_rate(p) for p in _per_layer("dropout", dropout, hidden)]
+        if not hasattr(dropout, "__len__"):
+            _check_rate(dropout)  # also where there is no hidden layer that it could apply to
         self.seed = _check_seed(seed)
         self.init = init
         try:
             self.dtype = np.dtype(dtype)
         except TypeError:
             raise ValueError(f"dtype={dtype!r}; expected 'float32' or 'float64'") from None
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype={str(dtype)!r}; expected 'float32' or 'float64'")
+        if dtype is None or self.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"dtype={dtype if dtype is None else str(dtype)!r}; expected 'float32' or 'float64'"
+            )
         self.output = "identity"
+        self.extra: dict[str, Any] = {}
         self.layers, self.flat_size = layout(self.layer_sizes)
         self.backend = get_backend(device)
         self.flat = self.backend.zeros(self.flat_size, self.dtype)
@@ -354,7 +361,7 @@ def _check_sizes(sizes: Sequence[int]) -> list[int]:
     try:
         checked = [int(n) for n in sizes]
         good = all(n == m for n, m in zip(checked, sizes, strict=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         good, checked = False, []
     if not good or len(checked) < 2 or min(checked) < 1:
         raise ValueError(

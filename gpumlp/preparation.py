@@ -81,7 +81,7 @@ class Preparation:
                 f"{path!r} answers {n_out} yes-or-no questions at once, which the command line cannot "
                 "read from a table; use gpumlp.load in Python"
             )
-        stored = getattr(model, "extra", {}).get("preparation")
+        stored = model.extra.get("preparation")
         if stored is None:
             task = "classification" if model.output in ("softmax", "sigmoid") else "regression"
             n_classes = max(2, n_out) if task == "classification" else 0

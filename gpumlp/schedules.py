@@ -35,10 +35,21 @@ def _positive(owner: object, **values: float) -> None:
             raise ValueError(f"{type(owner).__name__}: {name}={value!r}; expected a finite number > 0")
 
 
+def _not_negative(owner: object, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{type(owner).__name__}: {name}={value!r}; expected a finite number >= 0")
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Base class.  ``schedule(t, total)`` is the factor for steps `t` (int64 array, from 0) of `total`
     planned steps."""
+
+    @property
+    def needs_total(self) -> bool:
+        """Whether the factors depend on `total` (`Trainer.step` cannot know it)."""
+        return False
 
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         """Factors, float64, of the shape of `t`."""
@@ -59,6 +70,11 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         _positive(self, gamma=self.gamma)
+        _not_negative(self, every=self.every)
+
+    @property
+    def needs_total(self) -> bool:
+        return not self.every
 
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         return self.gamma ** (np.asarray(t) // (self.every or max(1, -(-total // 3)))).astype(float)
@@ -85,6 +101,9 @@ class InverseScaling(Schedule):
     power: float = 0.5
     decay: float = 1.0
 
+    def __post_init__(self) -> None:
+        _not_negative(self, power=self.power, decay=self.decay)
+
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         return (1 + self.decay * np.asarray(t, float)) ** -self.power
 
@@ -97,6 +116,13 @@ class Cosine(Schedule):
     final: float = 0.0
     steps: int = 0
 
+    def __post_init__(self) -> None:
+        _not_negative(self, final=self.final, steps=self.steps)
+
+    @property
+    def needs_total(self) -> bool:
+        return not self.steps
+
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         part = np.minimum(np.asarray(t, float) / max(1, self.steps or total), 1)
         return self.final + (1 - self.final) * 0.5 * (1 + np.cos(math.pi * part))
@@ -108,6 +134,13 @@ class Warmup(Schedule):
 
     steps: int = 0
     after: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        _not_negative(self, steps=self.steps)
+
+    @property
+    def needs_total(self) -> bool:
+        return not self.steps or self.after.needs_total
 
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         t = np.asarray(t)
@@ -128,8 +161,13 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         _positive(self, start_div=self.start_div, end_div=self.end_div)
+        _not_negative(self, steps=self.steps)
         if not 0 < self.rise < 1:
             raise ValueError(f"OneCycle: rise={self.rise!r}; expected a number > 0 and < 1")
+
+    @property
+    def needs_total(self) -> bool:
+        return not self.steps
 
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         last = max(1, (self.steps or total) - 1)

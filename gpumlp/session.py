@@ -17,7 +17,7 @@ from gpumlp.plan import FORWARD_ROWS, Feed, Workspace, evaluation_ops, sum_ops, 
 if TYPE_CHECKING:
     from gpumlp.network import MLP
 
-__all__ = ["Data", "Evaluation", "Objective", "Session"]
+__all__ = ["Data", "Evaluation", "Objective", "Session", "batch_weights"]
 
 
 @dataclass
@@ -52,6 +52,17 @@ class Objective:
     loss: Loss
     delta: float
     per_output: float
+
+
+def batch_weights(w: np.ndarray | None, order: np.ndarray, batch: int) -> np.ndarray:
+    """Sum of the weights of each step's rows, float64 (n_steps,); 1 where it is 0, as the gradient is 0
+    there."""
+    starts = np.arange(0, len(order), batch)
+    if w is None:
+        return np.minimum(batch, len(order) - starts).astype(float)
+    weight = np.add.reduceat(w[order].astype(np.float64), starts)
+    weight[weight == 0] = 1.0
+    return weight
 
 
 class Session:
@@ -115,15 +126,38 @@ class Session:
         for op in sum_ops(self.backend, self.row_loss, self.data.n_rows, sums[:1]):
             self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
 
+    def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:
+        """All steps of an epoch in the given order of rows; sums[0] is the sum of the rows' losses."""
+        self.feed.order[:] = order
+        self.fill(table)
+        self.feed.send()
+        self.run()
+        self.sum_losses(sums)
+
+    def first_bad_step(self) -> tuple[int, int]:
+        """First step of the epoch (twice) whose loss is not finite."""
+        bad = np.flatnonzero(~np.isfinite(self.backend.to_numpy(self.row_loss)))
+        step = int(bad[0]) // self.batch if len(bad) else 0
+        return step, step
+
+    @property
+    def n_rows(self) -> int:
+        """Rows per epoch."""
+        return self.data.n_rows
+
+    @property
+    def weight(self) -> float:
+        """Sum of their weights."""
+        return self.data.weight
+
+    def fill(self, table: dict[str, np.ndarray]) -> None:
+        """Write the columns of the step table that the plans read."""
+        for j, name in enumerate(self.feed.columns):
+            self.feed.table[:, j] = table[name]
+
     def batch_weights(self) -> np.ndarray:
-        """Sum of the weights of each step's rows in the order of `feed`, float64 (n_steps,); 1 where it is
-        0."""
-        starts = np.arange(self.n_steps) * self.batch
-        if self.data.w_host is None:
-            return np.minimum(self.batch, self.data.n_rows - starts).astype(float)
-        weight = np.add.reduceat(self.data.w_host[self.feed.order].astype(np.float64), starts)
-        weight[weight == 0] = 1.0  # all rows have weight 0: the gradient is 0
-        return weight
+        """`batch_weights` for the order of `feed`."""
+        return batch_weights(self.data.w_host, self.feed.order, self.batch)
 
 
 class Evaluation:
@@ -153,9 +187,15 @@ class Evaluation:
         self.feed.send()
         self.spread = 0.0
         if objective.loss.metric == "rmse":
-            y = backend.to_numpy(data.y).astype(np.float64)
-            mean = np.average(y, axis=0, weights=data.w_host)
-            self.spread = float(np.average(((y - mean) ** 2).sum(axis=1), weights=data.w_host))
+            self.set_reference(backend.to_numpy(data.y), data.w_host)
+
+    def set_reference(self, y: np.ndarray, w: np.ndarray | None) -> None:
+        """Take these targets and weights, on the host, as reference of R2 and of the means."""
+        self.weight = float(len(y)) if w is None else float(w.sum(dtype=np.float64))
+        if self.objective.loss.metric == "rmse":
+            y = y.astype(np.float64)
+            mean = np.average(y, axis=0, weights=w)
+            self.spread = float(np.average(((y - mean) ** 2).sum(axis=1), weights=w))
 
     def run(self) -> None:
         """Evaluate the parameters as they are now."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from gpumlp.backends.base import Op
 from gpumlp.errors import DivergenceError
-from gpumlp.history import EarlyStopping, History
+from gpumlp.history import EarlyStopping, History, get_early_stopping
 from gpumlp.inputs import (
     check_features,
     check_targets,
+    check_two_classes,
     check_weights,
     dropout_key,
     epoch_order,
@@ -25,9 +26,10 @@ from gpumlp.inputs import (
 from gpumlp.losses import Huber, get_loss
 from gpumlp.network import MLP, unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer
-from gpumlp.plan import optimizer_ops
+from gpumlp.plan import FORWARD_ROWS, optimizer_ops
 from gpumlp.schedules import get_schedule
-from gpumlp.session import Data, Evaluation, Objective, Session
+from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights
+from gpumlp.stream import StreamEvaluation, StreamSession, plan_memory, row_bytes
 
 __all__ = ["Trainer"]
 
@@ -134,6 +136,7 @@ class Trainer:
         sample_weight: Any = None,
         early_stopping: EarlyStopping | bool | None = None,
         progress: bool | None = None,
+        streaming: bool | None = None,
     ) -> History:
         """Train for `epochs` passes over the rows.
 
@@ -152,6 +155,9 @@ class Trainer:
         early_stopping : EarlyStopping or True, optional
         progress : bool, optional
             Show a progress bar; by default only on a terminal.
+        streaming : bool, optional
+            Keep the rows on the host and send them in chunks.  By default where they do not fit on the
+            device.  The result is the same; see `gpumlp.stream`.
 
         Returns
         -------
@@ -163,14 +169,15 @@ class Trainer:
             The loss became NaN or infinite; the message names epoch and step.
         ValueError, TypeError
             Rows, targets or parameters that do not fit; nothing has been changed then.
+        MemoryError
+            Network, optimiser state and one batch do not fit on the device.
         """
         _positive_int("epochs", epochs)
-        stop = EarlyStopping() if early_stopping is True else (early_stopping or None)
+        stop = get_early_stopping(early_stopping)
         train, val = self._split(X, y, sample_weight, validation)
         if self.loss.classes:
-            _two_classes(train[1])
+            check_two_classes(train[1])
         self._ready()
-        data = self._resident(*train)
         evaluation = self._evaluation(*val) if val else None
         names = ["loss", "lr", "seconds", *(f"val_{m}" for m in _metric_names(self.loss) if evaluation)]
         if stop and stop.monitor not in names:
@@ -180,17 +187,25 @@ class Trainer:
             )
         from gpumlp.progress import Progress
 
-        session = self._prepare(data, self.batch_size)
+        session = self._train_session(*train, streaming)
         bar = Progress(epochs, progress)
         history = History()
         try:
-            self._loop(session, evaluation, epochs, stop, history, bar)
+            self._loop(session, train[2], evaluation, epochs, stop, history, bar)
         finally:
             bar.close()
         return history
 
     def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
-        """One update on one batch (any number of rows); like a step of `fit` but for the order of rows."""
+        """One update on one batch (any number of rows); like a step of `fit` but for the order of rows.
+
+        Raises ValueError if the schedule depends on the number of planned steps, which only `fit` knows.
+        """
+        if getattr(self.schedule, "needs_total", False):
+            raise ValueError(
+                f"{self.schedule} depends on the number of planned steps, which step() does not know; "
+                "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
+            )
         self._run_staged(*self._checked(X, y, sample_weight), update=True)
         self.optimizer.t += 1
 
@@ -233,8 +248,9 @@ class Trainer:
     # ---- the loop -----------------------------------------------
     def _loop(
         self,
-        session: Session,
-        evaluation: Evaluation | None,
+        session: Session | StreamSession,
+        w: np.ndarray | None,
+        evaluation: Evaluation | StreamEvaluation | None,
         epochs: int,
         stop: EarlyStopping | None,
         history: History,
@@ -247,17 +263,15 @@ class Trainer:
         total = self.optimizer.t + epochs * session.n_steps
         for number in range(epochs):
             start = time.perf_counter()
-            session.feed.order[:] = self._order(session.data.n_rows)
-            lr = self._table(session, total)
-            session.feed.send()
-            session.run()
-            session.sum_losses(self._sums)
+            order = self._order(session.n_rows)
+            table = self._values(batch_weights(w, order, session.batch), total)
+            session.epoch(order, table, self._sums)
             self.optimizer.t += session.n_steps
             self.epoch += 1
             if evaluation:
                 evaluation.run()
             sums = backend.to_numpy(self._sums)
-            figures = {"loss": self._mean_loss(session, float(sums[0]), number), "lr": lr}
+            figures = {"loss": self._mean_loss(session, float(sums[0]), number), "lr": float(table["lr"][-1])}
             if evaluation:
                 figures.update((f"val_{name}", value) for name, value in evaluation.figures(sums[1:]).items())
             history.append({**figures, "seconds": time.perf_counter() - start})
@@ -281,29 +295,31 @@ class Trainer:
     def _order(self, n_rows: int) -> np.ndarray:
         return epoch_order(self.seed, self.epoch, n_rows)
 
-    def _mean_loss(self, session: Session, value: float, number: int) -> float:
+    def _mean_loss(self, session: Session | StreamSession, value: float, number: int) -> float:
         """Mean loss of the epoch from the sum over its rows; DivergenceError if that is not finite."""
         if math.isfinite(value):
-            return value / session.data.weight
-        losses = self.model.backend.to_numpy(session.row_loss)
-        bad = np.flatnonzero(~np.isfinite(losses))
-        step = int(bad[0]) // session.batch if len(bad) else 0
-        what = losses[bad[0]] if len(bad) else value
+            return value / session.weight
+        first, last = session.first_bad_step()
+        step = f"step {first + 1}" if first == last else f"one of the steps {first + 1} to {last + 1}"
         raise DivergenceError(
-            f"training diverged: the loss became {what} in epoch {number + 1}, step {step + 1} "
+            f"training diverged: the loss became {value} in epoch {number + 1}, {step} "
             f"(lr {self.optimizer.lr:g}). The model's parameters are no longer usable. "
             f"Try a smaller learning rate (lr={self.optimizer.lr / 10:g}), "
             "clip_norm=1.0, or standardise X (and, for regression, y)"
         )
 
     def _table(self, session: Session, total: int) -> float:
-        """Fill the step table for the coming steps, `feed.order` given; returns the last one's learning
-        rate."""
-        opt, feed, steps = self.optimizer, session.feed, session.n_steps
+        """Fill the step table for the coming steps, `feed.order` given; the last one's learning rate."""
+        table = self._values(session.batch_weights(), total)
+        session.fill(table)
+        return float(table["lr"][-1])
+
+    def _values(self, batch_weights: np.ndarray, total: int) -> dict[str, np.ndarray]:
+        """Columns of the step table for the coming steps, float64 (n_steps,) each."""
+        opt, steps = self.optimizer, len(batch_weights)
         opt.check()
         t = opt.t + np.arange(steps)
-        factors = np.broadcast_to(np.asarray(self.schedule(t, total), float), (steps,))
-        lr = opt.lr * factors
+        lr = opt.lr * np.broadcast_to(np.asarray(self.schedule(t, total), float), (steps,))
         if not (np.isfinite(lr).all() and (lr >= 0).all()):
             raise ValueError(
                 f"the schedule gave learning rates from {lr.min()} to {lr.max()}; "
@@ -311,13 +327,12 @@ class Trainer:
             )
         values = {
             **opt.step_values(t + 1, lr),
-            "inv_weight": 1 / session.batch_weights(),
+            "inv_weight": 1 / batch_weights,
             "t_low": t % 2**_STEP_BITS,
             "t_high": t >> _STEP_BITS,
+            "lr": lr,
         }
-        for j, name in enumerate(feed.columns):
-            feed.table[:, j] = values[name]
-        return float(lr[-1])
+        return {name: np.broadcast_to(np.asarray(v, float), (steps,)) for name, v in values.items()}
 
     # ---- preparation -----------------------------------------------
     def _checked(self, X: Any, y: Any, w: Any, suffix: str = "") -> tuple[Any, Any, np.ndarray | None]:
@@ -343,7 +358,7 @@ class Trainer:
         if not _is_number(validation):
             raise ValueError(f"validation={validation!r}; expected a fraction, (X_val, y_val) or None")
         xp = self.model.backend.xp if is_cuda(X) else np
-        train, held = split_rows(self.seed, X.shape[0], validation)
+        train, held = split_rows(self.seed, X.shape[0], validation, w)
         parts = [
             (X[xp.asarray(rows)], y[xp.asarray(rows)], None if w is None else w[rows])
             for rows in (train, held)
@@ -365,8 +380,27 @@ class Trainer:
         backend = self.model.backend
         return Data(backend.asarray(X), backend.asarray(y), None if w is None else backend.asarray(w), w)
 
-    def _evaluation(self, X: Any, y: Any, w: np.ndarray | None) -> Evaluation:
+    def _chunk(self, X: Any, y: Any, w: np.ndarray | None, batch: int, streaming: bool | None) -> int | None:
+        """Rows per chunk if the rows are to be streamed."""
+        if is_cuda(X):
+            return None
+        n, per_row = X.shape[0], row_bytes(X, y, w)
+        return plan_memory(self.model, self.optimizer, min(batch, n), n, per_row, streaming)
+
+    def _evaluation(self, X: Any, y: Any, w: np.ndarray | None) -> Evaluation | StreamEvaluation:
+        chunk = self._chunk(X, y, w, min(FORWARD_ROWS, X.shape[0]), None)
+        if chunk is not None:
+            return StreamEvaluation(self.model, self.objective, X, y, w, chunk, self._sums[1:])
         return Evaluation(self.model, self.objective, self._resident(X, y, w), self._sums[1:])
+
+    def _train_session(
+        self, X: Any, y: Any, w: np.ndarray | None, streaming: bool | None
+    ) -> Session | StreamSession:
+        batch = min(self.batch_size, X.shape[0])
+        chunk = self._chunk(X, y, w, batch, streaming)
+        if chunk is not None:
+            return StreamSession(self.model, X, y, w, batch, chunk, self._prepare)
+        return self._prepare(self._resident(X, y, w), batch)
 
     def _prepare(self, data: Data, batch: int, update: bool = True) -> Session:
         """Plans for `data` on the model's device; without `update`, up to the gradient."""
@@ -385,20 +419,24 @@ class Trainer:
         """What follows the gradient in a step."""
         return optimizer_ops(self.model, self._grads, self.optimizer, self.clip_norm)
 
+    def _buffers(self) -> list[int]:
+        """Identities of what an update writes; they change when a state is loaded or reset."""
+        return [id(self.model.flat), *(id(a) for entry in self.optimizer.state for a in entry.values())]
+
     def _run_staged(self, X: Any, y: Any, w: np.ndarray | None, update: bool) -> Session:
         """One step on one batch, copied to buffers of its own; the last plan is kept for batches of equal
         size."""
         self._ready()
         model, backend, opt = self.model, self.model.backend, self.optimizer
         kernel = opt.kernel(clip=self.clip_norm is not None)
-        key = (X.shape[0], w is not None, update, kernel.name, *opt.scalars(kernel).values(), id(model.flat))
-        if self._staged is None or self._staged[0] != key:
+        key = (X.shape[0], w is not None, update, kernel.name, *opt.scalars(kernel).values())
+        if self._staged is None or self._staged[0] != (*key, *self._buffers()):
             zeros = backend.zeros
             data = Data(zeros(X.shape, model.dtype), zeros(y.shape, y.dtype), None, None)
             data.w = zeros(w.shape, model.dtype) if w is not None else None
             session = self._prepare(data, X.shape[0], update)
             session.feed.order[:] = np.arange(X.shape[0])
-            self._staged = key, session
+            self._staged = (*key, *self._buffers()), session
         session = self._staged[1]
         backend.copy(session.data.X, X)
         backend.copy(session.data.y, y)
@@ -430,13 +468,6 @@ def _with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) 
     optimizer.proximal = optimizer.proximal or bool(proximal)
     optimizer.check()
     return optimizer
-
-
-def _two_classes(y: Any) -> None:
-    if bool((y == y[0]).all()):
-        raise ValueError(
-            f"y holds one class only ({int(y[0])}); a classifier needs rows of at least two classes"
-        )
 
 
 def _is_number(value: Any) -> bool:

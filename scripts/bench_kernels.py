@@ -216,7 +216,7 @@ COPY_KERNEL = Kernel("gpumlp_copy", "y = x;", _copy_reference, inputs="T x", out
 def copies(n_bytes: int, backend: Any) -> list[Candidate]:
     """Copies that read and write `n_bytes` in all: by a kernel, and the library's, by one thread and by all.
 
-    The fastest of them is what the table calls copy.  On the host the library's is often slower as long as the
+    The fastest of them is what the table calls copy.  On the host the library's is often slower while the
     arrays fit into the cache, because it writes past it.
     """
     n_floats = max(1, n_bytes // 8)

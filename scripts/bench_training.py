@@ -256,7 +256,7 @@ def installed(peer: str) -> bool:
 # ---- measuring ---------------------------------------------------------------------------------------------
 def unlike(losses: dict[str, float], before: float) -> list[str]:
     """Lines about candidates whose last loss is not like the others', or has not fallen below `before`."""
-    middle = statistics.median(losses.values())
+    middle = statistics.median([loss for loss in losses.values() if math.isfinite(loss)] or [math.nan])
     lines = []
     for name, loss in losses.items():
         relative, absolute = OWN_ORDER if name == "scikit-learn" else SAME_ORDER
@@ -326,13 +326,17 @@ def draw(results: list[dict[str, Any]], file: str) -> None:
     size = (2.6 * len(results) + 1.2, 0.38 * len(names) + 1.2)
     figure, axes = plt.subplots(1, len(results), figsize=size, sharey=True, squeeze=False)
     for ax, result in zip(axes[0], results, strict=True):
+        longest = max(row["seconds"] for row in result["rows"].values())
+        unit, scale = ("ms", 1e-3) if longest >= 1e-3 else ("us", 1e-6)
         for place, name in enumerate(names):
             row = result["rows"].get(name)
             if row:
                 color = COLORS[0] if name.startswith("gpumlp") else "0.65"
-                ax.barh(place, row["seconds"] * 1e6, color=color)
-                ax.text(row["seconds"] * 1e6, place, f" {duration(row['seconds'])}", va="center", fontsize=8)
-        ax.set(title=result["shape"], xlabel="us per step")
+                ax.barh(place, row["seconds"] / scale, color=color)
+                ax.text(
+                    row["seconds"] / scale, place, f" {duration(row['seconds'])}", va="center", fontsize=8
+                )
+        ax.set(title=result["shape"], xlabel=f"{unit} per step")
         ax.set_yticks(range(len(names)), names)
         ax.margins(x=0.32)
         ax.grid(False, axis="y")

@@ -60,7 +60,7 @@ def draw(paths: dict[str, np.ndarray], file: str) -> None:
     for number, (title, points) in enumerate(paths.items()):
         ax = axes.flat[number]
         color = COLORS[number % len(COLORS)]
-        ax.contourf(x1, x2, heights, levels=levels, cmap="PuBu_r", alpha=0.28, zorder=0)
+        ax.contourf(x1, x2, heights, levels=levels, cmap="Blues_r", vmin=-110, vmax=30, zorder=0)
         ax.contour(x1, x2, heights, levels=levels[1:], colors="0.66", linewidths=0.7, zorder=1)
         ax.plot(*points.T, "-", color=color, lw=1.6, alpha=0.85, zorder=3)
         ax.plot(*points.T, "o", color=color, ms=4.2, mec="white", mew=0.6, zorder=4)
@@ -74,7 +74,9 @@ def draw(paths: dict[str, np.ndarray], file: str) -> None:
             transform=ax.transAxes,
             ha="right",
             fontsize=8.5,
-            color="0.25",
+            color="0.2",
+            bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1.5},
+            zorder=6,
         )
         ax.set(xlim=X1_RANGE, ylim=X2_RANGE)
         ax.grid(False)

@@ -1,8 +1,9 @@
-"""Fixtures for all tests: the executors of this machine, and an environment that no test can leak into the next."""
+"""Fixtures for all tests: the executors of this machine, and an environment that no test can change."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ _OURS = ("GPUMLP_DEVICE",)
 
 
 def _devices() -> list[str]:
-    """Executors to test: those named in GPUMLP_TEST_DEVICE (an unusable one then fails its tests), else all usable."""
+    """Executors named in GPUMLP_TEST_DEVICE (an unusable one then fails its tests), else all usable."""
     wanted = [name.strip() for name in os.environ.get("GPUMLP_TEST_DEVICE", "").split(",") if name.strip()]
     if wanted:
         return wanted
@@ -37,6 +38,31 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "memory: touches every kind of memory access; run also with checked device memory"
     )
+    config.addinivalue_line(
+        "markers",
+        "cuda_sample(n): of the cases on a CUDA device only every n-th is run, because nearly each one compiles "
+        "kernels of its own; GPUMLP_TEST_ALL=1 runs all",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Apply `cuda_sample`; n should share no divisor with the numbers of values that it runs over."""
+    if os.environ.get("GPUMLP_TEST_ALL"):
+        return
+    seen: Counter[Any] = Counter()
+    left_out = []
+    for item in items:
+        mark, call = item.get_closest_marker("cuda_sample"), getattr(item, "callspec", None)
+        if mark is None or call is None or not str(call.params.get("device", "")).startswith("cuda"):
+            continue
+        test = getattr(item, "function", None)
+        if seen[test] % mark.args[0]:
+            left_out.append(item)
+        seen[test] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
 
 
 def pytest_report_header() -> str:
@@ -57,7 +83,7 @@ def backend(device: str) -> Any:
 
 @pytest.fixture
 def on(backend: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The same executor, and bare arrays of its kind are updated by it (else NumPy arrays go to the CPU's default)."""
+    """The same executor, which also updates bare arrays (NumPy ones else go to the CPU's default)."""
     usual = gpumlp.backends.backend_of
 
     def backend_of(array: Any) -> Any:

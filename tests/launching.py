@@ -1,4 +1,4 @@
-"""Running one kernel on one executor, at once or recorded, on arrays inside larger buffers that must stay untouched."""
+"""Running one kernel, at once or recorded, on arrays inside larger buffers that must stay untouched."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from gpumlp.backends.base import Launch, Steps
 
 HOW = ["launch", "record"]
@@ -15,7 +16,7 @@ _GUARD = 123.0
 
 
 class Padded:
-    """A device array (rows, cols) that is a view of a buffer with more columns and one more row, all set to 123."""
+    """A device array (rows, cols) that is a view of a buffer with more columns and rows, all set to 123."""
 
     def __init__(self, backend: Any, values: Any, ld: int | None = None, dtype: Any = None) -> None:
         values = np.asarray(values, dtype)

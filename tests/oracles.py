@@ -1,4 +1,4 @@
-"""Formulas once more, independently of the package: float64, written from the textbook, loops where that is clearer."""
+"""Formulas once more, independently of the package: float64, written from the textbook."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def slope(name: str, z: np.ndarray) -> np.ndarray:
     return _each(ACTIVATIONS[name][1])(np.asarray(z, float)) if np.size(z) else np.zeros(np.shape(z))
 
 
-# ---- losses: (value, gradient) of one row, targets as the package takes them -----------------------------------------
+# ---- losses: (value, gradient) of one row, targets as the package takes them ----------
 def softmax(z: np.ndarray) -> np.ndarray:
     e = np.exp(z - np.max(z))
     return e / math.fsum(e)
@@ -115,7 +115,7 @@ def score(loss: str, z: np.ndarray, y: Any) -> float:
     return math.fsum((a - b) ** 2 for a, b in zip(predicted, y, strict=True))
 
 
-# ---- Philox4x32-10, on Python integers ---------------------------------------------------------------------------
+# ---- Philox4x32-10, on Python integers ----------
 def philox(counter: Any, key: Any) -> list[int]:
     c, k = list(counter), list(key)
     for _ in range(10):
@@ -126,7 +126,7 @@ def philox(counter: Any, key: Any) -> list[int]:
 
 
 def kept(rows: int, cols: int, *, step: int, layer: int, key: int, rate: float) -> np.ndarray:
-    """The dropout mask: element (r, c) takes word c % 4 of counter (c // 4, r, step's low 24 bits, layer and rest)."""
+    """The mask: element (r, c) takes word c % 4 of counter (c // 4, r, low 24 bits of step, rest)."""
     mask = np.zeros((rows, cols), bool)
     for r in range(rows):
         for c in range(0, cols, 4):
@@ -136,7 +136,7 @@ def kept(rows: int, cols: int, *, step: int, layer: int, key: int, rate: float) 
     return mask
 
 
-# ---- update rules, one step on float64 arrays; `s` is a dict that keeps the state ------------------------------------
+# ---- update rules, one step on float64 arrays; `s` is a dict that keeps the state ----------
 def sgd(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
     if not o.momentum:
         return w - lr * g
@@ -181,7 +181,7 @@ RULES = {"sgd": sgd, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adam
 
 
 def step(o: Any, w: Any, g: Any, s: dict, t: int, *, decay: Any = 1.0, clip: float = 1.0) -> Any:
-    """One step of optimiser object `o` with its penalties; `decay` is 1 for weights, 0 for biases (may be an array)."""
+    """One step of optimiser object `o` with its penalties; `decay` is 1 for weights, 0 for biases."""
     g = np.asarray(g, float) * clip + decay * o.l2 * w
     if not o.proximal:
         g = g + decay * o.l1 * np.sign(w)

@@ -29,7 +29,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         for inside, centered, momentum in itertools.product(_ON_OFF, _ON_OFF, (0.0, 0.9))
     ],
     "adam": [
-        {"lr": 0.02, "eps_hat": hat, "amsgrad": amsgrad} for hat, amsgrad in itertools.product(_ON_OFF, _ON_OFF)
+        {"lr": 0.02, "eps_hat": hat, "amsgrad": amsgrad}
+        for hat, amsgrad in itertools.product(_ON_OFF, _ON_OFF)
     ],
     "adamw": [{"lr": 0.02}, {"lr": 0.02, "amsgrad": True}],
 }

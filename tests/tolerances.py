@@ -1,7 +1,7 @@
 """The one table of tolerances, each with its reason.
 
-`close(actual, expected, what)` compares with the row `what` for the type of `actual`; an error may be `rtol` of the
-expected value plus `atol`.  Numbers are in units of the type's epsilon where a rounding argument sets them.
+`close(actual, expected, what)` compares with the row `what` for the type of `actual`; an error may be `rtol`
+of the expected value plus `atol`.  Numbers are in units of the type's epsilon where rounding sets them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ IN_EPSILONS = {
     "derivative": (16, 16),
     # one more rounding when dropout's factor is undone: a * (1 / (1 - p)) * (1 - p)
     "dropout": (16, 32),
-    # sums over a row of up to 1000 terms in any order: the error of sequential summation is at most n eps / 2 of the
-    # sum of magnitudes; atol is for sums of about 1 with cancelling signs
+    # sums over a row of up to 1000 terms in any order: the error of sequential summation is at most n eps / 2
+    # of the sum of magnitudes; atol is for sums of about 1 with cancelling signs
     "row sum": (600, 600),
     # sqrt, two divisions and about ten roundings on values of size 1
     "optimizer": (32, 16),
@@ -39,7 +39,7 @@ ABSOLUTE = {
     "50 training steps": {np.dtype(np.float64): (1e-10, 1e-10), np.dtype(np.float32): (1e-4, 1e-4)},
     # forward, loss and gradients of a network against PyTorch in double precision
     "network": {np.dtype(np.float64): (1e-11, 1e-12), np.dtype(np.float32): (1e-4, 1e-5)},
-    # central differences with step 1e-5 in double precision: truncation 1e-10 f''', rounding 1e-16 / 1e-5 = 1e-11
+    # central differences with step 1e-5: truncation 1e-10 f''', rounding 1e-16 / 1e-5 = 1e-11
     "central differences": {np.dtype(np.float64): (1e-6, 1e-7)},
     # minima found by thousands of steps against closed forms or solvers (target: 1e-5 relative)
     "optimum": {np.dtype(np.float64): (1e-5, 1e-6)},
@@ -58,7 +58,7 @@ def tolerance(what: str, dtype: Any) -> tuple[float, float]:
 
 
 def close(actual: Any, expected: Any, what: str, scale: float = 1.0, dtype: Any = None) -> None:
-    """Assert that `actual` is `expected` within the row `what`; `scale` is the size of the numbers that were summed.
+    """Assert that `actual` is `expected` within row `what`; `scale` is the size of the summed numbers.
 
     NaN equals NaN, infinities must have the same sign.
     """

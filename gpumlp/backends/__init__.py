@@ -17,6 +17,7 @@ from gpumlp.errors import DeviceError, suggest
 __all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"]
 
 _NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
+_CUDA = re.compile(r"cuda:(\d{1,4})")
 _made: dict[str, Backend] = {}
 _warned: set[str] = set()
 
@@ -45,6 +46,8 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     wanted = name.strip().lower()
     if wanted == "auto":
         wanted = os.environ.get("GPUMLP_DEVICE", "").strip().lower() or "auto"
+        if wanted not in _NAMES and not _CUDA.fullmatch(wanted):
+            raise ValueError("GPUMLP_DEVICE: " + suggest("device", wanted, _NAMES))
     if wanted == "auto":
         wanted = "cpu" if cuda_problem() else "cuda"
     if wanted == "cpu":
@@ -80,7 +83,7 @@ def _make(name: str) -> Backend:
         if why is not None:
             raise DeviceError(f"device='native' cannot be used: {why}. device='numpy' needs no compiler.")
         return NativeBackend()
-    match = re.fullmatch(r"cuda:(\d{1,4})", name)
+    match = _CUDA.fullmatch(name)
     if match is None:
         raise ValueError(suggest("device", name, _NAMES))
     number = int(match[1])

@@ -154,6 +154,27 @@ class Backend(ABC):
     def synchronize(self) -> None:
         """Wait for all work of this backend."""
 
+    def available_bytes(self) -> int | None:
+        """Device memory that can still be allocated; None for the host."""
+        return None
+
+    def prefetch(self, pairs: Sequence[tuple[Any, Any]], after: Any = None) -> Any:
+        """Copy host arrays to device arrays [(dst, src), ...] beside the running work.
+
+        The copies start after the `mark` given as `after`; the value is a mark that they are done.
+        """
+        for dst, src in pairs:
+            self.copy(dst, src)
+        return None
+
+    def mark(self) -> Any:
+        """A point in this backend's work, for `prefetch` and `wait`."""
+        return None
+
+    def wait(self, mark: Any) -> None:
+        """Later work of this backend starts after `mark`; the host does not wait."""
+        return
+
     def info(self) -> dict[str, str]:
         """Facts for `gpumlp info`."""
         return {"executor": self.name, "device": self.device}

@@ -11,7 +11,13 @@ __all__ = ["Blas", "find_blas"]
 _FILES = re.compile(r"(openblas|mkl_rt|blis|flexiblas|nvpl_blas|armpl|cblas|libblas)", re.IGNORECASE)
 # NumPy's and SciPy's wheels add a prefix, libraries with 64-bit integers a suffix
 _THREADS = ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads")
-_SYMBOLS = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm_64", "scipy_cblas_{}gemm", "cblas_{}gemm")
+_SYMBOLS = (
+    "scipy_cblas_{}gemm64_",
+    "cblas_{}gemm64_",
+    "cblas_{}gemm_64",
+    "scipy_cblas_{}gemm",
+    "cblas_{}gemm",
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,20 @@ def _from_numpy() -> Blas | None:
         for symbol in _SYMBOLS:
             sgemm, dgemm = (_address(library, symbol.format(letter)) for letter in "sd")
             if sgemm and dgemm:
-                threads = next((pair for pair in ([_address(library, text.format(verb)) for verb in ("get", "set")]
-                                                  for text in _THREADS) if all(pair)), (0, 0))
-                return Blas(f"{path.rsplit('/', 1)[-1]} ({symbol.format('s')})", sgemm, dgemm, False, *threads)
+                threads = next(
+                    (
+                        pair
+                        for pair in (
+                            [_address(library, text.format(verb)) for verb in ("get", "set")]
+                            for text in _THREADS
+                        )
+                        if all(pair)
+                    ),
+                    (0, 0),
+                )
+                return Blas(
+                    f"{path.rsplit('/', 1)[-1]} ({symbol.format('s')})", sgemm, dgemm, False, *threads
+                )
     return None
 
 

@@ -9,12 +9,15 @@ Three forms:
 * ``strided``: CuPy's own indexing, one thread per element, for arrays of any strides.
 
 In the first two the launch has at least one thread, and `count_` says how many have work: with 0 a launch
-only compiles and loads the kernel.
+only compiles and loads the kernel.  In a plan, `late_` is 0 in the first kernel of a step and 1 in all others
+(see `base.Launch.tick`), and thread number `ticker_` advances the counters, -1 for none.  (As a condition on
+`i`, not a flag: for a flag the compiler makes the whole loop twice.)
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpumlp.kernels.kernel import Array, Kernel
@@ -187,7 +190,7 @@ def _parameters(
     types = {"C": form.compute, "int64": "int64"}
     inputs += [(types[s.ctype], s.name) for s in kernel.constants]
     if form.plan:
-        inputs.append(("int32", "tick_"))
+        inputs += [("int32", "late_"), ("int32", "ticker_")]
         outputs.append(("raw int64", "counters_"))
         if kernel.stepped:
             inputs += [("raw " + form.compute, "table_"), ("int64", "table_width_")]
@@ -213,19 +216,22 @@ def _pointers(arrays: list[Array]) -> list[str]:
     ]
 
 
-def _frame(kernel: Kernel, form: Form, lines: list[str]) -> str:
-    """Step number and tick, then `lines` for the threads that have work."""
-    head = ["const long long k = 0;"]
+def _frame(kernel: Kernel, form: Form, lines: list[str], ahead: Sequence[str] = ()) -> str:
+    """`ahead`, the step number, `lines` for the threads that have work, and the tick.
+
+    What is in `ahead` does not wait for the counters: the large loads are under way when the step number
+    arrives.  The tick is stored last, because no load may pass a store.
+    """
+    head, tail = ["const long long k = 0;"], []
     values: list[str] = []
     if form.plan:
-        head = [
-            "const long long k = tick_ == 1 ? counters_[0] : counters_[1] - 1;",
-            "if (tick_ != 0 && i == 0) counters_[tick_ & 1] = k + 1;",
-        ]
+        head = ["const long long k = counters_[late_] - late_;"]
+        tail = ["if (i == ticker_) counters_[1 - late_] = k + 1;"]
         if kernel.stepped:
             values = ["const C* const values_ = &table_[0] + k * table_width_;"]
             values += [f"const C {name} = values_[{name}_at_];" for name in kernel.stepped]
-    return "\n".join([*head, "if (i < count_) {", *values, *_pointers(list(kernel.arrays)), *lines, "}"])
+    pointers = _pointers(list(kernel.arrays))
+    return "\n".join([*ahead, *head, "if (i < count_) {", *values, *pointers, *lines, "}", *tail])
 
 
 def _element(kernel: Kernel) -> tuple[list[Array], list[str]]:
@@ -252,7 +258,7 @@ def _calls(kernel: Kernel, plain: list[Array], column: str, value: str, decay: s
 def _map_text(kernel: Kernel, form: Form) -> str:
     plain, element = _element(kernel)
     width = form.width
-    lines = [
+    ahead = [
         "const unsigned item_ = (unsigned)i, row_ = item_ / groups_;",
         "const long long r = row_;",
         f"const long long first_ = {width}ll * (item_ - row_ * groups_);",
@@ -261,29 +267,33 @@ def _map_text(kernel: Kernel, form: Form) -> str:
             f"&{a.name}_[0] + r * ld_{a.name} + first_;"
             for a in plain
         ),
+    ]
+    lines = [
         *(["const unsigned bits_ = decay_bits_[first_ >> 3] >> (first_ & 7);"] if form.masked else []),
         *element,
     ]
     decay = "((bits_ >> j_) & 1u ? C(1) : C(0))" if form.masked else "C(1)"
     if width == 1:
-        return _frame(
-            kernel, form, [*lines, "const int j_ = 0;", *_calls(kernel, plain, "first_", "{}_p_[j_]", decay)]
-        )
-    packs = []
-    for a in plain:
-        pack = f"gpumlp_pack<{_ctype(a)}>"
-        const = "const " if a.role == "in" else ""
-        start = "" if a.role == "out" else f" = *reinterpret_cast<const {pack}*>({a.name}_p_)"
-        packs.append(f"{const}{pack} {a.name}_v_{start};")
+        lines += ["const int j_ = 0;", *_calls(kernel, plain, "first_", "{}_p_[j_]", decay)]
+        return _frame(kernel, form, lines, ahead)
+    ahead.append(f"const bool whole_ = i < count_ && first_ + {width} <= cols_;")
+    packs = {a.name: f"gpumlp_pack<{_ctype(a)}>" for a in plain}
+    ahead += [f"{packs[a.name]} {a.name}_v_;" for a in plain]
+    loads = [
+        f"{a.name}_v_ = *reinterpret_cast<const {packs[a.name]}*>({a.name}_p_);"
+        for a in plain
+        if a.role != "out"
+    ]
+    ahead += ["if (whole_) {", *loads, "}"] if loads else []
     lines += [
-        f"if (first_ + {width} <= cols_) {{",
-        *packs,
+        "if (whole_) {",
         "#pragma unroll",
         f"for (int j_ = 0; j_ < {width}; ++j_) {{",
-        *_calls(kernel, plain, "first_ + j_", "{}_v_.v[j_]", decay),
+        # `|`, not `+`: the compiler sees that c >> 2 is the same for all, and draws one Philox block
+        *_calls(kernel, plain, "first_ | j_", "{}_v_.v[j_]", decay),
         "}",
         *(
-            f"*reinterpret_cast<gpumlp_pack<{_ctype(a)}>*>({a.name}_p_) = {a.name}_v_;"
+            f"*reinterpret_cast<{packs[a.name]}*>({a.name}_p_) = {a.name}_v_;"
             for a in plain
             if a.role != "in"
         ),
@@ -294,7 +304,7 @@ def _map_text(kernel: Kernel, form: Form) -> str:
         "}",
         "}",
     ]
-    return _frame(kernel, form, lines)
+    return _frame(kernel, form, lines, ahead)
 
 
 def _row_text(kernel: Kernel, form: Form) -> str:

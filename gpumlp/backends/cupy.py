@@ -114,9 +114,10 @@ class CupyBackend(Backend):
         self._last: Any = None
         self._blas: Cublas | None = None
         self._capture_stream: Any = None
+        self._copy_stream: Any = None
         with cupy.cuda.Device(self.number):
             self._switch = cupy.cuda.Event(disable_timing=True)
-            self._staging = _Staging()
+            self._staging, self._prefetching = _Staging(), _Staging()
 
     # ---- order and memory -----------------------------------------------
     @contextmanager
@@ -142,7 +143,7 @@ class CupyBackend(Backend):
                 f"{self.device} is out of memory: {what} was asked for; {free / _MIB:,.1f} MiB of "
                 f"{total / _MIB:,.1f} MiB are free, {cached / _MIB:,.1f} MiB more are cached by CuPy's "
                 "memory pool. Use a smaller batch_size, network or data set, or give cached memory back with "
-                "gpumlp.backends.free_memory()"
+                "gpumlp.free_memory()"
             ) from error
 
     def free_memory(self) -> None:
@@ -218,6 +219,34 @@ class CupyBackend(Backend):
             else:
                 dst[...] = src
 
+    def available_bytes(self) -> int:
+        """Free memory of the device and of CuPy's pool, within the pool's limit if one is set."""
+        with self.work():
+            self._cublas()  # its workspace comes first
+            pool = cupy.get_default_memory_pool()
+            free = runtime.memGetInfo()[0] + pool.free_bytes()
+            limit = pool.get_limit()
+            return min(free, limit - pool.used_bytes()) if limit else free
+
+    def prefetch(self, pairs: Sequence[tuple[Any, Any]], after: Any = None) -> Any:
+        with self.work():
+            if self._copy_stream is None:
+                self._copy_stream = cupy.cuda.Stream(non_blocking=True)
+            side = self._copy_stream
+            if after is not None:
+                side.wait_event(after)
+            for dst, src in pairs:
+                self._prefetching.send(dst.data.ptr, np.ascontiguousarray(src), side)
+            return side.record()
+
+    def mark(self) -> Any:
+        with self.work() as stream:
+            return stream.record()
+
+    def wait(self, mark: Any) -> None:
+        with self.work() as stream:
+            stream.wait_event(mark)
+
     def synchronize(self) -> None:
         with self.work() as stream:
             stream.synchronize()
@@ -268,7 +297,8 @@ class CupyBackend(Backend):
     def bind_plan(self, op: Launch, steps: Steps) -> Call:
         """`op` as part of a plan, compiled and loaded."""
         plan: dict[str, Any] = {
-            "tick_": {"": 0, "first": 1, "last": 2}[op.tick],
+            "late_": int(op.tick != "first"),
+            "ticker_": 0 if op.tick else -1,
             "counters_": pointer(steps.step, np.int64),
         }
         if op.kernel.stepped:

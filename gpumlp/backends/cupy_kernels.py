@@ -23,10 +23,11 @@ class Call:
     def __init__(self, function: Any, text: Source, arguments: list[Any], size: int) -> None:
         self.function, self._arguments, self._size = function, arguments, size
         self._block = text.block_size
+        nothing = {"count_": 0, "ticker_": -1}
         self._idle = {
-            n: np.dtype(ctype).type(0)
+            n: np.dtype(ctype).type(nothing[name])
             for n, (ctype, name) in enumerate(text.inputs)
-            if name in ("count_", "tick_")
+            if name in nothing
         }
 
     def __call__(self) -> None:

@@ -1,7 +1,7 @@
 """From a `Kernel` to a loaded machine-code function: C++ text, compiler, cache on disk.
 
-One shared library per kernel and data type.  A library's file name is a hash of its text, the compiler and its
-flags, and the processor, so nothing stale is ever loaded; it is written under another name and renamed, so nothing
+One shared library per kernel and data type.  Its file name is a hash of its text, the compiler, the flags and
+the processor, so nothing stale is loaded; it is written under another name and renamed, so nothing
 half-written is.
 """
 
@@ -30,65 +30,107 @@ import numpy as np
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Compiler", "cache_dir", "find_compiler", "kernel_source", "load", "load_all", "runtime_source", "slots",
-           "thread_count"]
+__all__ = [
+    "Compiler",
+    "cache_dir",
+    "find_compiler",
+    "kernel_source",
+    "load",
+    "load_all",
+    "runtime_source",
+    "slots",
+    "thread_count",
+]
 
-# No errno and no traps lets sqrt become one instruction; NaN and infinity keep their meaning (no -ffast-math).
-FLAGS = ("-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread",
-         "-w")
+# No errno and no traps: sqrt becomes one instruction.  NaN and infinity keep their meaning: no -ffast-math.
+FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-fopenmp-simd",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-w",
+)
 HERE = Path(__file__).parent
+NARROW = 10  # most columns of a row kernel that is made for its number of columns
 HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in native_runtime.cpp
 _C_NAMES = {"int32": "int", "int64": "long long", "uint8": "unsigned char"}
-_COSTLY = re.compile(r"\b(exp|expm1|log|log1p|tanh|erf|for)\b")
+_COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
+_SLOW = re.compile(r"\bsqrt\b|/")
 
 
-# ---- text --------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------------
 def slots(kernel: Kernel) -> list[str]:
-    """What the words of an operation after its header are: address and row stride of each array, scalars, columns
-    of the step table, and for a masked kernel the segments' address and number."""
+    """Names of an operation's words after its header.
+
+    Address and row stride of each array, scalars, columns of the step table, and if masked the segments.
+    """
     names = [part for a in kernel.arrays for part in (a.name, f"ld_{a.name}")]
     names += [s.name for s in kernel.constants] + list(kernel.stepped)
     return names + (["gpumlp_segments", "gpumlp_n_segments"] if kernel.masked else [])
 
 
 def serial_below(kernel: Kernel) -> int:
-    """Number of elements from which a launch is split over threads (measured: about 15 us of work)."""
-    return max(4096, 65536 // (1 + 3 * len(_COSTLY.findall(kernel.body))))
+    """Number of elements from which a launch is split over threads (measured: about 10 us of work)."""
+    cost = 1 + 3 * len(_COSTLY.findall(kernel.body)) + len(_SLOW.findall(kernel.body))
+    return max(4096, 65536 // cost)
 
 
-def kernel_source(kernel: Kernel, dtype: np.dtype) -> str:
+def kernel_source(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> str:
     """C++ text of `kernel` for arrays of `dtype` (float32 or float64).
 
-    It defines ``gpumlp_kernel(op, values, k, r0, r1, c0, c1)``, which runs rows [r0, r1) and columns [c0, c1).
+    It defines ``gpumlp_kernel(op, values, k, r0, r1, c0, c1)``, for rows [r0, r1) and columns [c0, c1).
+    With `narrow`, a row kernel is made for exactly that many columns: its loops over columns are unrolled and
+    many rows are computed at a time, one per vector lane.
     """
     real = "float" if dtype == np.float32 else "double"
-    return "\n".join([
-        "namespace gpumlp {",
-        (HERE / "native_math.h").read_text(encoding="utf-8"),
-        f"typedef {real} T;\ntypedef {real} C;",
-        "union Word { long long i; double d; void *p; };",
-        "struct Segment { long long start, stop; double decay; };",
-        _ROW_MACROS if kernel.rowwise else "",
-        'extern "C" void gpumlp_kernel(const Word *gpumlp_op, const C *gpumlp_values, const long long k,\n'
-        "    const long long gpumlp_r0, const long long gpumlp_r1, const long long gpumlp_c0, const long long gpumlp_c1) {",
-        "const long long rows = gpumlp_op[5].i, cols = gpumlp_op[6].i;",
-        *_unpack(kernel),
-        "for (long long r = gpumlp_r0; r < gpumlp_r1; ++r) {",
-        *(f"{_pointer(a.ctype, a.role)} {'' if kernel.rowwise else 'gpumlp_'}{a.name} = gpumlp_base_{a.name} + r * ld_{a.name};"
-          for a in kernel.arrays if not a.role.startswith("raw")),
-        kernel.body if kernel.rowwise else _map_loop(kernel),
-        "}\n}\n}\n",
-    ])
+    prefix = "" if kernel.rowwise else "gpumlp_"
+    return "\n".join(
+        [
+            "namespace gpumlp {",
+            (HERE / "native_math.h").read_text(encoding="utf-8"),
+            f"typedef {real} T;\ntypedef {real} C;",
+            "union Word { long long i; double d; void *p; };",
+            "struct Segment { long long start, stop; double decay; };",
+            *([_ROW_MACROS, *(_NARROW if narrow else _WIDE)] if kernel.rowwise else []),
+            'extern "C" void gpumlp_kernel(const Word *gpumlp_op, const C *gpumlp_values, const long long k,',
+            "    const long long gpumlp_r0, const long long gpumlp_r1,",
+            "    const long long gpumlp_c0, const long long gpumlp_c1) {",
+            f"const long long rows = gpumlp_op[5].i, cols = {narrow or 'gpumlp_op[6].i'};",
+            *_unpack(kernel),
+            "#pragma omp simd" if narrow else "",
+            "for (long long r = gpumlp_r0; r < gpumlp_r1; ++r) {",
+            *(
+                f"{_pointer(a.ctype, a.role)} {prefix}{a.name} = gpumlp_base_{a.name} + r * ld_{a.name};"
+                for a in kernel.arrays
+                if not a.role.startswith("raw")
+            ),
+            kernel.body if kernel.rowwise else _map_loop(kernel),
+            "}\n}\n}\n",
+        ]
+    )
 
 
 _ROW_MACROS = """\
 #define GPUMLP_PRAGMA(text) _Pragma(#text)
 #define GPUMLP_COLUMNS for (long long c = 0; c < cols; ++c)
-#define ROW_SUM(name, ...) C name = C(0); GPUMLP_PRAGMA(omp simd reduction(+:name)) GPUMLP_COLUMNS name += (__VA_ARGS__);
-#define ROW_MAX(name, ...) C name = -C(__builtin_inf()); GPUMLP_PRAGMA(omp simd reduction(max:name)) \\
+#define ROW_SUM(name, ...) C name = C(0); GPUMLP_SUM(name) GPUMLP_COLUMNS name += (__VA_ARGS__);
+#define ROW_MAX(name, ...) C name = -C(__builtin_inf()); GPUMLP_MAX(name) \\
     GPUMLP_COLUMNS { const C gpumlp_x = (__VA_ARGS__); name = gpumlp_x > name ? gpumlp_x : name; }
-#define ROW_EACH GPUMLP_PRAGMA(omp simd) GPUMLP_COLUMNS
+#define ROW_EACH GPUMLP_EACH GPUMLP_COLUMNS
 #define ROW_ONE if (true)"""
+_WIDE = (
+    "#define GPUMLP_SUM(name) GPUMLP_PRAGMA(omp simd reduction(+:name))",
+    "#define GPUMLP_MAX(name) GPUMLP_PRAGMA(omp simd reduction(max:name))",
+    "#define GPUMLP_EACH GPUMLP_PRAGMA(omp simd)",
+)
+_NARROW = tuple(
+    f"#define {name} GPUMLP_PRAGMA(GCC unroll {NARROW})"
+    for name in ("GPUMLP_SUM(name)", "GPUMLP_MAX(name)", "GPUMLP_EACH")
+)
 
 
 def _pointer(ctype: str, role: str) -> str:
@@ -102,9 +144,14 @@ def _unpack(kernel: Kernel) -> list[str]:
     for a in kernel.arrays:
         pointer = _pointer(a.ctype, a.role)
         name = a.name if a.role.startswith("raw") else f"gpumlp_base_{a.name}"
-        lines.append(f"{pointer} {name} = ({pointer}){word[a.name]}.p; const long long ld_{a.name} = {word[f'ld_{a.name}']}.i;")
+        lines.append(f"{pointer} {name} = ({pointer}){word[a.name]}.p;")
+        lines.append(f"const long long ld_{a.name} = {word[f'ld_{a.name}']}.i;")
     for s in kernel.constants:
-        lines.append(f"const C {s.name} = (C){word[s.name]}.d;" if s.ctype == "C" else f"const long long {s.name} = {word[s.name]}.i;")
+        lines.append(
+            f"const C {s.name} = (C){word[s.name]}.d;"
+            if s.ctype == "C"
+            else f"const long long {s.name} = {word[s.name]}.i;"
+        )
     return lines + [f"const C {name} = gpumlp_values[{word[name]}.i];" for name in kernel.stepped]
 
 
@@ -112,18 +159,34 @@ def _map_loop(kernel: Kernel) -> str:
     plain = [a for a in kernel.arrays if not a.role.startswith("raw")]
     loads = [f"C {a.name} = gpumlp_{a.name}[c];" if a.role != "out" else f"C {a.name};" for a in plain]
     stores = [f"gpumlp_{a.name}[c] = {a.name};" for a in plain if a.role != "in"]
-    first, last, before, after = "gpumlp_c0", "gpumlp_c1", [], []
+    first, last, before, after = "gpumlp_c0", "gpumlp_c1", list[str](), list[str]()
     if kernel.masked:  # a loop per segment: `decay` is a constant inside each
         at = {name: HEADER_WORDS + i for i, name in enumerate(slots(kernel))}
         first, last = "gpumlp_first", "gpumlp_last"
-        before = [f"const Segment *gpumlp__segment = (const Segment *)gpumlp_op[{at['gpumlp_segments']}].p;",
-                  f"for (long long gpumlp__left = gpumlp_op[{at['gpumlp_n_segments']}].i; gpumlp__left > 0; --gpumlp__left, ++gpumlp__segment) {{",
-                  "const C decay = (C)gpumlp__segment->decay;",
-                  "const long long gpumlp_first = gpumlp__segment->start > gpumlp_c0 ? gpumlp__segment->start : gpumlp_c0;",
-                  "const long long gpumlp_last = gpumlp__segment->stop < gpumlp_c1 ? gpumlp__segment->stop : gpumlp_c1;"]
+        before = [
+            f"const Segment *gpumlp__segment = (const Segment *)gpumlp_op[{at['gpumlp_segments']}].p;",
+            f"long long gpumlp__left = gpumlp_op[{at['gpumlp_n_segments']}].i;",
+            "for (; gpumlp__left > 0; --gpumlp__left, ++gpumlp__segment) {",
+            "const C decay = (C)gpumlp__segment->decay;",
+            "const long long gpumlp_s0 = gpumlp__segment->start, gpumlp_s1 = gpumlp__segment->stop;",
+            "const long long gpumlp_first = gpumlp_s0 > gpumlp_c0 ? gpumlp_s0 : gpumlp_c0;",
+            "const long long gpumlp_last = gpumlp_s1 < gpumlp_c1 ? gpumlp_s1 : gpumlp_c1;",
+        ]
         after = ["}"]
-    return "\n".join([*before, "#pragma omp simd", f"for (long long c = {first}; c < {last}; ++c) {{", *loads, "{", kernel.body,
-                      "}", *stores, "}", *after])
+    return "\n".join(
+        [
+            *before,
+            "#pragma omp simd",
+            f"for (long long c = {first}; c < {last}; ++c) {{",
+            *loads,
+            "{",
+            kernel.body,
+            "}",
+            *stores,
+            "}",
+            *after,
+        ]
+    )
 
 
 def runtime_source() -> str:
@@ -131,7 +194,7 @@ def runtime_source() -> str:
     return (HERE / "native_runtime.cpp").read_text(encoding="utf-8")
 
 
-# ---- compiler ----------------------------------------------------------------------------------------------------
+# ---- compiler ------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Compiler:
     """A C++ compiler: its command, what it says of its version, and the flags it is called with."""
@@ -167,7 +230,9 @@ def find_compiler() -> Compiler | None:
             continue
         command[0] = path
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=True)
+            said = subprocess.run(
+                [*command, "--version"], capture_output=True, text=True, timeout=20, check=True
+            )
             return Compiler(tuple(command), said.stdout.strip().split("\n")[0], ("-march=native", *FLAGS))
     return None
 
@@ -179,13 +244,13 @@ def thread_count() -> int:
     return min(count, max(1, int(limit))) if limit.isdigit() else count
 
 
-# ---- cache -------------------------------------------------------------------------------------------------------
+# ---- cache ---------------------------------------------------------------------------------------------
 @functools.cache
 def cache_dir() -> Path:
     """Where libraries are kept: private to the user, else a temporary directory that is gone at exit.
 
-    $GPUMLP_CACHE_DIR, else gpumlp/ in $XDG_CACHE_HOME or ~/.cache.  A directory that others can write to, or that
-    belongs to somebody else, is not used, since code is loaded from it.
+    $GPUMLP_CACHE_DIR, else gpumlp/ in $XDG_CACHE_HOME or ~/.cache.  A directory that others can write to or
+    own is not used, since code is loaded from it.
     """
     given = os.environ.get("GPUMLP_CACHE_DIR")
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -193,7 +258,12 @@ def cache_dir() -> Path:
     with contextlib.suppress(OSError):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022 and os.access(path, os.W_OK):
+        if (
+            stat.S_ISDIR(found.st_mode)
+            and found.st_uid == os.getuid()
+            and not found.st_mode & 0o022
+            and os.access(path, os.W_OK)
+        ):
             return path.resolve()
     temporary = Path(tempfile.mkdtemp(prefix="gpumlp-"))
     owner = os.getpid()
@@ -210,12 +280,16 @@ def _compile(compiler: Compiler, source: str, target: Path) -> None:
         command = [*compiler.command, *compiler.flags, "-o", str(library), str(text)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
-            raise DeviceError(f"the C++ compiler failed ({shlex.join(command)}):\n{done.stderr.strip()[-2000:]}\n"
-                              "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one.")
+            raise DeviceError(
+                f"the C++ compiler failed ({shlex.join(command)}):\n{done.stderr.strip()[-2000:]}\n"
+                "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one."
+            )
         os.replace(library, target)
     except (OSError, subprocess.SubprocessError) as error:
-        raise DeviceError(f"the C++ compiler {compiler.command[0]} could not be run in {target.parent}: {error}. "
-                          "Set GPUMLP_CACHE_DIR to a writable directory, or GPUMLP_NATIVE=0 to do without.") from error
+        raise DeviceError(
+            f"the C++ compiler {compiler.command[0]} could not be run in {target.parent}: {error}. "
+            "Set GPUMLP_CACHE_DIR to a writable directory, or GPUMLP_NATIVE=0 to do without."
+        ) from error
     finally:
         text.unlink(missing_ok=True)
         library.unlink(missing_ok=True)
@@ -234,7 +308,9 @@ def load(source: str) -> ctypes.CDLL:
     """
     compiler = find_compiler()
     if compiler is None:
-        raise DeviceError("no C++ compiler found (tried $CXX, g++, c++, clang++); install one, or use device='numpy'")
+        raise DeviceError(
+            "no C++ compiler found (tried $CXX, g++, c++, clang++); install one, or use device='numpy'"
+        )
     key = compiler.key(source)
     if key not in _loaded:
         target = cache_dir() / f"{key}.so"
@@ -243,8 +319,10 @@ def load(source: str) -> ctypes.CDLL:
         try:
             _loaded[key] = ctypes.CDLL(str(target))
         except OSError as error:
-            raise DeviceError(f"{target} cannot be loaded: {error}. If programs may not run from that directory, set "
-                              "GPUMLP_CACHE_DIR to another one.") from error
+            raise DeviceError(
+                f"{target} cannot be loaded: {error}. If programs may not run from that directory, set "
+                "GPUMLP_CACHE_DIR to another one."
+            ) from error
     return _loaded[key]
 
 

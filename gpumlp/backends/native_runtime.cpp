@@ -1,4 +1,5 @@
-// Replay of recorded operations, a small thread pool, and matrix products.  Built by native_build.py; no C++ runtime needed.
+// Replay of recorded operations, a small thread pool, and matrix products.  Built by native_build.py; needs no
+// C++ runtime.
 //
 // An operation is an array of 8-byte words (see `Word` and the enums; native.py packs them).  Kernels are separate
 // shared libraries, called through the address in their operation.
@@ -56,7 +57,8 @@ static inline void relax() {
 static bool claim_and_run(Pool *p) {
     Long seen = __atomic_load_n(&p->state, __ATOMIC_SEQ_CST);
     if ((seen & 0xffffffffLL) == 0) return false;
-    if (!__atomic_compare_exchange_n(&p->state, &seen, seen - 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return true;
+    const int order = __ATOMIC_SEQ_CST;
+    if (!__atomic_compare_exchange_n(&p->state, &seen, seen - 1, false, order, order)) return true;
     p->job.run(p->job.context, (seen & 0xffffffffLL) - 1, p->job.chunks);
     __atomic_add_fetch(&p->finished, 1, __ATOMIC_RELEASE);
     return true;
@@ -74,7 +76,8 @@ static void *work(void *given) {
         if (more) continue;
         pthread_mutex_lock(&p->lock);
         __atomic_add_fetch(&p->sleeping, 1, __ATOMIC_SEQ_CST);
-        while ((__atomic_load_n(&p->state, __ATOMIC_SEQ_CST) & 0xffffffffLL) == 0) pthread_cond_wait(&p->wake, &p->lock);
+        while ((__atomic_load_n(&p->state, __ATOMIC_SEQ_CST) & 0xffffffffLL) == 0)
+            pthread_cond_wait(&p->wake, &p->lock);
         __atomic_sub_fetch(&p->sleeping, 1, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&p->lock);
     }
@@ -170,8 +173,8 @@ template <class F> struct Product {
 };
 
 template <class F, int R, int V>
-static inline __attribute__((always_inline)) void tile(const F *a, Long a_row, Long a_col, const F *b, Long ldb, F *c,
-                                                       Long ldc, Long depth, Long width, bool add) {
+static inline __attribute__((always_inline)) void
+tile(const F *a, Long a_row, Long a_col, const F *b, Long ldb, F *c, Long ldc, Long depth, Long width, bool add) {
     typedef typename Vec<F>::type Vector;
     typedef typename Vec<F>::unaligned Loose;
     enum { L = Vec<F>::lanes };
@@ -198,16 +201,18 @@ static inline __attribute__((always_inline)) void tile(const F *a, Long a_row, L
 }
 
 template <class F, int V>
-static void panel(const Product<F> &g, Long r0, Long r1, const F *b, Long ldb, Long p0, Long depth, Long j, Long width) {
+static void panel(const Product<F> &g, Long r0, Long r1, const F *b, Long ldb, Long p0, Long depth, Long j,
+                  Long width) {
     bool add = p0 > 0;
+    const F *a = g.a + p0 * g.a_col;
+    F *c = g.c + j;
     Long i = r0;
     for (; i + MAX_ROWS <= r1; i += MAX_ROWS)
-        tile<F, MAX_ROWS, V>(g.a + i * g.a_row + p0 * g.a_col, g.a_row, g.a_col, b, ldb, g.c + i * g.ldc + j, g.ldc, depth,
-                             width, add);
+        tile<F, MAX_ROWS, V>(a + i * g.a_row, g.a_row, g.a_col, b, ldb, c + i * g.ldc, g.ldc, depth, width, add);
     for (; i + 4 <= r1; i += 4)
-        tile<F, 4, V>(g.a + i * g.a_row + p0 * g.a_col, g.a_row, g.a_col, b, ldb, g.c + i * g.ldc + j, g.ldc, depth, width, add);
+        tile<F, 4, V>(a + i * g.a_row, g.a_row, g.a_col, b, ldb, c + i * g.ldc, g.ldc, depth, width, add);
     for (; i < r1; ++i)
-        tile<F, 1, V>(g.a + i * g.a_row + p0 * g.a_col, g.a_row, g.a_col, b, ldb, g.c + i * g.ldc + j, g.ldc, depth, width, add);
+        tile<F, 1, V>(a + i * g.a_row, g.a_row, g.a_col, b, ldb, c + i * g.ldc, g.ldc, depth, width, add);
 }
 
 template <class F> static void product_rows(const Product<F> &g, Long r0, Long r1) {
@@ -245,8 +250,9 @@ template <class F> static void product_chunk(const void *context, Long chunk, Lo
     if (r0 < r1) product_rows(g, r0, r1);
 }
 
-// cblas takes integers of 32 or 64 bits.  64-bit ones are passed to both: sizes are small, and the calling conventions
-// of 64-bit Linux give every integer argument a slot of 8 bytes of which a callee with 32-bit integers reads the low half.
+// cblas takes integers of 32 or 64 bits.  64-bit ones are passed to both: sizes are small, and the calling
+// conventions of 64-bit Linux give every integer argument a slot of 8 bytes, of which a callee with 32-bit integers
+// reads the low half.
 template <class F> struct Blas {
     typedef void (*Cblas)(Long order, Long ta, Long tb, Long m, Long n, Long k, F alpha, const F *a, Long lda, const F *b,
                           Long ldb, F beta, F *c, Long ldc);
@@ -275,8 +281,9 @@ template <class F> static void blas_chunk(const void *context, Long chunk, Long 
                                                      g.a, g.lda, g.b, g.ldb, zero, g.c, g.ldc);
 }
 
-// While plans run, an OpenBLAS is held to one thread and its products are split over our pool.  Its own threads yield in
-// a loop for a while after every product, and a product waits for all of them: on a busy machine that takes milliseconds.
+// While plans run, an OpenBLAS is held to one thread and its products are split over our pool.  Its own threads yield
+// in a loop for a while after every product, and a product waits for all of them: on a busy machine that takes
+// milliseconds.
 
 static void hold_blas(int change) {
     if (!blas_set_threads) return;

@@ -59,8 +59,8 @@ class Adam(Optimizer):
         super().check()
         self._in_range("eps", 0.0, float("inf"), open_low=True)
         try:
-            good = len(self.betas) == 2 and all(0 <= float(b) < 1 for b in self.betas)
-        except (TypeError, ValueError):
+            good = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        except TypeError:
             good = False
         if not good:
             raise ValueError(

@@ -59,6 +59,9 @@ class Optimizer:
         self._kernels: dict[tuple, Kernel] = {}
         self.check()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kernels": {}}  # composed again where needed; functions cannot be pickled
+
     # ---- what a rule defines -----------------------------------------------
     #: text that computes `C delta` (to be subtracted from the parameter) from `grad`, the state, and `lr`
     body: ClassVar[str]
@@ -297,7 +300,8 @@ class Optimizer:
             entry = self.state[number]
             state = {}
             for name in self.state_names():
-                if type(entry[name]) is not type(p):  # loaded from a state dict, or moved to another device
+                # loaded from a state dict, or moved to another device
+                if _is_host(entry[name]) is not _is_host(p):
                     entry[name] = here.asarray(entry[name])
                 state[name] = entry[name]
             here.elementwise(kernel, {"g": g, "p": p, **state}, scalars, stepped)
@@ -356,7 +360,7 @@ def _check_pair(number: int, p: Any, g: Any) -> None:
             f"params[{number}] is {type(p).__name__} and grads[{number}] is {type(g).__name__}; "
             "expected NumPy or CuPy arrays"
         )
-    if type(p) is not type(g) or getattr(p, "device", None) != getattr(g, "device", None):
+    if _is_host(p) is not _is_host(g) or getattr(p, "device", None) != getattr(g, "device", None):
         raise TypeError(
             f"params[{number}] is {_where(p)} but grads[{number}] is {_where(g)}; "
             "move one of them so that both are on the same device"
@@ -369,6 +373,10 @@ def _check_pair(number: int, p: Any, g: Any) -> None:
         raise ValueError(f"params[{number}] has shape {p.shape} but grads[{number}] has shape {g.shape}")
     if isinstance(p, np.ndarray) and not p.flags.writeable:
         raise ValueError(f"params[{number}] is read-only; pass a writable array (it is updated in place)")
+
+
+def _is_host(array: Any) -> bool:
+    return isinstance(array, np.ndarray)
 
 
 def _where(array: Any) -> str:

@@ -1,4 +1,4 @@
-"""The native executor's compiler and cache: when it cannot be used it says why; code is only loaded from safe places."""
+"""The native executor's compiler and cache: why it cannot be used; code is loaded from safe places only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpumlp.kernels.kernel import Kernel
 
 from gpumlp.backends import native, native_build
 from gpumlp.backends.native import NativeBackend
 from gpumlp.errors import DeviceError
-from gpumlp.kernels.kernel import Kernel
 
-needs_compiler = pytest.mark.skipif(NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}")
+needs_compiler = pytest.mark.skipif(
+    NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"
+)
 SOURCE = 'extern "C" int answer() { return %d; }\n'
 
 
@@ -61,8 +63,10 @@ def test_broken_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh:
 
 
 def test_compiler_whose_libraries_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text = ('[ "$1" = --version ] && { echo odd 1.0; exit; }\n'
-            'while [ $# -gt 0 ]; do [ "$1" = -o ] && echo no library > "$2"; shift; done')
+    text = (
+        '[ "$1" = --version ] && { echo odd 1.0; exit; }\n'
+        'while [ $# -gt 0 ]; do [ "$1" = -o ] && echo no library > "$2"; shift; done'
+    )
     monkeypatch.setenv("CXX", _script(tmp_path / "odd", text))
     assert "cannot be loaded" in (NativeBackend.why_not() or "")
 
@@ -125,7 +129,9 @@ def test_cache_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch
     assert native_build.cache_dir() == (tmp_path / "xdg" / "gpumlp").resolve()
 
 
-@pytest.mark.parametrize("given,most", [("1", 1), ("1,4", 1), ("1000000", os.cpu_count()), ("many", os.cpu_count())])
+@pytest.mark.parametrize(
+    "given,most", [("1", 1), ("1,4", 1), ("1000000", os.cpu_count()), ("many", os.cpu_count())]
+)
 def test_threads(monkeypatch: pytest.MonkeyPatch, given: str, most: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert 1 <= native_build.thread_count() <= most
@@ -133,6 +139,12 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, given: str, most: int) -> None
 
 @needs_compiler
 def test_text_that_is_not_cpp_shows_the_compiler_message() -> None:
-    kernel = Kernel(name="gpumlp_test_wrong", inputs="T x", outputs="T y", body="y = no_such_thing;", reference=lambda **_: None)
+    kernel = Kernel(
+        name="gpumlp_test_wrong",
+        inputs="T x",
+        outputs="T y",
+        body="y = no_such_thing;",
+        reference=lambda **_: None,
+    )
     with pytest.raises(DeviceError, match="no_such_thing"):
         NativeBackend().launch(kernel, {"x": np.ones(3), "y": np.ones(3)}, {}, rows=1, cols=3)

@@ -81,6 +81,7 @@ def test_a_target_that_is_not_needed_is_not_read(tmp_path):
         ("a,b,y\n1,2,3\n1,-inf,3\n", "line 3: column 'b': '-inf' is not a finite number"),
         ("a;b;y\n1;2,5;3\n", "line 2: column 'b': '2,5' has a decimal comma"),
         ("a,y\n1,\n", "line 2: target column 'y': the cell is empty"),
+        ("a,y\n1,2\n1,1e999\n", "line 3: target column 'y': '1e999' is not a finite number"),
         ("a,y\n1,NaN\n", "line 2: target column 'y': 'NaN' is not a finite number"),
         ("a,y\n1,2\n3\0,4\n", "line 3: holds a NUL byte"),
         (b"a,y\n1,2\n3,caf\xe9\n", "line 3: byte 0xe9 is no UTF-8"),

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
 from launching import HOW, Flat, Padded, run
 from tolerances import close
-
-from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
 
 NAMES = sorted(ACTIVATIONS)
 KEY, RATE, LAYER, STEP = -5_000_000_123, 0.3, 2, 2**24 * 3 + 77
@@ -31,6 +30,7 @@ def test_every_activation_has_an_oracle() -> None:
     assert set(oracles.ACTIVATIONS) == set(ACTIVATIONS)
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("n", [0, 1, 3, 127, 2**16 + 1])
 @pytest.mark.parametrize("name", NAMES)
 def test_flat(backend: Any, dtype: Any, name: str, n: int) -> None:
@@ -48,16 +48,18 @@ def test_flat(backend: Any, dtype: Any, name: str, n: int) -> None:
     close(d.read(), upstream.astype(float) * oracles.slope(name, z), "derivative", scale=2)
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", NAMES)
 def test_views_in_place(backend: Any, dtype: Any, name: str, how: str) -> None:
-    """z and a in one buffer whose next column is the constant 1 of the next layer; columns no multiple of 4."""
+    """z and a in one buffer whose next column is another value; columns no multiple of 4."""
     z = inputs(5 * 7, dtype, 1).reshape(5, 7)
     buffer = Padded(backend, z)
     run(backend, how, forward_kernel(name), {"z": buffer, "a": buffer}, rows=5, cols=7, dtype=dtype)
     close(buffer.read(), oracles.activation(name, z), "elementwise")
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_fewer_rows_than_the_buffer(backend: Any, dtype: Any, name: str) -> None:
     z = inputs(6 * 5, dtype, 2).reshape(6, 5)
@@ -67,6 +69,7 @@ def test_fewer_rows_than_the_buffer(backend: Any, dtype: Any, name: str) -> None
     assert (buffer.read()[4:] == z[4:]).all()
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout(backend: Any, dtype: Any, name: str, how: str) -> None:
@@ -76,7 +79,15 @@ def test_dropout(backend: Any, dtype: Any, name: str, how: str) -> None:
     scalars = dropout_scalars(RATE, KEY, LAYER)
     a, inner = Padded(backend, z), Padded(backend, z)
     run(
-        backend, how, forward_kernel(name, True), {"z": inner, "a": a}, scalars, DROP, rows=rows, cols=cols, dtype=dtype
+        backend,
+        how,
+        forward_kernel(name, True),
+        {"z": inner, "a": a},
+        scalars,
+        DROP,
+        rows=rows,
+        cols=cols,
+        dtype=dtype,
     )
     close(a.read(), np.where(mask, oracles.activation(name, z) / (1 - RATE), 0), "dropout")
     assert (a.read()[~mask] == 0).all()
@@ -84,24 +95,47 @@ def test_dropout(backend: Any, dtype: Any, name: str, how: str) -> None:
     upstream = np.linspace(-2, 2, z.size).reshape(z.shape).astype(dtype)
     d = Padded(backend, upstream)
     source = {"z": inner} if ACTIVATIONS[name].needs_z else {"a": a}
-    run(backend, how, backward_kernel(name, True), {**source, "d": d}, scalars, DROP, rows=rows, cols=cols, dtype=dtype)
+    run(
+        backend,
+        how,
+        backward_kernel(name, True),
+        {**source, "d": d},
+        scalars,
+        DROP,
+        rows=rows,
+        cols=cols,
+        dtype=dtype,
+    )
     expected = np.where(mask, upstream * oracles.slope(name, z) / (1 - RATE), 0)
     close(d.read(), expected, "dropout", scale=2)
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_dropped_elements_are_zero_whatever_they_were(backend: Any, dtype: Any, name: str) -> None:
     """A dropped unit contributes nothing, be it infinite or NaN, on every executor alike."""
     rows, cols = 4, 9
     mask = oracles.kept(rows, cols, step=0, layer=0, key=7, rate=0.5)
     scalars, now = dropout_scalars(0.5, 7, 0), {"t_low": 0.0, "t_high": 0.0}
-    a, d = Padded(backend, np.full((rows, cols), np.nan, dtype)), Padded(backend, np.full((rows, cols), np.inf, dtype))
+    a, d = (
+        Padded(backend, np.full((rows, cols), np.nan, dtype)),
+        Padded(backend, np.full((rows, cols), np.inf, dtype)),
+    )
     run(backend, "launch", forward_kernel(name, True), {"z": a, "a": a}, scalars, now, rows=rows, cols=cols)
     assert (a.read()[~mask] == 0).all()
     assert np.isnan(a.read()[mask]).all()
     ones = Padded(backend, np.ones((rows, cols), dtype))
     source = "z" if ACTIVATIONS[name].needs_z else "a"
-    run(backend, "launch", backward_kernel(name, True), {source: ones, "d": d}, scalars, now, rows=rows, cols=cols)
+    run(
+        backend,
+        "launch",
+        backward_kernel(name, True),
+        {source: ones, "d": d},
+        scalars,
+        now,
+        rows=rows,
+        cols=cols,
+    )
     assert (d.read()[~mask] == 0).all()
     assert not np.isfinite(d.read()[mask]).any() or name in ("tanh", "sigmoid", "softplus")
 
@@ -134,15 +168,25 @@ SPECIAL_SLOPE = {
 }
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", NAMES)
 def test_special_values(backend: Any, dtype: Any, name: str, how: str) -> None:
     z = np.array([NAN, INF, -INF, 1e4, -1e4, 1e30, -1e30] * 5, dtype)  # long enough for vector code
     out = Flat(backend, np.zeros_like(z))
-    run(backend, how, forward_kernel(name), {"z": Flat(backend, z), "a": out}, rows=1, cols=len(z), dtype=dtype)
+    run(
+        backend,
+        how,
+        forward_kernel(name),
+        {"z": Flat(backend, z), "a": out},
+        rows=1,
+        cols=len(z),
+        dtype=dtype,
+    )
     close(out.read(), np.array(SPECIAL[name] * 5, dtype), "elementwise")
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_special_slopes(backend: Any, dtype: Any, name: str) -> None:
     at = slice(1, None) if SPECIAL_SLOPE[name][0] is None else slice(None)
@@ -155,6 +199,7 @@ def test_special_slopes(backend: Any, dtype: Any, name: str) -> None:
     close(d.read(), np.array(SPECIAL_SLOPE[name][at] * 5, dtype), "elementwise")
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_nan_gradient_stays(backend: Any, dtype: Any, name: str) -> None:
     d = Flat(backend, np.full(9, np.nan, dtype))

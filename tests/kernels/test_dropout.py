@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from launching import Padded, run
-
 from gpumlp.kernels.activations import dropout_scalars, forward_kernel
 from gpumlp.kernels.random import keep_mask, philox4x32
+from launching import Padded, run
 
 ONES = 0xFFFFFFFF
 #: counter, key, output: kat_vectors of Random123 (philox4x32, 10 rounds)
@@ -36,7 +35,9 @@ def test_known_answers(counter: Any, key: Any, words: Any) -> None:
     assert tuple(int(w) for w in philox4x32(counter, signed(key[0] | key[1] << 32))) == words
 
 
-def mask_of(backend: Any, rows: int, cols: int, *, step: int, layer: int, key: int, rate: float) -> np.ndarray:
+def mask_of(
+    backend: Any, rows: int, cols: int, *, step: int, layer: int, key: int, rate: float
+) -> np.ndarray:
     a = Padded(backend, np.ones((rows, cols), np.float32))
     run(
         backend,

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
 from launching import HOW, RECORDED_K, Flat, Padded, run
 from tolerances import close
-
-from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
 
 NAMES = sorted(LOSSES)
 DELTA = 0.75
@@ -22,7 +21,9 @@ pytestmark = pytest.mark.memory
 class Case:
     """Rows of a data set, a batch drawn from it by index, and the arrays that a loss kernel takes."""
 
-    def __init__(self, backend: Any, name: str, rows: int, cols: int, dtype: Any, how: str, weighted: bool) -> None:
+    def __init__(
+        self, backend: Any, name: str, rows: int, cols: int, dtype: Any, how: str, weighted: bool
+    ) -> None:
         rng = np.random.default_rng([rows, cols])
         self.name, self.rows, self.cols, self.backend = name, rows, cols, backend
         loss, n, stride = LOSSES[name], rows + 5, rows + 2
@@ -77,6 +78,7 @@ def test_every_loss_has_an_oracle() -> None:
     assert {loss.link for loss in LOSSES.values()} <= set(oracles.LINKS)
 
 
+@pytest.mark.cuda_sample(11)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("cols", WIDTHS)
@@ -92,6 +94,7 @@ def test_training(backend: Any, dtype: Any, name: str, cols: int, weighted: bool
     close(d.read(), gradients, "elementwise", scale=1 / cols)
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("cols", WIDTHS)
 @pytest.mark.parametrize("name", NAMES)
@@ -126,7 +129,13 @@ def rows_of(backend: Any, name: str, z: Any, y: Any, dtype: Any) -> tuple[np.nda
 
 def test_softmax_of_huge_logits(backend: Any, dtype: Any) -> None:
     huge = float(np.finfo(dtype).max)
-    z = [[1000, -1000, 0], [-1000, -1000, -1000], [1000, 1000, -1000], [-math.inf, 0, 0], [huge, -huge, huge / 2]]
+    z = [
+        [1000, -1000, 0],
+        [-1000, -1000, -1000],
+        [1000, 1000, -1000],
+        [-math.inf, 0, 0],
+        [huge, -huge, huge / 2],
+    ]
     loss, d, metric = rows_of(backend, "softmax_cross_entropy", z, [1, 2, 0, 1, 0], dtype)
     close(loss, [2000, math.log(3), math.log(2), math.log(2), 0], "elementwise")
     third = 1 / 3
@@ -136,6 +145,7 @@ def test_softmax_of_huge_logits(backend: Any, dtype: Any) -> None:
     assert metric.tolist() == [0, 0, 1, 1, 1]
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_softmax_of_nan(backend: Any, dtype: Any, label: int, place: int) -> None:
@@ -168,6 +178,7 @@ def test_poisson_overflow_is_infinite(backend: Any, dtype: Any) -> None:
     close(d[1, 0], -2, "elementwise")
 
 
+@pytest.mark.cuda_sample(3)
 @pytest.mark.parametrize("name", [n for n in NAMES if not LOSSES[n].classes])
 def test_nan_is_a_nan_loss_and_gradient(backend: Any, dtype: Any, name: str) -> None:
     loss, d, _ = rows_of(backend, name, [[0.5, np.nan], [0.5, 0.5]], [[1, 1], [1, 1]], dtype)
@@ -188,6 +199,7 @@ def test_absolute_error_at_zero(backend: Any, dtype: Any) -> None:
     close(d, np.array([[0, 1, -1]]) / 3, "elementwise")
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("cols", WIDTHS)
 @pytest.mark.parametrize("link", sorted(oracles.LINKS))

@@ -22,7 +22,9 @@ def segments_of(n: int) -> list[tuple[int, int, float]]:
     return [(a, b, float(i % 2 == 0)) for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))]
 
 
-def check(backend: Any, optimizer: Any, n: int, dtype: Any, how: str, clip: float | None, steps: int = 3) -> None:
+def check(
+    backend: Any, optimizer: Any, n: int, dtype: Any, how: str, clip: float | None, steps: int = 3
+) -> None:
     """`steps` launches of the optimiser's kernel against its oracle."""
     rng = np.random.default_rng(n)
     start = rng.uniform(-0.5, 0.5, n).astype(dtype)
@@ -36,7 +38,7 @@ def check(backend: Any, optimizer: Any, n: int, dtype: Any, how: str, clip: floa
         decay[first:last] = factor
     expected, memory = start.astype(float), {}
     for t in range(1, steps + 1):
-        # never near -l2 w - l1 sign(w): a gradient of nothing but rounding errors, divided by its own size, is noise
+        # never near -l2 w - l1 sign(w): a sum of nothing but rounding errors, divided by its size, is noise
         g = (rng.choice([-1, 1], n) * rng.uniform(1, 2, n)).astype(dtype)
         g[::7] = 0
         arrays = {"g": Flat(backend, g), "p": p, **state}
@@ -64,17 +66,20 @@ def test_options_are_complete() -> None:
     assert set(OPTIONS) == set(OPTIMIZERS) == set(oracles.RULES)
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=RULE_IDS)
 def test_options(backend: Any, dtype: Any, rule: str, options: dict) -> None:
     check(backend, make(rule, options), 127, dtype, "launch", None)
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("penalties", PENALTIES, ids=name_of)
 @pytest.mark.parametrize("clip", [None, 0.25], ids=["whole", "clipped"])
 def test_penalties(backend: Any, dtype: Any, penalties: dict, clip: float | None) -> None:
     check(backend, make("sgd", {"lr": 0.1, "momentum": 0.9}, **penalties), 127, dtype, "record", clip)
 
 
+@pytest.mark.cuda_sample(3)
 @pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
 def test_everything_at_once(backend: Any, dtype: Any, rule: str) -> None:
     most = max(OPTIONS[rule], key=lambda options: sum(bool(v) for v in options.values()))
@@ -83,17 +88,19 @@ def test_everything_at_once(backend: Any, dtype: Any, rule: str) -> None:
         check(backend, make(rule, most, **penalties), 130, dtype, how, 0.5)
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("n", [0, 1, 3, 127, 2**16 + 1])
 @pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
 def test_sizes(backend: Any, dtype: Any, rule: str, n: int) -> None:
     check(backend, make(rule, OPTIONS[rule][0], l2=0.2), n, dtype, "launch", None, steps=2)
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("proximal", [False, True])
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=RULE_IDS)
 def test_bad_gradient_shows(on: Any, rule: str, options: dict, proximal: bool, bad: float) -> None:
-    """A gradient that is not finite makes its own parameter useless, never a harmless number, and no other one."""
+    """A gradient that is not finite spoils its own parameter, visibly, and no other one."""
     optimizer = make(rule, options, l1=0.01 if proximal else 0.0, proximal=proximal)
     p, g = np.ones(40, np.float32), np.ones(40, np.float32)
     g[17] = bad

@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from launching import HOW, RECORDED_K, Flat, Padded, run
-from tolerances import close
-
-from gpumlp.backends.base import Launch, Steps
 from gpumlp.kernels.activations import forward_kernel
 from gpumlp.kernels.rows import (
     CLIP,
@@ -22,6 +18,10 @@ from gpumlp.kernels.rows import (
     WEIGHT_SQUARES,
     partial_rows,
 )
+from launching import HOW, RECORDED_K, Flat, Padded, run
+from tolerances import close
+
+from gpumlp.backends.base import Launch, Steps
 
 pytestmark = pytest.mark.memory
 SIZES = [1, 3, 127, 512, 1023, 1024, 1025, 2**16 + 1]

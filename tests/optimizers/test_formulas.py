@@ -27,6 +27,7 @@ def walk(on: Any, optimizer: Any, dtype: Any, n: int = 40) -> tuple[np.ndarray, 
     return on.to_numpy(p), expected
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=RULE_IDS)
 def test_options(on: Any, dtype: Any, rule: str, options: dict) -> None:
     got, expected = walk(on, make(rule, options), dtype)
@@ -39,6 +40,7 @@ def test_defaults(on: Any, rule: str) -> None:
     close(got, expected, "100 steps")
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("penalties", PENALTIES, ids=name_of)
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_penalties(on: Any, rule: str, penalties: dict) -> None:
@@ -126,7 +128,9 @@ def test_scikit_learns_momentum_when_the_rate_changes(on: Any) -> None:
 def test_first_step_of_adam_is_the_learning_rate(on: Any, dtype: Any, beta: float) -> None:
     """v^ = g and s^ = g^2 at t = 1 whatever the betas: bias correction without cancellation."""
     p = on.asarray(np.zeros(3, dtype))
-    gpumlp.Adam(lr=0.5, betas=(beta, beta), eps=1e-30).update(p, on.asarray(np.array([3.0, -0.25, 0.0], dtype)))
+    gpumlp.Adam(lr=0.5, betas=(beta, beta), eps=1e-30).update(
+        p, on.asarray(np.array([3.0, -0.25, 0.0], dtype))
+    )
     close(on.to_numpy(p), [-0.5, 0.5, 0], "optimizer")
 
 

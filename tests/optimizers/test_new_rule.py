@@ -66,7 +66,9 @@ def test_in_a_trainer(device: str, toy: Any) -> None:
     results = []
     for optimizer in ("sign_momentum", toy(lr=0.01)):
         model = gpumlp.MLP([3, 4, 1], "tanh", device=device, dtype="float64")
-        trainer = gpumlp.Trainer(model, loss="squared_error", optimizer=optimizer, batch_size=16, clip_norm=1.0)
+        trainer = gpumlp.Trainer(
+            model, loss="squared_error", optimizer=optimizer, batch_size=16, clip_norm=1.0
+        )
         history = trainer.fit(X, X.sum(axis=1), epochs=20, progress=False)
         assert history.loss[-1] < 0.2 * history.loss[0]
         results.append(history.loss)
@@ -84,7 +86,7 @@ def test_on_the_command_line(toy: Any, capsys: pytest.CaptureFixture, tmp_path: 
 
 
 def test_registry_is_complete(capsys: pytest.CaptureFixture) -> None:
-    """Every rule has an oracle, test cases, a line in docs/formulas.md, a choice of the command line, and its name."""
+    """Every rule has an oracle, test cases, a line in docs/formulas.md, and a choice of the CLI."""
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     help_text = capsys.readouterr().out

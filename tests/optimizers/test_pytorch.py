@@ -27,9 +27,20 @@ def _cases() -> list[tuple[str, Any, Any]]:
 
     for l2 in L2:
         tag = f"-l2={l2}"
-        for momentum, nesterov, dampening in ((0, False, 0), (0.9, False, 0), (0.9, True, 0), (0.8, False, 0.3)):
+        for momentum, nesterov, dampening in (
+            (0, False, 0),
+            (0.9, False, 0),
+            (0.9, True, 0),
+            (0.8, False, 0.3),
+        ):
             ours = gpumlp.SGD(lr=0.01, momentum=momentum, nesterov=nesterov, dampening=dampening, l2=l2)
-            kw = {"lr": 0.01, "momentum": momentum, "nesterov": nesterov, "dampening": dampening, "weight_decay": l2}
+            kw = {
+                "lr": 0.01,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "dampening": dampening,
+                "weight_decay": l2,
+            }
             add(f"sgd-{momentum}-{nesterov}-{dampening}{tag}", ours, optim.SGD, **kw)
         for start in (0.0, 0.1):
             ours = gpumlp.AdaGrad(lr=0.05, eps=1e-10, eps_in_sqrt=False, initial_accumulator=start, l2=l2)
@@ -59,6 +70,7 @@ def test_every_rule_is_compared() -> None:
     assert {ours.name for _, ours, _ in CASES} == set(OPTIMIZERS)
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[name for name, _, _ in CASES])
 def test_hundred_steps(on: Any, number: int) -> None:
     _, ours, make_theirs = CASES[number]
@@ -70,7 +82,9 @@ def test_hundred_steps(on: Any, number: int) -> None:
     other = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in start]
     theirs = make_theirs(other)
     for _ in range(100):
-        grads = [rng.normal(size=shape) + 0.3 * q.detach().numpy() for shape, q in zip(shapes, other, strict=True)]
+        grads = [
+            rng.normal(size=shape) + 0.3 * q.detach().numpy() for shape, q in zip(shapes, other, strict=True)
+        ]
         ours.update(params, [on.asarray(g) for g in grads])
         for q, g in zip(other, grads, strict=True):
             q.grad = torch.tensor(g)

@@ -18,6 +18,7 @@ def go(on: Any, optimizer: Any, params: list, first: int, last: int) -> None:
         optimizer.update(params, [on.asarray(rng.normal(size=p.shape).astype(p.dtype)) for p in params])
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=RULE_IDS)
 def test_continuation_is_bitwise(on: Any, dtype: Any, rule: str, options: dict) -> None:
     start = [np.ones((3, 2), dtype), np.ones(5, dtype)]
@@ -66,7 +67,7 @@ def test_empty_state() -> None:
 
 
 def test_state_of_another_rule() -> None:
-    with pytest.raises(ValueError, match="'adagrad'.*'adam'"):
+    with pytest.raises(ValueError, match=r"'adagrad'.*'adam'"):
         gpumlp.Adam().load_state_dict(gpumlp.AdaGrad().state_dict())
 
 

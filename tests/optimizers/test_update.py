@@ -23,6 +23,7 @@ def values(shape: tuple[int, ...], dtype: Any, seed: int) -> np.ndarray:
     return np.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+@pytest.mark.cuda_sample(3)
 @pytest.mark.parametrize("rule", NAMES)
 def test_shapes_alone_and_in_a_list(on: Any, dtype: Any, rule: str) -> None:
     start = [values(shape, dtype, 1) for shape in SHAPES]
@@ -54,6 +55,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("view", sorted(VIEWS))
 @pytest.mark.parametrize("rule", NAMES)
 def test_views(on: Any, dtype: Any, rule: str, view: str) -> None:
@@ -133,7 +135,9 @@ def test_restart(on: Any, rule: str) -> None:
     assert (results[0] == results[1]).all()
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["copy", "pickle"]
+)
 @pytest.mark.parametrize("rule", NAMES)
 def test_copies_go_on_independently(on: Any, rule: str, clone: Any) -> None:
     """A copy continues exactly as the original does, and neither disturbs the other."""

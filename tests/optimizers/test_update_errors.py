@@ -24,12 +24,27 @@ def frozen() -> np.ndarray:
     ("params", "grads", "error", "message"),
     [
         (ONE, np.ones(4, np.float32), ValueError, r"params\[0\] has shape \(3,\).*grads\[0\].*\(4,\)"),
-        ([ONE, ONE], [ONE, np.ones((3, 1), np.float32)], ValueError, r"params\[1\] has shape \(3,\).*\(3, 1\)"),
+        (
+            [ONE, ONE],
+            [ONE, np.ones((3, 1), np.float32)],
+            ValueError,
+            r"params\[1\] has shape \(3,\).*\(3, 1\)",
+        ),
         ([ONE, ONE], [ONE], ValueError, "2 parameter arrays but 1 gradient"),
         (ONE, np.ones(3), TypeError, r"params\[0\] is float32 but grads\[0\] is float64"),
-        (np.ones(3, np.float16), np.ones(3, np.float16), TypeError, "float16; supported are float32 and float64"),
+        (
+            np.ones(3, np.float16),
+            np.ones(3, np.float16),
+            TypeError,
+            "float16; supported are float32 and float64",
+        ),
         (np.ones(3, int), np.ones(3, int), TypeError, "int64; supported are float32 and float64"),
-        (np.ones(3, complex), np.ones(3, complex), TypeError, "complex128; supported are float32 and float64"),
+        (
+            np.ones(3, complex),
+            np.ones(3, complex),
+            TypeError,
+            "complex128; supported are float32 and float64",
+        ),
         (np.ones(3, object), np.ones(3, object), TypeError, "object; supported are float32 and float64"),
         (np.ones(3, ">f4"), np.ones(3, ">f4"), TypeError, ">f4; supported are float32 and float64"),
         (1.0, 2.0, TypeError, r"params\[0\] is float and grads\[0\] is float; expected NumPy or CuPy"),
@@ -61,7 +76,7 @@ def test_other_shapes_than_before() -> None:
 def test_other_dtype_than_before() -> None:
     optimizer, p = gpumlp.Adam(), np.ones(3, np.float64)
     optimizer.update(ONE.copy(), ONE)
-    with pytest.raises(TypeError, match="float32 state.*float64"):
+    with pytest.raises(TypeError, match=r"float32 state.*float64"):
         optimizer.update(p, np.ones(3))
     assert (p == 1).all()
 
@@ -123,7 +138,7 @@ def test_hyper_parameter_spoiled_later() -> None:
 
 
 def test_names() -> None:
-    with pytest.raises(ValueError, match="unknown optimizer 'adm'. Did you mean 'adam'.*rmsprop"):
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adm'. Did you mean 'adam'.*rmsprop"):
         get_optimizer("adm")
     with pytest.raises(TypeError, match="optimizer=3; expected a name"):
         get_optimizer(3)  # type: ignore[arg-type]

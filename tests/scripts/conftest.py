@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> str:
 
 @pytest.fixture
 def regression(tmp_path: Path) -> str:
-    """Path of a regression set: 400 rows, 5 columns of different scales, a nearly linear target, and a split."""
+    """Path of a regression set: 5 columns of different scales, a nearly linear target, and a split."""
     rng = np.random.default_rng(1)
     X = rng.standard_normal((400, 5)) * [1, 10, 100, 0.1, 5] + [0, 3, -50, 1, 7]
     y = 4 + X @ [2, 0.1, -0.02, 5, 0.2] + 0.5 * rng.standard_normal(400)

@@ -16,10 +16,10 @@ ALL = ("optimizer_paths", "train_mnist", "airfoil", "california", "bench_kernels
 
 
 def textbook(rule: str, lr: float, steps: int) -> tuple[float, float]:
-    """The last point of the walk down 0.1 x1^2 + 2 x2^2 from (-5, -2), one coordinate at a time, plain Python."""
+    """The last point of the walk down 0.1 x1^2 + 2 x2^2 from (-5, -2), by plain Python."""
     ends = []
-    for x, curvature in ((-5.0, 0.2), (-2.0, 4.0)):
-        v = s = 0.0
+    for start, curvature in ((-5.0, 0.2), (-2.0, 4.0)):
+        x, v, s = start, 0.0, 0.0
         for t in range(1, steps + 1):
             g = curvature * x
             if rule == "gradient descent":

@@ -1,0 +1,194 @@
+"""Training and evaluating on rows that do not fit on the device: chunks through two device buffers.
+
+Rows stay on the host.  The order of an epoch is the same permutation as for resident data
+(`inputs.epoch_order`); the host gathers the rows of the next chunk, in that order, while the device works on
+the present one, and a copy stream carries them over.  A chunk is a whole number of batches, so batches, steps
+and dropout masks, and with them all parameters, are those of resident training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpumlp.plan import FORWARD_ROWS, sum_ops
+from gpumlp.session import Data, Evaluation, Objective, Session
+
+if TYPE_CHECKING:
+    from gpumlp.network import MLP
+    from gpumlp.optimizers import Optimizer
+
+__all__ = ["StreamEvaluation", "StreamSession", "fixed_bytes", "plan_memory", "row_bytes"]
+
+_MIB = 1 << 20
+_SHARE = 0.9  # of the available memory that is planned for: pools round sizes up
+
+
+def row_bytes(X: Any, y: Any, w: Any) -> int:
+    """Bytes of one row of data on the device."""
+    per_target = y.dtype.itemsize * (y.shape[1] if y.ndim > 1 else 1)
+    return X.dtype.itemsize * X.shape[1] + per_target + (0 if w is None else w.dtype.itemsize)
+
+
+def fixed_bytes(model: MLP, optimizer: Optimizer, batch: int) -> int:
+    """Estimate of what training needs besides the rows: parameters, gradients, state, activations."""
+    size = model.dtype.itemsize
+    arrays = 3 + len(optimizer.state_names())  # parameters, gradients, the best parameters; and the state
+    widths = sum(3 * (n + 8) for n in model.layer_sizes)
+    evaluation = sum(n + 8 for n in model.layer_sizes) * FORWARD_ROWS
+    return size * (arrays * model.flat_size + widths * batch + evaluation)
+
+
+def plan_memory(
+    model: MLP, optimizer: Optimizer, batch: int, n_rows: int, per_row: int, streaming: bool | None
+) -> int | None:
+    """Rows per chunk, or None if all rows can be on the device.
+
+    Raises
+    ------
+    MemoryError
+        Network, optimiser state and one batch do not fit; the message says how much is needed and what to
+        lower.
+    """
+    available = model.backend.available_bytes()
+    if available is None:
+        return max(batch, n_rows // 4 // batch * batch) if streaming else None
+    budget = int(available * _SHARE)
+    fixed = fixed_bytes(model, optimizer, batch)
+    per_row += model.dtype.itemsize + 4  # its loss, its place in the order
+    if not streaming and (streaming is False or fixed + n_rows * per_row <= budget):
+        return None
+    chunk = (budget - fixed) // 2 // per_row // batch * batch
+    if chunk < batch:
+        need = fixed + 2 * batch * per_row
+        raise MemoryError(
+            f"training needs about {need / _MIB:,.0f} MiB on {model.device} "
+            f"({model.n_params:,} parameters, batches of {batch} rows), {available / _MIB:,.0f} MiB are "
+            "available. Lower batch_size or the network's size, or call gpumlp.free_memory()"
+        )
+    return min(chunk, -(-n_rows // batch) * batch)
+
+
+class _Slot:
+    """One of the two device buffers for a chunk."""
+
+    def __init__(self, model: MLP, X: Any, y: Any, w: np.ndarray | None, rows: int) -> None:
+        zeros = model.backend.zeros
+        self.X = zeros((rows, X.shape[1]), X.dtype)
+        self.y = zeros((rows, *y.shape[1:]), y.dtype)
+        self.w = None if w is None else zeros(rows, w.dtype)
+        self.backend = model.backend
+        self.free = self.backend.mark()  # after the last use, here the filling with zeros
+
+    def data(self, rows: int) -> Data:
+        """Its first `rows` rows."""
+        return Data(self.X[:rows], self.y[:rows], None if self.w is None else self.w[:rows], None)
+
+    def load(self, X: Any, y: Any, w: np.ndarray | None, rows: np.ndarray | slice) -> None:
+        """Copy the given rows in; later work of the backend waits for them."""
+        pairs = [(self.X, X[rows]), (self.y, y[rows])]
+        if w is not None and self.w is not None:
+            pairs.append((self.w, w[rows]))
+        fitted = [(buffer[: len(part)], part) for buffer, part in pairs]
+        self.backend.wait(self.backend.prefetch(fitted, after=self.free))
+
+
+class StreamSession:
+    """Plans for rows on the host.
+
+    Parameters
+    ----------
+    model : MLP
+    X, y, w : host arrays
+        All rows, as checked.
+    batch, chunk : int
+        Rows per step, and per device buffer (a multiple of `batch`).
+    make : callable
+        make(data, batch) -> Session, the recorded plans for one chunk.
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        X: Any,
+        y: Any,
+        w: np.ndarray | None,
+        batch: int,
+        chunk: int,
+        make: Callable[[Data, int], Session],
+    ) -> None:
+        self.backend = model.backend
+        self.X, self.y, self.w, self.batch, self.chunk = X, y, w, batch, chunk
+        n = X.shape[0]
+        self.n_rows, self.n_steps = n, -(-n // batch)
+        self.weight = float(n) if w is None else float(w.sum(dtype=np.float64))
+        full, rest = divmod(n, chunk)
+        self.slots = [_Slot(model, X, y, w, min(chunk, n)) for _ in range(min(2, full + (rest > 0)))]
+        sizes = [chunk] * full + [rest] * (rest > 0)
+        made: dict[tuple[int, int], Session] = {}
+        self.sessions: list[Session] = []
+        for number, rows in enumerate(sizes):
+            key = number % 2, rows
+            if key not in made:
+                made[key] = make(self.slots[key[0]].data(rows), min(batch, rows))
+                made[key].feed.order[:] = np.arange(rows)
+            self.sessions.append(made[key])
+        self._chunk_sums = model.backend.zeros(len(sizes), model.dtype)
+
+    def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:
+        """All steps of an epoch; sums[0] is the sum of the rows' losses."""
+        step = 0
+        for number, session in enumerate(self.sessions):
+            slot = self.slots[number % 2]
+            start = number * self.chunk
+            slot.load(self.X, self.y, self.w, order[start : start + session.data.n_rows])
+            session.fill({name: values[step : step + session.n_steps] for name, values in table.items()})
+            session.feed.send()
+            session.run()
+            session.sum_losses(self._chunk_sums[number : number + 1])
+            slot.free = self.backend.mark()
+            step += session.n_steps
+        for op in sum_ops(self.backend, self._chunk_sums, len(self.sessions), sums[:1]):
+            self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
+
+    def first_bad_step(self) -> tuple[int, int]:
+        """Steps (first, last) of the epoch's first chunk whose loss is not finite."""
+        sums = self.backend.to_numpy(self._chunk_sums)
+        number = int(np.flatnonzero(~np.isfinite(sums))[0]) if not np.isfinite(sums).all() else 0
+        first = number * self.chunk // self.batch
+        return first, first + self.sessions[number].n_steps - 1
+
+
+class StreamEvaluation:
+    """`Evaluation` for rows on the host; reads two numbers per chunk."""
+
+    def __init__(
+        self, model: MLP, objective: Objective, X: Any, y: Any, w: np.ndarray | None, chunk: int, sums: Any
+    ) -> None:
+        self.backend, self.X, self.y, self.w, self.sums = model.backend, X, y, w, sums
+        self.n_rows, self.chunk = X.shape[0], min(chunk, X.shape[0])
+        self.slot = _Slot(model, X, y, w, self.chunk)
+        self.parts = {
+            rows: Evaluation(model, objective, self.slot.data(rows), sums)
+            for rows in {self.chunk, self.n_rows % self.chunk} - {0}
+        }
+        whole = self.parts[self.chunk]
+        whole.set_reference(y, w)
+        self.whole = whole
+        self.total = np.zeros(2)
+
+    def run(self) -> None:
+        """Evaluate the parameters as they are now."""
+        self.total = np.zeros(2)
+        for start in range(0, self.n_rows, self.chunk):
+            stop = min(self.n_rows, start + self.chunk)
+            self.slot.load(self.X, self.y, self.w, slice(start, stop))
+            self.parts[stop - start].run()
+            self.slot.free = self.backend.mark()
+            self.total += self.backend.to_numpy(self.sums)
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """As `Evaluation.figures`; `sums` (of the last chunk) is not used."""
+        return self.whole.figures(self.total)

@@ -1,0 +1,91 @@
+"""Time of one epoch of gpumlp's estimators against scikit-learn's: same data, same settings, same random numbers.
+
+    python scripts/bench_sklearn.py [--device cpu] [--repeats 9] [--epochs 5]
+
+Both fit the same float32 rows from the same random_state, taking turns; a figure is the median over the turns, and the
+ratio the median of the ratios of neighbouring turns.  The losses of both are printed, because a faster fit of something
+else would be worth nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from _tools import command_line, default, duration, simulated, table
+
+#: layer sizes, batch size, rows
+SHAPES = (([784, 100, 100, 10], 200, 6000), ([20, 64, 64, 2], 200, 10000))
+SOLVERS = ("adam", "sgd")
+
+
+def rows(sizes: list[int], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Learnable rows: classes are the largest of random linear functions."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, sizes[0])).astype(np.float32)
+    return X, (X @ rng.normal(size=(sizes[0], sizes[-1]))).argmax(axis=1)
+
+
+def seconds(module: Any, X: np.ndarray, y: np.ndarray, options: dict[str, Any]) -> tuple[float, float]:
+    """(time of a fit, last loss)."""
+    est = module.MLPClassifier(**options)
+    start = time.perf_counter()
+    est.fit(X, y)
+    return time.perf_counter() - start, float(est.loss_)
+
+
+def compare(sizes: list[int], batch: int, n: int, solver: str, args: Any) -> list[str]:
+    """One row of the table."""
+    import gpumlp
+    from sklearn import neural_network
+
+    X, y = rows(sizes, n)
+    options = {"hidden_layer_sizes": tuple(sizes[1:-1]), "solver": solver, "batch_size": batch}
+    options |= {"max_iter": args.epochs, "random_state": 0, "n_iter_no_change": args.epochs}
+    theirs, ours = [], []
+    for number in range(args.repeats + 1):  # the first turn warms both up
+        a, loss_a = seconds(neural_network, X, y, options)
+        b, loss_b = seconds(gpumlp, X, y, {**options, "device": args.device})
+        if number:
+            theirs.append(a / args.epochs)
+            ours.append(b / args.epochs)
+    ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+    times = [duration(statistics.median(t)) for t in (theirs, ours)]
+    return ["-".join(map(str, sizes)), solver, *times, f"{ratio:.2f}", f"{loss_a:.6f}", f"{loss_b:.6f}"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table."""
+    parser = command_line(__doc__)
+    parser.add_argument("--repeats", type=int, default=9, help=default("turns"))
+    parser.add_argument("--epochs", type=int, default=5, help=default("epochs per fit"))
+    args = parser.parse_args(argv)
+    import gpumlp
+    import sklearn
+
+    warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+    facts = gpumlp.get_backend(args.device).info()
+    print(
+        f"scikit-learn {sklearn.__version__}, gpumlp {gpumlp.__version__}: {', '.join(f'{k} {v}' for k, v in facts.items())}"
+    )
+    if simulated():
+        print("The CUDA device is simulated: these times say nothing about a GPU.")
+    header = [
+        "network, batch 200",
+        "solver",
+        "scikit-learn/epoch",
+        "gpumlp/epoch",
+        "ratio",
+        "their loss",
+        "our loss",
+    ]
+    print(table(header, [compare(*shape, solver, args) for shape in SHAPES for solver in SOLVERS]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""Compile every CUDA kernel for every architecture, without a GPU, and show what the compiler made of it.
+
+The text is what CuPy would generate, the options are CuPy's, the compiler is NVRTC.  Per kernel and
+architecture: registers, spills, shared memory, and of the path on which a thread handles a whole vector:
+instructions per element, bytes loaded and stored per element by 16-byte accesses ("array") and by all others
+("other": hyper-parameters, step counter, weight mask, indices; per thread they are mostly served by caches),
+the widest load, how many 16-byte loads are under way together, and how often a thread waits for an earlier
+load before the last of them is sent.
+
+Exit status 1: a kernel does not compile, spills registers, uses double precision although its data are
+float32, moves more or fewer bytes than its formula asks for, or not in 16-byte pieces.
+Needs the packages of the extra `report`; no GPU, no driver, and CuPy is not imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from _cuda_compiler import ARCHITECTURES, Compiled, Compiler, ToolError, disassemble
+from _sass import Traffic, parse, traffic
+from _tools import check_writable, cpu_count, table, write_json
+from gpumlp.kernels import rows
+from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
+from gpumlp.kernels.kernel import Kernel
+from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
+
+import gpumlp
+from gpumlp.backends.cuda_text import Form, source
+
+QUICK = (70, 90, 120)
+#: bytes per parameter that the formulas ask for, float32: gradient read, parameter and state read and written
+LIMITS = {"momentum": 20, "adagrad": 20, "rmsprop": 20, "adam": 28, "adamw": 28}
+_PENALTIES: dict[str, dict[str, float]] = {
+    "plain": {},
+    "l2": {"l2": 1e-4},
+    "l1 l2 decay clip": {"l1": 1e-5, "l2": 1e-4, "weight_decay": 1e-2},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel in one of its forms; `rule` is set for optimisers without options."""
+
+    kernel: Kernel
+    form: Form
+    rule: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name as in the table."""
+        kind = f"row/{self.form.width}" if self.form.kind == "row" else f"map x{self.form.width}"
+        return f"{self.kernel.name.removeprefix('gpumlp_')} {kind} {self.form.dtype}"
+
+    @property
+    def array_bytes(self) -> tuple[int, int]:
+        """Bytes per element (loaded, stored) that a map kernel cannot do without."""
+        size = np.dtype(self.form.dtype).itemsize
+        roles = [a.role for a in self.kernel.arrays]
+        read = sum(role in ("in", "inout") for role in roles)
+        return size * read, size * sum(role in ("out", "inout") for role in roles)
+
+
+@dataclass
+class Row:
+    """One line of the report; byte and instruction counts are per element for map kernels, per thread else."""
+
+    kernel: str
+    arch: int
+    registers: int
+    spill_bytes: int
+    stack: int
+    shared: int
+    instructions: float
+    array_loaded: float
+    array_stored: float
+    other_loaded: float
+    other_stored: float
+    widest_load: int
+    overlapping: int
+    waits: int
+    double: int
+
+
+# ---- the kernels -------------------------------------------------------------------------------------------
+def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
+    """(rule, optimiser, with clipping): every rule with each set of penalties, and each option."""
+    lr = 1e-3
+    rules: dict[str, Any] = {name: cls for name, cls in gpumlp.optimizers.OPTIMIZERS.items()}
+    rules["momentum"] = lambda **given: gpumlp.SGD(momentum=0.9, **given)
+    for name, make in rules.items():
+        for label, penalties in _PENALTIES.items():
+            given = {"weight_decay": 0.0} if name == "adamw" and label != "plain" else {}
+            yield name, make(lr=lr, **{**given, **penalties}), "clip" in label
+    options = [
+        gpumlp.SGD(lr, momentum=0.9, nesterov=True),
+        gpumlp.AdaGrad(lr, eps_in_sqrt=False),
+        gpumlp.RMSProp(lr, centered=True, momentum=0.9),
+        gpumlp.Adam(lr, amsgrad=True),
+        gpumlp.Adam(lr, eps_hat=True),
+    ]
+    if not quick:
+        options += [
+            gpumlp.SGD(lr, momentum=0.9, dampening=0.1),
+            gpumlp.SGD(lr, l1=1e-5, proximal=True),
+            gpumlp.RMSProp(lr, eps_in_sqrt=False),
+            gpumlp.RMSProp(lr, centered=True),
+            gpumlp.RMSProp(lr, momentum=0.9, l1=1e-5, proximal=True),
+            gpumlp.Adam(lr, amsgrad=True, eps_hat=True, l1=1e-5, l2=1e-4),
+        ]
+    for optimizer in options:
+        yield "", optimizer, False
+
+
+def map_kernels(quick: bool) -> Iterator[tuple[str, Kernel]]:
+    """(rule or "", kernel) of everything that runs element by element."""
+    for rule, optimizer, clip in optimizers(quick):
+        yield rule, optimizer.kernel(clip=clip)
+    for name in ACTIVATIONS:
+        for dropout in (False, True):
+            if name == "identity" and not dropout or quick and dropout and name not in ("relu", "gelu"):
+                continue  # plans have no launch for the plain identity
+            yield "", forward_kernel(name, dropout)
+            yield "", backward_kernel(name, dropout)
+    yield "", rows.GATHER
+
+
+def row_kernels(quick: bool) -> Iterator[Kernel]:
+    """Everything that runs row by row."""
+    for name in LOSSES:
+        for weighted in (False,) if quick else (False, True):
+            yield training_kernel(name, weighted)
+            yield evaluation_kernel(name, weighted)
+    for link in ("identity", "sigmoid", "softmax", "exp"):
+        yield output_kernel(link)
+    yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
+
+
+def cases(quick: bool) -> list[Case]:
+    """All kernels in the forms that training uses; each text once."""
+    found: dict[tuple, Case] = {}
+    for dtype in ("float32",) if quick else ("float32", "float64"):
+        for rule, kernel in map_kernels(quick):
+            case = Case(kernel, Form("map", dtype, 4, plan=True, masked=kernel.masked), rule)
+            found.setdefault((kernel.name, case.form), case)
+        for kernel in row_kernels(quick):
+            for team in (1, 32) if quick else (1, 8, 32, 256):
+                case = Case(kernel, Form("row", dtype, team, plan=True))
+                found.setdefault((kernel.name, case.form), case)
+    return list(found.values())
+
+
+# ---- compiling and reading ---------------------------------------------------------------------------------
+def build(
+    chosen: Sequence[Case], architectures: Sequence[int], jobs: int
+) -> tuple[list[tuple[Case, Row]], list[str]]:
+    """Compile all cases for all architectures: rows, and what went wrong."""
+    compiler = Compiler()
+    results: list[tuple[Case, Row]] = []
+    errors: list[str] = []
+
+    def one(case: Case, arch: int) -> Compiled | str:
+        try:
+            return compiler.compile(source(case.kernel, case.form), arch)
+        except ToolError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for arch in architectures:
+            outcome = list(pool.map(lambda case: one(case, arch), chosen))  # noqa: B023  (done within the loop)
+            errors += [made for made in outcome if isinstance(made, str)]
+            good = [
+                (case, made) for case, made in zip(chosen, outcome, strict=True) if not isinstance(made, str)
+            ]
+            listings = disassemble([made.code for _, made in good], arch) if good else []
+            results += [
+                (case, _row(case, arch, made, lines))
+                for (case, made), lines in zip(good, listings, strict=True)
+            ]
+    return results, errors
+
+
+def _row(case: Case, arch: int, made: Compiled, lines: Iterable[str]) -> Row:
+    code = parse(lines)
+    seen: Traffic = traffic(code)
+    per = case.form.width if case.form.kind == "map" else 1
+    return Row(
+        case.label,
+        arch,
+        made.registers,
+        made.spill_bytes,
+        made.stack,
+        made.shared,
+        seen.instructions / per,
+        seen.loaded(wide=True) / per,
+        seen.stored(wide=True) / per,
+        seen.loaded(wide=False) / per,
+        seen.stored(wide=False) / per,
+        max(seen.load_widths, default=0),
+        seen.overlapping,
+        seen.waits,
+        sum(i.is_double for i in code),
+    )
+
+
+def problems(case: Case, row: Row) -> list[str]:
+    """What is wrong with one kernel on one architecture."""
+    where, found = f"{row.kernel}, sm_{row.arch}", []
+    if row.spill_bytes or row.stack:
+        found.append(f"{where}: {row.spill_bytes} bytes of spills, {row.stack} bytes of stack")
+    if row.double and case.form.dtype != "float64":
+        found.append(f"{where}: {row.double} double-precision instructions")
+    if case.form.kind == "map":
+        loaded, stored = case.array_bytes
+        if (row.array_loaded, row.array_stored) != (loaded, stored):
+            found.append(
+                f"{where}: {row.array_loaded:g} + {row.array_stored:g} bytes loaded and stored per element in "
+                f"16-byte pieces, expected {loaded} + {stored}"
+            )
+        limit = LIMITS.get(case.rule)
+        if limit and case.form.dtype == "float32" and row.array_loaded + row.array_stored != limit:
+            found.append(f"{where}: {row.array_loaded + row.array_stored:g} bytes per parameter, not {limit}")
+    return found
+
+
+# ---- output ------------------------------------------------------------------------------------------------
+_HEADER = (
+    "kernel",
+    "sm",
+    "regs",
+    "spill",
+    "shared",
+    "instr",
+    "array B ld",
+    "st",
+    "other B ld",
+    "st",
+    "widest",
+    "in flight",
+    "waits",
+    "double",
+)
+
+
+def _line(row: Row) -> list[str]:
+    numbers = (row.instructions, row.array_loaded, row.array_stored, row.other_loaded, row.other_stored)
+    return [
+        row.kernel,
+        str(row.arch),
+        str(row.registers),
+        str(row.spill_bytes + row.stack),
+        str(row.shared),
+        *(f"{n:.4g}" for n in numbers),
+        str(row.widest_load),
+        str(row.overlapping),
+        str(row.waits),
+        str(row.double),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the report; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer variants and architectures, float32 only")
+    parser.add_argument("--arch", type=int, nargs="+", help=f"default: {' '.join(map(str, ARCHITECTURES))}")
+    parser.add_argument("--only", default="", help="kernels whose label contains this text")
+    parser.add_argument("--jobs", type=int, default=cpu_count(), help="compilations at a time")
+    parser.add_argument("--json", metavar="FILE", help="write the rows")
+    args = parser.parse_args(argv)
+    check_writable(args.json)
+    architectures = args.arch or (QUICK if args.quick else ARCHITECTURES)
+    chosen = [case for case in cases(args.quick) if args.only in case.label]
+    if not chosen:
+        parser.error(f"no kernel's label contains {args.only!r}")
+    start = time.perf_counter()
+    try:
+        results, wrong = build(chosen, architectures, args.jobs)
+        version = Compiler().version()
+    except ToolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for case, row in results:
+        wrong += problems(case, row)
+    print(table(_HEADER, [_line(row) for _, row in results]))
+    print(
+        f"\n{len(chosen)} kernels x {len(architectures)} architectures, NVRTC {version}, "
+        f"{time.perf_counter() - start:.0f} s; instructions and bytes per element (row kernels: per thread, "
+        "each loop counted once)"
+    )
+    if args.json:
+        write_json(args.json, {"nvrtc": version, "rows": [asdict(r) for _, r in results], "problems": wrong})
+    print("\n".join(["problems:", *wrong]) if wrong else "no problems")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
