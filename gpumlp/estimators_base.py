@@ -1,7 +1,7 @@
 """What the two estimators share: fitting, early stopping, the parameters as arrays, pickling.
 
-Random numbers come from ``check_random_state(random_state)`` in scikit-learn's order: weights and biases layer
-by layer, the validation split, then a shuffle per epoch; a key of the dropout masks only if there is dropout.
+Random numbers come from ``check_random_state(random_state)`` in scikit-learn's order: weights and biases
+layer by layer, the validation split, a shuffle per epoch; a key of the dropout masks only if there is dropout.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from gpumlp.plan import FORWARD_ROWS
 __all__ = ["BaseMLP"]
 
 STOCHASTIC = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
-_UNUSUAL = "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+_NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
     "preprocessed."
+)
 
 
 class _Network:
@@ -123,7 +125,7 @@ class BaseMLP(BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like or sparse matrix (n_samples, n_features)
-            NumPy, pandas, polars, SciPy, CuPy, or anything that speaks DLPack or ``__cuda_array_interface__``.
+            NumPy, pandas, polars, SciPy, CuPy, or what speaks DLPack or ``__cuda_array_interface__``.
             float32 is computed in float32, all else in float64, unless `dtype` says otherwise.
         y : array-like (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like (n_samples,), optional
@@ -166,7 +168,7 @@ class BaseMLP(BaseEstimator, ABC):
             else:
                 self._fit_stochastic(held, rows, validation, incremental)
         if not all(np.isfinite(w).all() for w in chain(self.coefs_, self.intercepts_)):
-            raise ValueError(_UNUSUAL)
+            raise ValueError(_NOT_FINITE)
         return self
 
     def _initialize(self, sizes: list[int], dtype: np.dtype) -> None:
@@ -216,8 +218,8 @@ class BaseMLP(BaseEstimator, ABC):
             )
             if backend is not None and model.backend.name != "cuda":
                 raise TypeError(
-                    f"X is on a CUDA device but the model is on {model.device} (device={self.device!r}); use device='auto' "
-                    "or 'cuda', or pass X.get()"
+                    f"X is on a CUDA device but the model is on {model.device} (device={self.device!r}); "
+                    "use device='auto' or 'cuda', or pass X.get()"
                 )
             held = self._held = _Network(model, key)
         with held.lock:
@@ -358,7 +360,10 @@ class BaseMLP(BaseEstimator, ABC):
             solver.iteration_ends(self.t_)
             if self._no_improvement_count > self.n_iter_no_change:
                 what = "Validation score" if best is not None else "Training loss"
-                message = f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change:.0f} consecutive epochs."
+                message = (
+                    f"{what} did not improve more than tol={self.tol:f} for "
+                    f"{self.n_iter_no_change:.0f} consecutive epochs."
+                )
                 if solver.trigger_stopping(message, self.verbose):
                     break
                 self._no_improvement_count = 0
@@ -366,8 +371,8 @@ class BaseMLP(BaseEstimator, ABC):
                 break
             if self.n_iter_ == self.max_iter:
                 warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
-                    "converged yet.",
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
+                    "hasn't converged yet.",
                     ConvergenceWarning,
                     stacklevel=2,
                 )
@@ -401,7 +406,7 @@ class BaseMLP(BaseEstimator, ABC):
 
     # ---- use -----------------------------------------------
     def _output(self, X: Any, link: str) -> Any:
-        """The network's output (n_samples, n_outputs) with `link` applied: CuPy if `X` is on a device, else NumPy."""
+        """The network's output (n_samples, n_outputs) with `link` applied; CuPy if `X` is on a device."""
         check_is_fitted(self)
         X = check_X(self, X)
         held = self._network(backend_of(X) if on_device(X) else None, self.coefs_[0].dtype)

@@ -1,7 +1,8 @@
 """What drives an estimator's network: `Trainer`'s plans in scikit-learn's order, scale and stopping rules.
 
-scikit-learn's L2 penalty of a batch is alpha |w|^2 / (2 sum of the batch's weights), so the kernels get it as a
-per-step value, and the loss of an epoch is the mean over batches of (loss + penalty), each batch counted by its rows.
+scikit-learn's L2 penalty of a batch is alpha |w|^2 / (2 sum of the batch's weights), so the kernels get it as
+a per-step value, and the loss of an epoch is the mean over batches of (loss + penalty), each batch counted by
+its rows.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class Engine(Trainer):
         super().__init__(model, loss=loss, optimizer=optimizer, seed=seed)
         self.alpha, self.l1, self.optimizer = float(alpha), float(l1), optimizer
         self.penalties(optimizer, self.alpha, self.l1)
-        # scikit-learn's gradients are those of the sum over outputs, also where the loss that it reports is the mean
+        # scikit-learn's gradient is that of the sum over outputs, also where the loss that it reports is the
+        # mean
         self.objective = replace(self.objective, per_output=1.0)
         n_out = model.layer_sizes[-1]
         self.scale = 1.0 / n_out if self.loss.name in _MEAN_OVER_OUTPUTS else 1.0
@@ -124,7 +126,7 @@ class Engine(Trainer):
 
     @staticmethod
     def penalties(optimizer: Optimizer, alpha: float, l1: float) -> None:
-        """Switch the penalties of `optimizer` on; their values are in the step table.  For AdamW, alpha is the decay."""
+        """Switch the penalties of `optimizer` on; their values are in the step table."""
         decoupled = optimizer.name == "adamw"
         optimizer.weight_decay, optimizer.l2, optimizer.l1 = (
             (alpha, 0.0, l1) if decoupled else (0.0, alpha, l1)
@@ -172,7 +174,7 @@ class Engine(Trainer):
                 )
             self.batch = min(batch, X.shape[0])
             self.n_steps = -(-X.shape[0] // self.batch)
-            #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss and metric
+            #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss, metric
             self._out = backend.zeros(2 * self.n_steps + 2, dtype)
             self.session = self._prepare(data, self.batch)
             sums = {"values": self.session.row_loss, "partial": self._out[: self.n_steps]}
@@ -204,7 +206,8 @@ class Engine(Trainer):
         Returns
         -------
         (loss, figures)
-            scikit-learn's loss of the epoch, and the validation rows' {"loss", "accuracy"} or {"loss", "rmse", "r2"}.
+            scikit-learn's loss of the epoch, and for validation rows {"loss", "accuracy"} or {"loss", "rmse",
+            "r2"}.
         """
         session, opt = self.session, self.optimizer
         assert session is not None
@@ -233,7 +236,7 @@ class Engine(Trainer):
         return figures
 
     def _table(self, session: Session, total: int) -> float:
-        """As `Trainer._table`, with the penalties divided by the batch's weight; a batch of weight 0 changes nothing."""
+        """As `Trainer._table`, with penalties divided by the batch's weight; none for a batch of weight 0."""
         lr = super()._table(session, total)
         self._inv = 1 / session.batch_weights()
         w = session.data.w_host
@@ -246,8 +249,9 @@ class Engine(Trainer):
 
 
 class Objective:
-    """Loss and gradient over all rows as a function of one vector: scikit-learn's order, weights layer by layer, then
-    biases.  For SciPy's minimisers.
+    """Loss and gradient over all rows as a function of one vector, for SciPy's minimisers.
+
+    The vector has scikit-learn's order: weights layer by layer, then biases.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What estimators take: scikit-learn's checks for data on the host, the same rules for data on a CUDA device."""
+"""What estimators take: scikit-learn's checks for data on the host, the same for data on a CUDA device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CUDA = 2  # kDLCUDA
 
 
 def unpack(x: Any) -> Any:
-    """`x` as a CuPy array if it lives on a CUDA device, as a NumPy array if DLPack is all that it speaks, else `x`."""
+    """`x` as CuPy array if it lives on a CUDA device, as NumPy array if DLPack is all that it speaks, else `x`."""
     if is_cuda(x):
         return _cupy(x)
     if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray):
@@ -85,8 +85,8 @@ def dense(X: Any, dtype: np.dtype) -> Any:
 class Rows:
     """Checked rows.
 
-    X : float array (n, n_features), dense or csr, on the host or a device.  y : what `Engine.load` takes.  w :
-    host array (n,) or None.  given : X and y as the user passed them, for scorers.
+    X : float array (n, n_features), dense or csr, on the host or a device.  y : what `Engine.load` takes.
+    w : host array (n,) or None.  given : X and y as the user passed them, for scorers.
     """
 
     X: Any

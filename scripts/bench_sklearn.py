@@ -1,10 +1,10 @@
-"""Time of one epoch of gpumlp's estimators against scikit-learn's: same data, same settings, same random numbers.
+"""Time of one epoch of gpumlp's estimators against scikit-learn's, same settings and random numbers.
 
     python scripts/bench_sklearn.py [--device cpu] [--repeats 9] [--epochs 5]
 
-Both fit the same float32 rows from the same random_state, taking turns; a figure is the median over the turns, and the
-ratio the median of the ratios of neighbouring turns.  The losses of both are printed, because a faster fit of something
-else would be worth nothing.
+Both fit the same float32 rows from the same random_state, taking turns; a figure is the median over the turns,
+and the ratio the median of the ratios of neighbouring turns.  The losses of both are printed, because a faster
+fit of something else would be worth nothing.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
     facts = gpumlp.get_backend(args.device).info()
     print(
-        f"scikit-learn {sklearn.__version__}, gpumlp {gpumlp.__version__}: {', '.join(f'{k} {v}' for k, v in facts.items())}"
+        f"scikit-learn {sklearn.__version__}, gpumlp {gpumlp.__version__}: "
+        + ", ".join(f"{k} {v}" for k, v in facts.items())
     )
     if simulated():
         print("The CUDA device is simulated: these times say nothing about a GPU.")

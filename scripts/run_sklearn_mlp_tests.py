@@ -2,8 +2,8 @@
 
     python scripts/run_sklearn_mlp_tests.py [pytest options]
 
-The tests come from the installed scikit-learn; the two classes are replaced before pytest imports them.  Nothing is
-copied.  `DESELECTED` lists what is left out and why.
+The tests come from the installed scikit-learn; the two classes are replaced before pytest imports them.
+Nothing is copied.  `DESELECTED` lists what is left out and why.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def main(options: list[str]) -> int:
     for name, reason in DESELECTED.items():
         print(f"left out: {name}: {reason}")
     print(
-        f"scikit-learn {sklearn.__version__}, gpumlp {gpumlp.__version__} on {gpumlp.get_backend('auto').info()['executor']}"
+        f"scikit-learn {sklearn.__version__}, gpumlp {gpumlp.__version__} "
+        f"on {gpumlp.get_backend('auto').info()['executor']}"
     )
     skip = [part for name in DESELECTED for part in ("--deselect", f"{tests}::{name}")]
     return int(

@@ -27,7 +27,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import gpumlp
-from gpumlp import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 X, Y = load_iris(return_X_y=True)
@@ -59,7 +58,10 @@ def test_attributes_after_a_fit(kind: str) -> None:
 
 
 def test_import_needs_no_sklearn_until_asked() -> None:
-    code = "import sys, gpumlp; assert 'sklearn' not in sys.modules; gpumlp.MLPRegressor; assert 'sklearn' in sys.modules"
+    code = (
+        "import sys, gpumlp; assert 'sklearn' not in sys.modules; "
+        "gpumlp.MLPRegressor; assert 'sklearn' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -263,7 +265,7 @@ def test_calls_out_of_order() -> None:
         small().predict_proba(X)
     with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
         small().partial_fit(X, Y)
-    with pytest.raises(ValueError, match="`y` has classes not in `self.classes_`"):
+    with pytest.raises(ValueError, match=r"`y` has classes not in `self\.classes_`"):
         small().partial_fit(X, Y, classes=[0, 1, 2]).partial_fit(X, Y + 1)
     for kind in KINDS:
         assert not hasattr(small(kind, solver="lbfgs"), "partial_fit")

@@ -1,4 +1,4 @@
-"""The same random_state gives scikit-learn's own training: losses, scores, stopping, parameters, predictions."""
+"""The same random_state gives scikit-learn's own training: losses, scores, stopping, predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn.preprocessing import MinMaxScaler
 
 import gpumlp
 
-#: sums in another order: relative errors seen are below 1e-14 (1e-10 for L-BFGS, whose line searches amplify them)
+#: sums in another order: errors seen are below 1e-14 (1e-10 for L-BFGS, whose line searches amplify them)
 RTOL = 1e-8
 
 
@@ -221,7 +221,7 @@ def test_single_precision_follows_too(device: str) -> None:
 
 
 def test_run_of_the_documentation(device: str) -> None:
-    """The example "Compare Stochastic learning strategies for MLPClassifier": digits, constant with momentum."""
+    """Their example "Compare Stochastic learning strategies": digits, constant with momentum."""
     X, y = load_digits(return_X_y=True)
     X = MinMaxScaler().fit_transform(X)
     clf = gpumlp.MLPClassifier(

@@ -26,7 +26,7 @@ def clf(**options: Any) -> MLPClassifier:
 @pytest.mark.parametrize("solver", ["adagrad", "rmsprop", "adamw"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_solvers_are_the_optimizers(solver: str, weighted: bool, device: str) -> None:
-    """Three full-batch epochs, against gradients from `Trainer` and updates by the optimiser object itself."""
+    """Three full-batch epochs, against gradients from `Trainer` and updates by the optimiser itself."""
     w = np.random.default_rng(0).random(len(X)) + 0.5 if weighted else None
     est = clf(solver=solver, max_iter=3, batch_size=150, shuffle=False, alpha=3.0, device=device)
     total = 150.0 if w is None else w.sum()
@@ -45,10 +45,10 @@ def test_solvers_are_the_optimizers(solver: str, weighted: bool, device: str) ->
         _, grads = trainer.loss_and_grads(X, Y, w)
         parameters = model.get_parameters()
         for (dW, _), (W, _) in zip(grads, parameters, strict=True):
-            if solver == "adamw":
-                W *= 1 - 1e-3 * 3.0  # decoupled: not divided by the batch's weight
+            if solver == "adamw":  # decoupled: not divided by the batch's weight
+                np.multiply(W, 1 - 1e-3 * 3.0, out=W)
             else:
-                dW += 3.0 / total * W
+                np.add(dW, 3.0 / total * W, out=dW)
         rule.update([a for pair in parameters for a in pair], [g for pair in grads for g in pair])
         model.set_parameters(parameters)
     est.fit(X, Y, sample_weight=w)
@@ -181,7 +181,7 @@ def test_any_scorer(scoring: Any, device: str) -> None:
 def test_validation_rows_are_checked(device: str) -> None:
     with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4 features"):
         clf(device=device).fit(X, Y, X_val=X[:, :3], y_val=Y)
-    with pytest.raises(ValueError, match="`y` has classes not in `self.classes_`"):
+    with pytest.raises(ValueError, match=r"`y` has classes not in `self\.classes_`"):
         clf(device=device).fit(X, Y, X_val=X, y_val=Y + 1)
 
 

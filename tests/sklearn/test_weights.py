@@ -50,8 +50,8 @@ def test_zero_and_two(kind: type, solver: str, device: str) -> None:
     options = {"solver": solver, "device": device, "alpha": 0.1}
     weighted = fit(kind, X, y, TIMES, **options, batch_size=len(X))
     repeated = fit(kind, X[rows], y[rows], **options, batch_size=len(rows))
-    # sums of another number of terms; L-BFGS amplifies that in its line searches, and RMSProp's and AdaGrad's first
-    # steps are lr sign(g), also for a g that is 0 but for rounding
+    # sums of another number of terms; L-BFGS amplifies that in its line searches, and RMSProp's and AdaGrad's
+    # first steps are lr sign(g), also for a g that is 0 but for rounding
     same(weighted, repeated, 1e-4 if solver == "lbfgs" else 1e-6)
 
 
