@@ -112,7 +112,7 @@ def _update_time(backend: Backend, n: int, arguments: argparse.Namespace) -> flo
     rule.init_state([p], backend)
     kernel = rule.kernel()
     arrays = {"p": p, "g": g, **{name: rule.state[0][name] for name in rule.state_names()}}
-    scalars, stepped = rule.scalars(kernel), rule.stepped(10, rule.lr)
+    scalars, stepped = rule.scalars(kernel), rule.step_values(10, rule.lr)
     return _median(lambda: backend.elementwise(kernel, arrays, scalars, stepped), backend, arguments.seconds)
 
 

@@ -1,7 +1,7 @@
 """What the two estimators share: fitting, early stopping, the parameters as arrays, pickling.
 
 Random numbers come from ``check_random_state(random_state)`` in scikit-learn's order: weights and biases
-layer by layer, the validation split, a shuffle per epoch; a key of the dropout masks only if there is dropout.
+layer by layer, the validation split, a shuffle per epoch; with dropout, a key of its masks before these.
 """
 
 from __future__ import annotations
@@ -367,12 +367,13 @@ class BaseMLP(BaseEstimator, ABC):
                 if solver.trigger_stopping(message, self.verbose):
                     break
                 self._no_improvement_count = 0
-            if any([bool(callback(self)) for callback in callbacks]) or incremental:
+            ended = [bool(callback(self)) for callback in callbacks]
+            if any(ended) or incremental:
                 break
             if self.n_iter_ == self.max_iter:
                 warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
-                    "hasn't converged yet.",
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                    "optimization hasn't converged yet.",
                     ConvergenceWarning,
                     stacklevel=2,
                 )

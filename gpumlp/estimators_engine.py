@@ -213,7 +213,7 @@ class Engine(Trainer):
         assert session is not None
         session.feed.order[:] = order
         opt.lr = lr
-        self._table(session, self.n_steps)
+        inv = self._fill(session)
         session.feed.send()
         session.run()
         self._collect.run()
@@ -225,27 +225,25 @@ class Engine(Trainer):
         if self.constant is not None:
             w = session.data.w_host
             weighted = self.constant if w is None else self.constant * w
-            losses += np.add.reduceat(weighted[session.feed.order], self._starts)
-        loss = float(np.dot(losses * self._inv, self._sizes)) / session.data.n_rows
+            losses += np.add.reduceat(weighted[order], self._starts)
+        loss = float(np.dot(losses * inv, self._sizes)) / session.data.n_rows
         return loss, self._figures(out[-2:]) if self.evaluation else {}
+
+    def _fill(self, session: Session) -> np.ndarray:
+        """Fill the step table, penalties divided by the batches' weights; 1 / weight, 0 for a weight of 0."""
+        weights, w = session.batch_weights(), session.data.w_host
+        inv = 1 / weights
+        if w is not None:
+            inv[np.add.reduceat(w[session.feed.order].astype(np.float64), self._starts) == 0] = 0
+        opt = self.optimizer
+        session.fill({**self._values(weights, self.n_steps), "l1": opt.l1 * inv, "l2": opt.l2 * inv})
+        return inv
 
     def _figures(self, sums: np.ndarray) -> dict[str, float]:
         assert self.evaluation is not None
         figures = self.evaluation.figures(sums)
         figures["loss"] *= self.scale
         return figures
-
-    def _table(self, session: Session, total: int) -> float:
-        """As `Trainer._table`, with penalties divided by the batch's weight; none for a batch of weight 0."""
-        lr = super()._table(session, total)
-        self._inv = 1 / session.batch_weights()
-        w = session.data.w_host
-        if w is not None:
-            self._inv[np.add.reduceat(w[session.feed.order].astype(np.float64), self._starts) == 0] = 0
-        for name, value in (("l2", self.optimizer.l2), ("l1", self.optimizer.l1)):
-            if name in session.feed.columns:
-                session.feed.table[:, session.feed.columns.index(name)] = value * self._inv
-        return lr
 
 
 class Objective:
@@ -276,7 +274,7 @@ class Objective:
         self.n_weights = sum(layer.n_in * layer.n_out for layer in model.layers)
         self.flat = np.zeros(model.flat_size, model.dtype)
         self.session.feed.order[:] = np.arange(n)
-        Trainer._table(engine, self.session, 1)
+        self.session.fill(engine._values(np.array([self.weight]), 1))
         self.session.feed.send()
 
     def start(self) -> np.ndarray:

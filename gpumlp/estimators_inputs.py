@@ -30,7 +30,7 @@ _CUDA = 2  # kDLCUDA
 
 
 def unpack(x: Any) -> Any:
-    """`x` as CuPy array if it lives on a CUDA device, as NumPy array if DLPack is all that it speaks, else `x`."""
+    """`x` as CuPy array if it is on a CUDA device, as NumPy array if it speaks only DLPack, else as it is."""
     if is_cuda(x):
         return _cupy(x)
     if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray):

@@ -78,6 +78,7 @@ INITS = {
     "he_uniform": "U(-a, a), a = sqrt(3 f / n_in); biases 0 (He et al. 2015)",
     "he_normal": "N(0, f / n_in); biases 0",
     "normal": "N(0, 0.01^2); biases 0 (d2l.ai); a number instead of the name is the standard deviation",
+    "pytorch": "U(-a, a), a = sqrt(1 / n_in); biases from the same",
     "sklearn": "U(-a, a), a = sqrt(6 / (n_in + n_out)), 2 for sigmoid networks; biases from the same",
 }
 
@@ -106,8 +107,9 @@ def initial_parameters(
         b = np.zeros(n_out)
         if sigma is not None or rule == "normal":
             w = rng.normal(0.0, 0.01 if sigma is None else sigma, shape)
-        elif rule == "sklearn":
-            bound = math.sqrt((2.0 if activations and activations[0] == "sigmoid" else 6.0) / (n_in + n_out))
+        elif rule in ("sklearn", "pytorch"):
+            factor = 2.0 if activations and activations[0] == "sigmoid" else 6.0
+            bound = math.sqrt(1 / n_in if rule == "pytorch" else factor / (n_in + n_out))
             w, b = rng.uniform(-bound, bound, shape), rng.uniform(-bound, bound, n_out)
         else:
             std = _fans(rule.split("_")[0], n_in, n_out, gain)

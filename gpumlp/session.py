@@ -103,6 +103,7 @@ class Session:
         self.n_steps = self.n_full + (rest > 0)
         self.feed = Feed(backend, names, model.dtype, self.n_steps, n)
         self.row_loss = backend.zeros(n, model.dtype)
+        self._sums: list[Launch] = []
         space = Workspace(model, batch, training=True)
 
         def record(rows: int) -> Replay | None:
@@ -122,8 +123,10 @@ class Session:
             self.rest.run()
 
     def sum_losses(self, sums: Any) -> None:
-        """sums[0] = sum of the rows' losses in the last epoch."""
-        for op in sum_ops(self.backend, self.row_loss, self.data.n_rows, sums[:1]):
+        """sums[0] = sum of the rows' losses in the last epoch; always the same buffer."""
+        if not self._sums:
+            self._sums = sum_ops(self.backend, self.row_loss, self.data.n_rows, sums[:1])
+        for op in self._sums:
             self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
 
     def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:

@@ -33,6 +33,7 @@ from gpumlp.stream import StreamEvaluation, StreamSession, plan_memory, row_byte
 
 __all__ = ["Trainer"]
 
+_Rows = tuple[Any, Any, np.ndarray | None]  # X, y, weights
 Callback = Callable[["Trainer", History], Any]
 _STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/random.py
 
@@ -343,7 +344,7 @@ class Trainer:
         y = check_targets(y, X.shape[0], n_out, self.loss, model.backend, model.dtype, f"y{suffix}", X)
         return X, y, check_weights(w, X.shape[0], model.backend, model.dtype)
 
-    def _split(self, X: Any, y: Any, w: Any, validation: Any) -> tuple[tuple, tuple | None]:
+    def _split(self, X: Any, y: Any, w: Any, validation: Any) -> tuple[_Rows, _Rows | None]:
         X, y, w = self._checked(X, y, w)
         if validation is None:
             return (X, y, w), None
@@ -406,8 +407,7 @@ class Trainer:
         """Plans for `data` on the model's device; without `update`, up to the gradient."""
         model, backend, opt = self.model, self.model.backend, self.optimizer
         opt.init_state([model.flat], backend)
-        for entry in opt.state:
-            entry.update((k, backend.asarray(a)) for k, a in entry.items() if k != "_shape")
+        opt.move_state(backend)
         after = self._update_ops() if update else []
         columns = opt.kernel(clip=self.clip_norm is not None).stepped
         batch = min(batch, data.n_rows)

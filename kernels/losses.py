@@ -148,7 +148,7 @@ def _finish(loss: Loss, weighted: bool) -> tuple[str, str]:
 
 
 @functools.cache
-def training_kernel(name: str, weighted: bool) -> Kernel:
+def training_kernel(name: str, weighted: bool, scaled: bool = False) -> Kernel:
     """Row kernel: row_loss[k stride + r] = w l and d = dL/dz.
 
     Parameters
@@ -156,28 +156,31 @@ def training_kernel(name: str, weighted: bool) -> Kernel:
     name : str
     weighted : bool
         There are sample weights w (n_rows,).
+    scaled : bool
+        d (not row_loss) is multiplied by loss_scale[0], so that small gradients survive in float16.
 
     Notes
     -----
     Arrays: z, d (rows, n_outputs); raw: index (int32; row numbers in the order of the epoch), y, [w],
-    row_loss.  Scalars: stride (rows of a full batch), per_output, delta (Huber).  Stepped: inv_weight,
+    [loss_scale], row_loss.  Scalars: stride (rows of a full batch), per_output, delta (Huber).  Stepped: inv_weight,
     1 / (sum of the batch's weights).
     """
     loss = LOSSES[name]
     weight, times = _finish(loss, weighted)
+    factor = f"{times}inv_weight" + (" * loss_scale[0]" if scaled else "")
     if loss.classes:
         body = f"""{_ROW}
 {weight}
 {_SOFTMAX_PARTS}
 const C inv_total = C(1) / total;
-const C factor = {times}inv_weight;
+const C factor = {factor};
 ROW_ONE {{ row_loss[k * stride + r] = {times}({_SOFTMAX_VALUE}); }}
 ROW_EACH {{ d[c] = factor * (exp(z[c] - top) * inv_total - (c == label ? C(1) : C(0))); }}"""
     else:
         body = f"""{_ROW}
 {weight}
 ROW_SUM(total, {loss.value})
-const C factor = {times}inv_weight * per_output;
+const C factor = {factor} * per_output;
 ROW_ONE {{ row_loss[k * stride + r] = {times}per_output * total; }}
 ROW_EACH {{
 {loss.gradient}
@@ -195,22 +198,24 @@ d[c] = factor * gc; }}"""
         per_output: float = 1.0,
         delta: float = 1.0,
         w: np.ndarray | None = None,
+        loss_scale: np.ndarray | None = None,
     ) -> None:
         out = slice(k * stride, k * stride + z.shape[0])
         rows = index[out]
         value, gradient = loss.reference(z, y[rows], delta)
         scale = np.ones((z.shape[0], 1), z.dtype) if w is None else w[rows][:, None]
         row_loss[out] = scale[:, 0] * (per_output * value.sum(axis=1))
-        np.multiply(scale * (inv_weight * per_output), gradient, out=d)
+        factor = inv_weight * per_output * (1 if loss_scale is None else loss_scale[0])
+        np.multiply(scale * factor, gradient, out=d)
 
     return Kernel(
-        name=f"gpumlp_{name}" + ("_weighted" if weighted else ""),
+        name=f"gpumlp_{name}" + ("_weighted" if weighted else "") + ("_scaled" if scaled else ""),
         rowwise=True,
         body=body,
         reference=reference,
         inputs="T z",
         outputs="T d",
-        raws=_raws(loss, weighted),
+        raws=_raws(loss, weighted) + (", C loss_scale" if scaled else ""),
         rawouts="C row_loss",
         scalars=_scalars(loss),
         stepped=("inv_weight",),
@@ -286,7 +291,7 @@ ROW_ONE {{
 
 
 def _raws(loss: Loss, weighted: bool) -> str:
-    return f"int32 index, {'int32' if loss.classes else 'T'} y" + (", C w" if weighted else "")
+    return f"int32 index, {'int32' if loss.classes else 'C'} y" + (", C w" if weighted else "")
 
 
 def _scalars(loss: Loss) -> str:
@@ -324,6 +329,6 @@ ROW_EACH { out[(k * stride + r) * ld_out + c] = exp(z[c] - top) / total; }""",
         body=text,
         reference=reference,
         inputs="T z",
-        rawouts="T out",
+        rawouts="C out",
         scalars="int64 stride",
     )

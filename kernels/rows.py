@@ -5,7 +5,21 @@ from __future__ import annotations
 import numpy as np
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["CLIP", "GATHER", "RESET", "STORE_SUM", "SUM", "SUM_SQUARES", "WEIGHT_SQUARES", "partial_rows"]
+__all__ = [
+    "CAST",
+    "CLIP",
+    "GATHER",
+    "LOSS_SCALE",
+    "RESET",
+    "STORE_SUM",
+    "SUM",
+    "SUM_SQUARES",
+    "WEIGHT_SQUARES",
+    "partial_rows",
+]
+
+_FINITE = 3e38  # norms up to this one are finite in float32
+_LARGEST_SCALE = 2.0**24
 
 
 def partial_rows(n: int) -> tuple[int, int]:
@@ -22,7 +36,7 @@ def _gather(x: np.ndarray, index: np.ndarray, X: np.ndarray, k: int, stride: int
 GATHER = Kernel(
     name="gpumlp_gather",
     outputs="T x",
-    raws="int32 index, T X",
+    raws="int32 index, C X",
     scalars="int64 stride",
     body="x = X[(long long)index[k * stride + r] * ld_X + c];",
     reference=_gather,
@@ -87,6 +101,56 @@ ROW_ONE {
     reference=_clip,
 )
 """clip_scale = min(1, limit / sqrt(sum partial)) (Pascanu et al. 2013); NaN norms give NaN.  rows = 1."""
+
+
+def _loss_scale(partial: np.ndarray, scaler: np.ndarray, limit: float, growth: float, k: int) -> None:
+    scale = scaler[0]
+    norm = np.sqrt(partial.sum()) / scale
+    if norm <= _FINITE:
+        good = scaler[2] + 1
+        scaler[1] = (1 if norm <= limit else limit / norm) / scale
+        scaler[2] = good if good < growth else 0
+        if good >= growth:
+            scaler[0] = min(2 * scale, _LARGEST_SCALE)
+    else:
+        scaler[:] = max(scale / 2, 1), 0, 0, scaler[3] + 1
+
+
+LOSS_SCALE = Kernel(
+    name="gpumlp_loss_scale",
+    rowwise=True,
+    raws="C partial",
+    rawouts="C scaler",
+    scalars="C limit, C growth",
+    body="""ROW_SUM(total, partial[c])
+ROW_ONE {
+    const C scale = scaler[0], good = scaler[2] + C(1);
+    const C norm = sqrt(total) / scale;
+    if (norm <= C(3e38)) {
+        scaler[1] = (norm <= limit ? C(1) : limit / norm) / scale;
+        scaler[2] = good < growth ? good : C(0);
+        scaler[0] = good < growth ? scale : (scale < C(8388608) ? C(2) * scale : C(16777216));
+    } else {
+        scaler[0] = scale > C(2) ? C(0.5) * scale : C(1);
+        scaler[1] = scaler[2] = C(0);
+        scaler[3] += C(1);
+    }
+}""",
+    reference=_loss_scale,
+)
+"""Dynamic loss scaling (Micikevicius et al. 2018) on the device, from the sums of squares of scaled gradients.
+
+scaler is [scale of the loss, factor on the gradients, steps since the scale changed, steps skipped].  The factor
+undoes the scale and clips the norm to `limit`; it is 0 if a gradient is not finite: then the step is to be
+skipped, and the scale is halved.  It is doubled after `growth` good steps.  rows = 1."""
+
+
+def _cast(p: np.ndarray, p_half: np.ndarray, k: int = 0) -> None:
+    p_half[...] = p
+
+
+CAST = Kernel(name="gpumlp_cast", inputs="C p", outputs="T p_half", body="p_half = p;", reference=_cast)
+"""p_half = p, rounded to the storage type."""
 
 
 def _reset(step: np.ndarray, k: int) -> None:

@@ -183,11 +183,17 @@ def _section(elf: bytes, wanted: str) -> bytes:
     raise ToolError(f"the compiler's output has no section {wanted}")
 
 
-def disassemble(codes: Sequence[bytes], architecture: int) -> list[list[str]]:
-    """Lines of machine instructions, ``/*0a20*/ LDG.E.128 R8, [R2] ;``, of each code; addresses begin at 0."""
+def nvdisasm() -> Path:
+    """The disassembler; ToolError if its package is not installed."""
     tool = _package("nvidia", "*/bin/nvdisasm*")
-    if not os.access(tool, os.X_OK):
+    if not os.access(tool, os.X_OK):  # installers lose the permission
         tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    return tool
+
+
+def disassemble(codes: Sequence[bytes], architecture: int) -> list[list[str]]:
+    """Lines of instructions, ``/*0a20*/ LDG.E.128 R8, [R2] ;``, of each code; addresses begin at 0."""
+    tool = nvdisasm()
     # the disassembler of today has forgotten sm_70, whose programs sm_75 runs as they are
     known = 75 if architecture == 70 else architecture
     starts, blob = [], b""

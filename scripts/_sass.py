@@ -112,7 +112,7 @@ def traffic(code: Sequence[Instruction]) -> Traffic:
 
 
 def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[int, list[int]]]:
-    """Basic blocks in the order of their addresses, and the edges between them that do not go back in a loop."""
+    """Basic blocks in the order of their addresses, and the edges between them that close no loop."""
     starts = {code[0].address} | {i.target for i in code if i.target is not None}
     starts |= {after.address for before, after in zip(code, code[1:], strict=False) if before.head in _ENDS}
     blocks: list[list[Instruction]] = []

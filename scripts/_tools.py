@@ -114,9 +114,18 @@ def backends(names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def simulator() -> Any:
+    """The module that counts what a simulated CUDA device was asked to do; None on a real one."""
+    try:
+        import simgpu
+    except ImportError:
+        return None
+    return simgpu if simgpu.active() else None
+
+
 def simulated() -> bool:
     """Whether the CUDA device is a simulator that runs on the CPU (its times say nothing about a GPU)."""
-    return "simgpu" in sys.modules
+    return simulator() is not None
 
 
 def _version(name: str) -> str | None:
@@ -129,6 +138,18 @@ def _version(name: str) -> str | None:
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_at_start() -> str:
+    """The load average, for a benchmark to keep; warns on stderr if other programs are running."""
+    if not hasattr(os, "getloadavg"):
+        return "unknown"
+    load = os.getloadavg()[0]
+    if load > cpu_count() / 2:
+        print(
+            f"warning: load average {load:.1f} on {cpu_count()} CPUs, times are unreliable", file=sys.stderr
+        )
+    return f"{load:.1f}"
 
 
 def machine() -> dict[str, str]:

@@ -9,6 +9,7 @@ the bytes that the formula must move: SGD 12 per parameter, momentum, AdaGrad an
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -26,6 +27,7 @@ from _tools import (
     duration,
     facts_line,
     interleave,
+    load_at_start,
     machine,
     pyplot,
     simulated,
@@ -72,9 +74,11 @@ class Result:
 
 def rules() -> dict[str, Callable[[], gpumlp.optimizers.Optimizer]]:
     """Every registered rule with its defaults, and the forms of SGD with memory."""
-    found = {name: lambda cls=cls: cls(lr=LR) for name, cls in gpumlp.optimizers.OPTIMIZERS.items()}
-    found["momentum"] = lambda: gpumlp.SGD(lr=LR, momentum=0.9)
-    found["nesterov"] = lambda: gpumlp.SGD(lr=LR, momentum=0.9, nesterov=True)
+    found: dict[str, Callable[[], gpumlp.optimizers.Optimizer]] = {
+        name: functools.partial(cls, lr=LR) for name, cls in gpumlp.optimizers.OPTIMIZERS.items()
+    }
+    found["momentum"] = functools.partial(gpumlp.SGD, lr=LR, momentum=0.9)
+    found["nesterov"] = functools.partial(gpumlp.SGD, lr=LR, momentum=0.9, nesterov=True)
     return found
 
 
@@ -377,6 +381,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 baseline = json.load(file)
         except (OSError, ValueError) as error:
             raise SystemExit(f"error: cannot read the baseline {args.baseline}: {error}") from None
+    load = load_at_start()
     found = backends(args.device)
     results: list[Result] = []
     for rule in args.rules or rules():
@@ -385,12 +390,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 results += measure(rule, size, found, args, host)
             if sys.stderr.isatty():
                 print(f"\r{rule} {size:,}          ", end="", file=sys.stderr, flush=True)
-    facts = machine()
+    facts = {**machine(), "load at start": load}
     print(facts_line(facts))
     show(results)
     slower = regressions(results, baseline, args.tolerance) if baseline else []
     if baseline:
-        if {**baseline["machine"], "gpumlp": ""} != {**facts, "gpumlp": ""}:
+        varying = {"gpumlp": "", "load at start": ""}
+        if {**baseline["machine"], **varying} != {**facts, **varying}:
             print("\nthe baseline was measured with another machine or other versions")
         print(f"\nslower than the baseline by more than {args.tolerance:.0%}: {len(slower) or 'none'}")
         print("\n".join(slower))

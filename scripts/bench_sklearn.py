@@ -1,10 +1,10 @@
 """Time of one epoch of gpumlp's estimators against scikit-learn's, same settings and random numbers.
 
-    python scripts/bench_sklearn.py [--device cpu] [--repeats 9] [--epochs 5]
+    python scripts/bench_sklearn.py [--device cpu] [--repeats 5] [--epochs 20]
 
-Both fit the same float32 rows from the same random_state, taking turns; a figure is the median over the turns,
-and the ratio the median of the ratios of neighbouring turns.  The losses of both are printed, because a faster
-fit of something else would be worth nothing.
+Both fit the same float32 rows from the same random_state, taking turns; a figure is the median over the
+turns, and the ratio the median of the ratios of neighbouring turns.  The losses of both are printed: a
+faster fit of something else would be worth nothing.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def seconds(module: Any, X: np.ndarray, y: np.ndarray, options: dict[str, Any]) 
 
 def compare(sizes: list[int], batch: int, n: int, solver: str, args: Any) -> list[str]:
     """One row of the table."""
-    import gpumlp
     from sklearn import neural_network
+
+    import gpumlp
 
     X, y = rows(sizes, n)
     options = {"hidden_layer_sizes": tuple(sizes[1:-1]), "solver": solver, "batch_size": batch}
@@ -61,11 +62,12 @@ def compare(sizes: list[int], batch: int, n: int, solver: str, args: Any) -> lis
 def main(argv: list[str] | None = None) -> int:
     """Print the table."""
     parser = command_line(__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help=default("turns"))
-    parser.add_argument("--epochs", type=int, default=5, help=default("epochs per fit"))
+    parser.add_argument("--repeats", type=int, default=5, help=default("turns"))
+    parser.add_argument("--epochs", type=int, default=20, help=default("epochs per fit"))
     args = parser.parse_args(argv)
-    import gpumlp
     import sklearn
+
+    import gpumlp
 
     warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
     facts = gpumlp.get_backend(args.device).info()

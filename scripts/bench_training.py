@@ -27,6 +27,7 @@ from _tools import (
     duration,
     facts_line,
     interleave,
+    load_at_start,
     machine,
     pyplot,
     simulated,
@@ -381,6 +382,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--plot", metavar="FILE", help="draw bars")
     args = parser.parse_args(argv)
     check_writable(args.json, args.plot)
+    load = load_at_start()
     found = backends(args.device)
     repeats = args.repeats or (3 if args.quick else 9)
     peers = [peer for peer in args.peers if installed(peer)]
@@ -388,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for sizes, batch, steps in args.shapes:
         results.append(measure(Task(sizes, batch, steps), found, peers, repeats))
         show(results[-1])
-    facts = machine()
+    facts = {**machine(), "load at start": load}
     print(f"\n{facts_line(facts)}")
     output = {"machine": facts, "results": results}
     if args.json:

@@ -112,20 +112,34 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__}: {name}={value!r}; expected a number {span}")
 
     # ---- the kernel -----------------------------------------------
-    def kernel(self, *, clip: bool = False) -> Kernel:
+    def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:
         """The fused kernel for the options and penalties in force.
 
-        Arrays: g (read), p and the state (in place), and with `clip` the raw array clip_scale (1,).
+        Parameters
+        ----------
+        clip : bool
+            The gradient is multiplied by clip_scale[0].
+        half : bool
+            The new parameters are stored a second time, as p_half, in the storage type T.
+        guard : bool
+            As `clip`; where clip_scale[0] is 0, parameters and state stay as they are.
+
+        Notes
+        -----
+        Arrays: g (read), p and the state (in place), p_half (written), and the raw array clip_scale (1,).
         """
-        flags = (clip, self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0)
+        flags = (clip and not guard, half, guard, self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0)
         key = (*flags, self.options())
         if key not in self._kernels:
             self._kernels[key] = self._compose(*flags)
         return self._kernels[key]
 
-    def _compose(self, clip: bool, l1: bool, l2: bool, decoupled: bool, proximal: bool) -> Kernel:
+    def _compose(
+        self, clip: bool, half: bool, guard: bool, l1: bool, l2: bool, decoupled: bool, proximal: bool
+    ) -> Kernel:
         pieces = [
-            "C grad = g * clip_scale[0];" if clip else "C grad = g;",
+            "if (clip_scale[0] > C(0)) {" if guard else "",
+            "C grad = g * clip_scale[0];" if clip or guard else "C grad = g;",
             "grad += decay * l2 * p;" if l2 else "",
             "grad += decay * l1 * ((p > C(0) ? C(1) : C(0)) - (p < C(0) ? C(1) : C(0)));"
             if l1 and not proximal
@@ -137,6 +151,8 @@ class Optimizer:
             "p -= p > shrink ? shrink : (p < -shrink ? -shrink : p);"
             if proximal
             else "",
+            "}" if guard else "",
+            "p_half = p;" if half else "",
         ]
         used = {"l1": l1, "l2": l2, "weight_decay": decoupled}
         stepped = [*self.stepped(1, 0.0), *(n for n, u in used.items() if u)]
@@ -145,18 +161,20 @@ class Optimizer:
             *(["prox"] if proximal else ["l1"] if l1 else []),
             *(["l2"] if l2 else []),
             *(["wd"] if decoupled else []),
-            *(["clip"] if clip else []),
+            *(["clip"] if clip else ["guard"] if guard else []),
+            *(["half"] if half else []),
         ]
         return Kernel(
             name="_".join(["gpumlp", self.name, *words]),
-            inputs="T g",
-            inouts=", ".join(["T p", *(f"C {n}" for n in self.state_names())]),
-            raws="C clip_scale" if clip else "",
+            inputs="C g",
+            outputs="T p_half" if half else "",
+            inouts=", ".join(["C p", *(f"C {n}" for n in self.state_names())]),
+            raws="C clip_scale" if clip or guard else "",
             scalars=", ".join(f"C {n}" for n in self.constants()),
             stepped=tuple(stepped),
             masked=l1 or l2 or decoupled,
             body="\n".join(filter(None, pieces)),
-            reference=_reference(self.rule, l1=l1, l2=l2, decoupled=decoupled, proximal=proximal),
+            reference=_reference(self.rule, l1=l1, l2=l2, decoupled=decoupled, proximal=proximal, guard=guard),
         )
 
     def scalars(self, kernel: Kernel) -> dict[str, float]:
@@ -184,6 +202,13 @@ class Optimizer:
                     entry[name].fill(start[name])
             self.state.append(entry)
 
+    def move_state(self, backend: Any) -> None:
+        """Put the state arrays on the device of `backend`."""
+        for entry in self.state:
+            for name in self.state_names():
+                leaves = backend.device == "cpu" and not _is_host(entry[name])
+                entry[name] = backend.asarray(_to_numpy(entry[name]) if leaves else entry[name])
+
     def _check_state(self, params: Sequence[Any]) -> None:
         name, names = type(self).__name__, set(self.state_names())
         hint = "use one optimiser object per set of parameters, or call reset()"
@@ -194,7 +219,7 @@ class Optimizer:
             have = {n: a.dtype for n, a in entry.items() if n != "_shape"}
             if set(have) != names:
                 raise ValueError(
-                    f"{name} holds the state arrays {sorted(have)}, but its options now need {sorted(names)}; "
+                    f"{name} holds the state arrays {sorted(have)}, its options now need {sorted(names)}; "
                     "call reset() after changing them"
                 )
             wrong = [dtype for dtype in have.values() if dtype != _state_dtype(p)]
@@ -302,14 +327,14 @@ class Optimizer:
             for name in self.state_names():
                 # loaded from a state dict, or moved to another device
                 if _is_host(entry[name]) is not _is_host(p):
-                    entry[name] = here.asarray(entry[name])
+                    entry[name] = here.asarray(_to_numpy(entry[name]))
                 state[name] = entry[name]
             here.elementwise(kernel, {"g": g, "p": p, **state}, scalars, stepped)
         self.t += 1
 
 
 def _reference(
-    rule: Callable[..., np.ndarray], *, l1: bool, l2: bool, decoupled: bool, proximal: bool
+    rule: Callable[..., np.ndarray], *, l1: bool, l2: bool, decoupled: bool, proximal: bool, guard: bool
 ) -> Callable:
     def run(
         g: Any, p: Any, lr: Any, decay: float = 1.0, clip_scale: Any = None, k: int = 0, **values: Any
@@ -328,14 +353,20 @@ def _reference(
             shrink = lr * penalty1
             p -= np.clip(p, -shrink, shrink)
 
+    def step(g: Any, p: Any, p_half: Any = None, **values: Any) -> None:
+        if not guard or values["clip_scale"][0] > 0:
+            run(g, p, **values)
+        if p_half is not None:
+            p_half[...] = p
+
     def blocked(g: Any, p: Any, **values: Any) -> None:
         if p.ndim != 1 or p.size <= _BLOCK:
-            run(g, p, **values)
+            step(g, p, **values)
             return
         whole = {n: v for n, v in values.items() if getattr(v, "shape", None) == p.shape}
         for start in range(0, p.size, _BLOCK):
             part = slice(start, start + _BLOCK)
-            run(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
+            step(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
 
     return blocked
 

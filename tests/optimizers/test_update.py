@@ -151,3 +151,17 @@ def test_copies_go_on_independently(on: Any, rule: str, clone: Any) -> None:
         other.update(q, on.asarray(np.full(4, 1.0 - i)))
     assert (on.to_numpy(p) == on.to_numpy(q)).all()
     assert other.t == optimizer.t == 4
+
+
+@pytest.mark.parametrize("there", ["numpy", "device"])
+def test_parameters_that_move(on: Any, there: str) -> None:
+    """The state follows the parameters from NumPy to a device and back."""
+    optimizer, reference = (gpumlp.Adam(lr=0.1) for _ in range(2))
+    p, expected = np.ones(3), np.ones(3)
+    moves = [on.asarray, np.asarray] if there == "numpy" else [np.asarray, on.asarray]
+    for i, move in enumerate(2 * moves):
+        q = move(p.copy())
+        optimizer.update(q, move(np.full(3, 1.0 + i)))
+        p = on.to_numpy(q) if q is not p else p
+        reference.update(expected, np.full(3, 1.0 + i))
+    close(p, expected, "optimizer")

@@ -198,7 +198,8 @@ def test_warm_start_keeps_the_best_parameters(device: str) -> None:
     clf = gpumlp.MLPClassifier(
         (9,),
         max_iter=30,
-        learning_rate_init=0.01,
+        learning_rate_init=0.05,
+        n_iter_no_change=100,
         warm_start=True,
         random_state=0,
         early_stopping=True,

@@ -27,7 +27,8 @@ def train(
     return model
 
 
-@pytest.mark.parametrize("l2", [0.0, 0.05, 2.0])
+@pytest.mark.cuda_sample(2)
+@pytest.mark.parametrize("l2", [0.05, 0.0, 2.0])
 def test_ridge(device: str, l2: float) -> None:
     """(X'X / n + l2 I) w = X'y / n on centred data: the bias is not penalised."""
     X, y = linear_data()
@@ -54,7 +55,8 @@ def test_weighted_ridge(device: str) -> None:
     close(model.get_parameters()[0][0][:, 0], w, "optimum")
 
 
-@pytest.mark.parametrize("alpha", [0.01, 0.1, 0.6])
+@pytest.mark.cuda_sample(3)
+@pytest.mark.parametrize("alpha", [0.1, 0.01, 0.6])
 def test_lasso(device: str, alpha: float) -> None:
     """scikit-learn minimises |y - Xw|^2 / (2 n) + alpha |w|: our squared error with l1 = alpha."""
     linear_model = pytest.importorskip("sklearn.linear_model")
@@ -68,7 +70,8 @@ def test_lasso(device: str, alpha: float) -> None:
     close(bias[0], lasso.intercept_, "optimum")
 
 
-@pytest.mark.parametrize("C", [0.1, 10.0])
+@pytest.mark.cuda_sample(2)
+@pytest.mark.parametrize("C", [10.0, 0.1])
 def test_softmax_regression(device: str, C: float) -> None:
     """scikit-learn minimises C sum(loss) + |w|^2 / 2: the mean loss with l2 = 1 / (C n)."""
     linear_model = pytest.importorskip("sklearn.linear_model")
