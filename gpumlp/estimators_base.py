@@ -79,7 +79,7 @@ class BaseMLP(BaseEstimator, ABC):
         "l1": [Interval(Real, 0, None, closed="left")],
         "scoring": [StrOptions({"loss", *get_scorer_names()}), callable, None],
         "callbacks": [list, tuple, callable, None],
-        "device": [str, Backend],
+        "device": [str],
         "dtype": [StrOptions({"float32", "float64"}), Options(type, {np.float32, np.float64}), None],
     }
 

@@ -17,7 +17,8 @@ class History:
     metrics : dict of str -> list of float
         One entry per epoch: "loss" (mean training loss over the epoch's batches, each taken before its
         update, without penalties), "lr" (of the last step), "seconds" (wall time of the epoch), and with
-        validation data "val_loss" and "val_accuracy" or "val_rmse" and "val_r2".  Each is also an attribute:
+        validation data "val_loss" and "val_accuracy" or "val_rmse" and "val_r2"; with ``precision="float16"``
+        "skipped" (steps that were left out because a gradient overflowed).  Each is also an attribute:
         ``history.val_loss``.
     best_epoch : int or None
         Epoch (from 0) of the best monitored value; without early stopping that of the lowest val_loss or

@@ -21,8 +21,18 @@ from gpumlp.backends.base import Gemm, Launch, Op, Replay, Steps
 from gpumlp.inputs import check_features, is_cuda
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
 from gpumlp.kernels.losses import evaluation_kernel, output_kernel, training_kernel
-from gpumlp.kernels.rows import CLIP, GATHER, STORE_SUM, SUM, SUM_SQUARES, WEIGHT_SQUARES, partial_rows
+from gpumlp.kernels.rows import (
+    CLIP,
+    GATHER,
+    LOSS_SCALE,
+    STORE_SUM,
+    SUM,
+    SUM_SQUARES,
+    WEIGHT_SQUARES,
+    partial_rows,
+)
 from gpumlp.network import pad
+from gpumlp.precision import GROWTH_STEPS, Precision
 
 if TYPE_CHECKING:
     from gpumlp.network import MLP
@@ -88,12 +98,14 @@ class Workspace:
 
     a[l] is (rows, n_l), the input of layer l, followed in memory by the constant 1; z[l] the output of the
     gemm of layer l (the same buffer as a[l + 1] where the activation needs no z); d[l] the gradient with
-    respect to z[l].
+    respect to z[l].  Their dtype is that of `precision`; arrays of 16 bits have row strides of a multiple of 8.
     """
 
-    def __init__(self, model: MLP, rows: int, training: bool) -> None:
+    def __init__(self, model: MLP, rows: int, training: bool, precision: Precision | None = None) -> None:
         self.rows, self.model = rows, model
-        backend, dtype, sizes = model.backend, model.dtype, model.layer_sizes
+        self.precision = precision or Precision(model)
+        backend, dtype, sizes = model.backend, self.precision.dtype, model.layer_sizes
+        pad = self._pad
         self.full = [self._with_one(n) for n in sizes[:-1]]
         self.a = [full[:, :n] for full, n in zip(self.full, sizes[:-1], strict=True)]
         self.z = []
@@ -104,9 +116,12 @@ class Workspace:
         self.z.append(backend.empty((rows, pad(sizes[-1])), dtype)[:, : sizes[-1]])
         self.d = [backend.empty((rows, pad(n)), dtype)[:, :n] for n in sizes[1:]] if training else []
 
+    def _pad(self, n: int) -> int:
+        return pad(n) if self.precision.half is None else pad(max(n, 8))
+
     def _with_one(self, n: int) -> Any:
-        buffer = self.model.backend.zeros((self.rows, pad(n + 1)), self.model.dtype)
-        buffer[:, n] = 1
+        buffer = self.model.backend.zeros((self.rows, self._pad(n + 1)), self.precision.dtype)
+        buffer[:, n] = self.precision.one
         return buffer[:, : n + 1]
 
     def forward(self, rows: int, key: int | None = None) -> list[Op]:
@@ -114,7 +129,8 @@ class Workspace:
         ops: list[Op] = []
         for n, layer in enumerate(self.model.layers):
             z = self.z[n][:rows]
-            ops.append(Gemm(self.full[n][:rows], layer.matrix(self.model.flat), z))
+            w = layer.matrix(self.precision.flat)
+            ops.append(Gemm(self.full[n][:rows], w, z, tf32=self.precision.tf32))
             if n < len(self.model.activations):
                 kernel, scalars = self._activation(forward_kernel, n, key)
                 if kernel.name != "gpumlp_identity":
@@ -128,11 +144,14 @@ class Workspace:
         ops: list[Op] = []
         for n in reversed(range(len(self.model.layers))):
             layer, d = self.model.layers[n], self.d[n][:rows]
-            ops.append(Gemm(self.full[n][:rows], d, layer.matrix(grads), trans_a=True))
+            tf32 = self.precision.tf32
+            ops.append(Gemm(self.full[n][:rows], d, layer.matrix(grads), trans_a=True, tf32=tf32))
             if n == 0:
                 break
             below = self.d[n - 1][:rows]
-            ops.append(Gemm(d, layer.matrix(self.model.flat)[:-1], below, trans_b=True))
+            ops.append(
+                Gemm(d, layer.matrix(self.precision.flat)[:-1], below, trans_b=True, tf32=tf32)
+            )
             kernel, scalars = self._activation(backward_kernel, n - 1, key)
             if kernel.name != "gpumlp_identity_backward":
                 source = "z" if ACTIVATIONS[self.model.activations[n - 1]].needs_z else "a"
@@ -175,7 +194,8 @@ def training_ops(
     key: int,
 ) -> list[Op]:
     """Gather, forward, loss, backward: everything up to the gradient of the data loss in `grads`."""
-    kernel = training_kernel(objective.loss.name, data.w is not None)
+    scaler = space.precision.scaler
+    kernel = training_kernel(objective.loss.name, data.w is not None, scaler is not None)
     arrays = {
         "z": space.z[-1][:rows],
         "d": space.d[-1][:rows],
@@ -185,6 +205,8 @@ def training_ops(
     }
     if data.w is not None:
         arrays["w"] = data.w
+    if scaler is not None:
+        arrays["loss_scale"] = scaler
     scalars = _loss_scalars(kernel, stride, objective)
     return [
         _gather(space, rows, data.X, feed.index, stride),
@@ -194,16 +216,26 @@ def training_ops(
     ]
 
 
-def optimizer_ops(model: MLP, grads: Any, optimizer: Optimizer, clip_norm: float | None) -> list[Op]:
-    """The optimiser launch, after the two launches of the gradient norm where clipping is asked for."""
+def optimizer_ops(
+    model: MLP,
+    grads: Any,
+    optimizer: Optimizer,
+    clip_norm: float | None,
+    precision: Precision | None = None,
+) -> list[Op]:
+    """The optimiser launch, after the two launches of the gradient norm where clipping or loss scaling needs
+    it."""
     ops: list[Op] = []
     arrays = {"g": grads, "p": model.flat}
     arrays.update((n, a) for n, a in optimizer.state[0].items() if n != "_shape")
-    kernel = optimizer.kernel(clip=clip_norm is not None)
-    if clip_norm is not None:
+    scaler = precision.scaler if precision else None
+    half = precision.half if precision else None
+    if half is not None:
+        arrays["p_half"] = half
+    kernel = optimizer.kernel(clip=clip_norm is not None, half=half is not None, guard=scaler is not None)
+    if clip_norm is not None or scaler is not None:
         rows, cols = partial_rows(model.flat_size)
         partial = model.backend.zeros(rows, model.dtype)
-        arrays["clip_scale"] = model.backend.zeros(1, model.dtype)
         ops.append(
             Launch(
                 SUM_SQUARES,
@@ -213,11 +245,14 @@ def optimizer_ops(model: MLP, grads: Any, optimizer: Optimizer, clip_norm: float
                 cols,
             )
         )
-        ops.append(
-            Launch(
-                CLIP, {"partial": partial, "clip_scale": arrays["clip_scale"]}, {"limit": clip_norm}, 1, rows
-            )
-        )
+        if scaler is not None:
+            arrays["clip_scale"] = scaler[1:2]
+            limits = {"limit": np.inf if clip_norm is None else clip_norm, "growth": GROWTH_STEPS}
+            ops.append(Launch(LOSS_SCALE, {"partial": partial, "scaler": scaler}, limits, 1, rows))
+        else:
+            arrays["clip_scale"] = model.backend.zeros(1, model.dtype)
+            norm = {"partial": partial, "clip_scale": arrays["clip_scale"]}
+            ops.append(Launch(CLIP, norm, {"limit": clip_norm}, 1, rows))
     segments = model.segments if kernel.masked else None
     ops.append(Launch(kernel, arrays, optimizer.scalars(kernel), 1, model.flat_size, segments, tick="last"))
     return ops

@@ -16,6 +16,7 @@ from gpumlp.plan import FORWARD_ROWS, Feed, Workspace, evaluation_ops, sum_ops, 
 
 if TYPE_CHECKING:
     from gpumlp.network import MLP
+    from gpumlp.precision import Precision
 
 __all__ = ["Data", "Evaluation", "Objective", "Session", "batch_weights"]
 
@@ -83,6 +84,7 @@ class Session:
         Per-step values of the optimiser.
     update : list of operations
         What follows the gradient in every step.
+    precision : Precision, optional
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Session:
         key: int,
         columns: Sequence[str],
         update: list[Op],
+        precision: Precision | None = None,
     ) -> None:
         backend, n = model.backend, data.n_rows
         self.backend, self.data, self.batch = backend, data, batch
@@ -103,8 +106,8 @@ class Session:
         self.n_steps = self.n_full + (rest > 0)
         self.feed = Feed(backend, names, model.dtype, self.n_steps, n)
         self.row_loss = backend.zeros(n, model.dtype)
-        self._sums: list[Launch] = []
-        space = Workspace(model, batch, training=True)
+        self._summing = sum_ops(backend, self.row_loss, n, self.row_loss[:1])  # `sum_losses` sets the target
+        space = Workspace(model, batch, training=True, precision=precision)
 
         def record(rows: int) -> Replay | None:
             if rows == 0:
@@ -123,10 +126,9 @@ class Session:
             self.rest.run()
 
     def sum_losses(self, sums: Any) -> None:
-        """sums[0] = sum of the rows' losses in the last epoch; always the same buffer."""
-        if not self._sums:
-            self._sums = sum_ops(self.backend, self.row_loss, self.data.n_rows, sums[:1])
-        for op in self._sums:
+        """sums[0] = sum of the rows' losses in the last epoch."""
+        self._summing[-1].arrays["partial"] = sums[:1]
+        for op in self._summing:
             self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
 
     def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:

@@ -19,6 +19,7 @@ from gpumlp.session import Data, Evaluation, Objective, Session
 if TYPE_CHECKING:
     from gpumlp.network import MLP
     from gpumlp.optimizers import Optimizer
+    from gpumlp.precision import Precision
 
 __all__ = ["StreamEvaluation", "StreamSession", "fixed_bytes", "plan_memory", "row_bytes"]
 
@@ -32,17 +33,24 @@ def row_bytes(X: Any, y: Any, w: Any) -> int:
     return X.dtype.itemsize * X.shape[1] + per_target + (0 if w is None else w.dtype.itemsize)
 
 
-def fixed_bytes(model: MLP, optimizer: Optimizer, batch: int) -> int:
+def fixed_bytes(model: MLP, optimizer: Optimizer, batch: int, precision: Precision | None = None) -> int:
     """Estimate of what training needs besides the rows: parameters, gradients, state, activations."""
     size = model.dtype.itemsize
+    half = 0 if precision is None or precision.half is None else precision.half.nbytes
     arrays = 3 + len(optimizer.state_names())  # parameters, gradients, the best parameters; and the state
     widths = sum(3 * (n + 8) for n in model.layer_sizes)
     evaluation = sum(n + 8 for n in model.layer_sizes) * FORWARD_ROWS
-    return size * (arrays * model.flat_size + widths * batch + evaluation)
+    return half + size * (arrays * model.flat_size + widths * batch + evaluation)
 
 
 def plan_memory(
-    model: MLP, optimizer: Optimizer, batch: int, n_rows: int, per_row: int, streaming: bool | None
+    model: MLP,
+    optimizer: Optimizer,
+    batch: int,
+    n_rows: int,
+    per_row: int,
+    streaming: bool | None,
+    precision: Precision | None = None,
 ) -> int | None:
     """Rows per chunk, or None if all rows can be on the device.
 
@@ -56,7 +64,7 @@ def plan_memory(
     if available is None:
         return max(batch, n_rows // 4 // batch * batch) if streaming else None
     budget = int(available * _SHARE)
-    fixed = fixed_bytes(model, optimizer, batch)
+    fixed = fixed_bytes(model, optimizer, batch, precision)
     per_row += model.dtype.itemsize + 4  # its loss, its place in the order
     if not streaming and (streaming is False or fixed + n_rows * per_row <= budget):
         return None

@@ -27,6 +27,7 @@ from gpumlp.losses import Huber, get_loss
 from gpumlp.network import MLP, unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer
 from gpumlp.plan import FORWARD_ROWS, optimizer_ops
+from gpumlp.precision import Precision, check_precision
 from gpumlp.schedules import get_schedule
 from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights
 from gpumlp.stream import StreamEvaluation, StreamSession, plan_memory, row_bytes
@@ -64,6 +65,9 @@ class Trainer:
         Factor on the learning rate per step; see `gpumlp.schedules`.
     seed : int
         Of row order, validation split and dropout masks; see `gpumlp.inputs`.
+    precision : str
+        Of training steps: "float32" (the model's dtype), on CUDA also "tf32", "float16" and "bfloat16" (parameters
+        and optimiser state stay float32); see `gpumlp.precision`.  Evaluation is in the model's dtype.
     callbacks : sequence of callables
         Each is called as ``callback(trainer, history)`` after every epoch; one that returns True ends the
         training.
@@ -97,6 +101,7 @@ class Trainer:
         clip_norm: float | None = None,
         schedule: str | Callable | None = None,
         seed: int = 0,
+        precision: str = "float32",
         callbacks: Sequence[Callback] = (),
     ) -> None:
         if not isinstance(model, MLP):
@@ -112,6 +117,7 @@ class Trainer:
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
         self.seed = int(seed)
+        self.precision = check_precision(precision)
         self.callbacks = list(callbacks)
         n_out = model.layer_sizes[-1]
         if self.loss.classes and n_out < 2:
@@ -122,9 +128,9 @@ class Trainer:
         # elementwise losses are means over the outputs
         self.objective = Objective(self.loss, delta, 1.0 if self.loss.classes else 1.0 / n_out)
         self.epoch = 0
-        model.output = self.loss.link
         self._backend: Any = None
         self._ready()
+        model.output = self.loss.link
 
     # ---- public -----------------------------------------------
     def fit(
@@ -191,6 +197,7 @@ class Trainer:
         session = self._train_session(*train, streaming)
         bar = Progress(epochs, progress)
         history = History()
+        self._precision.refresh()
         try:
             self._loop(session, train[2], evaluation, epochs, stop, history, bar)
         finally:
@@ -222,7 +229,7 @@ class Trainer:
         self._ready()
         evaluation = self._evaluation(*self._checked(X, y, sample_weight))
         evaluation.run()
-        return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:])
+        return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:3])
 
     def loss_and_grads(
         self, X: Any, y: Any, sample_weight: Any = None
@@ -240,7 +247,7 @@ class Trainer:
         session.sum_losses(self._sums)
         backend, opt = self.model.backend, self.optimizer
         value = float(backend.to_numpy(self._sums)[0]) / session.data.weight
-        grads = unflatten(self.model.layers, backend.to_numpy(self._grads))
+        grads = unflatten(self.model.layers, backend.to_numpy(self._grads) / self._precision.loss_scale()[0])
         for (dW, _), (W, _) in zip(grads, self.model.get_parameters(), strict=True):
             np.add(dW, opt.l2 * W + opt.l1 * np.sign(W), out=dW)
             value += opt.l1 * float(np.abs(W).sum()) + 0.5 * opt.l2 * float(np.square(W).sum())
@@ -262,6 +269,7 @@ class Trainer:
         saved = None
         watch = stop or EarlyStopping(monitor="val_loss" if evaluation else "loss", patience=epochs)
         total = self.optimizer.t + epochs * session.n_steps
+        skipped = self._precision.loss_scale()[1]
         for number in range(epochs):
             start = time.perf_counter()
             order = self._order(session.n_rows)
@@ -274,7 +282,9 @@ class Trainer:
             sums = backend.to_numpy(self._sums)
             figures = {"loss": self._mean_loss(session, float(sums[0]), number), "lr": float(table["lr"][-1])}
             if evaluation:
-                figures.update((f"val_{name}", value) for name, value in evaluation.figures(sums[1:]).items())
+                figures.update((f"val_{name}", v) for name, v in evaluation.figures(sums[1:3]).items())
+            if self._precision.scaler is not None:
+                figures["skipped"], skipped = int(sums[-1]) - skipped, int(sums[-1])
             history.append({**figures, "seconds": time.perf_counter() - start})
             if watch.better(history.metrics[watch.monitor][-1], best):
                 best, history.best_epoch = history.metrics[watch.monitor][-1], number
@@ -370,12 +380,14 @@ class Trainer:
         """Buffers on the model's device: made at first, and again after the model has moved."""
         model, backend = self.model, self.model.backend
         if self._backend is not backend:
-            self._backend = backend
+            self._backend = None  # until all of it is there
+            #: sums of the training rows' losses, the validation rows' losses and their metric, and the state of
+            #: the loss scaling: read in one copy
+            self._sums = backend.zeros(3 + 4, model.dtype)
+            self._precision = Precision(model, self.precision, self._sums[3:])
             self._grads = backend.zeros(model.flat_size, model.dtype)
-            #: sums of the training rows' losses, the validation rows' losses and their metric: read in one
-            #: copy
-            self._sums = backend.zeros(3, model.dtype)
             self._staged: tuple[tuple, Session] | None = None
+            self._backend = backend
 
     def _resident(self, X: Any, y: Any, w: np.ndarray | None) -> Data:
         backend = self.model.backend
@@ -386,13 +398,14 @@ class Trainer:
         if is_cuda(X):
             return None
         n, per_row = X.shape[0], row_bytes(X, y, w)
-        return plan_memory(self.model, self.optimizer, min(batch, n), n, per_row, streaming)
+        batch = min(batch, n)
+        return plan_memory(self.model, self.optimizer, batch, n, per_row, streaming, self._precision)
 
     def _evaluation(self, X: Any, y: Any, w: np.ndarray | None) -> Evaluation | StreamEvaluation:
         chunk = self._chunk(X, y, w, min(FORWARD_ROWS, X.shape[0]), None)
         if chunk is not None:
-            return StreamEvaluation(self.model, self.objective, X, y, w, chunk, self._sums[1:])
-        return Evaluation(self.model, self.objective, self._resident(X, y, w), self._sums[1:])
+            return StreamEvaluation(self.model, self.objective, X, y, w, chunk, self._sums[1:3])
+        return Evaluation(self.model, self.objective, self._resident(X, y, w), self._sums[1:3])
 
     def _train_session(
         self, X: Any, y: Any, w: np.ndarray | None, streaming: bool | None
@@ -412,12 +425,13 @@ class Trainer:
         columns = opt.kernel(clip=self.clip_norm is not None).stepped
         batch = min(batch, data.n_rows)
         return Session(
-            model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after
+            *(model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after),
+            precision=self._precision,
         )
 
     def _update_ops(self) -> list[Op]:
         """What follows the gradient in a step."""
-        return optimizer_ops(self.model, self._grads, self.optimizer, self.clip_norm)
+        return optimizer_ops(self.model, self._grads, self.optimizer, self.clip_norm, self._precision)
 
     def _buffers(self) -> list[int]:
         """Identities of what an update writes; they change when a state is loaded or reset."""
@@ -445,6 +459,7 @@ class Trainer:
         session.data.w_host = w
         self._table(session, opt.t + 1)
         session.feed.send()
+        self._precision.refresh()
         session.run()
         return session
 

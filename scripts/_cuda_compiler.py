@@ -29,6 +29,7 @@ _CTYPES = {
     "int32": "int",
     "int64": "long long",
     "uint8": "unsigned char",
+    "uint16": "unsigned short",
     "uint32": "unsigned int",
 }
 # cupy/_core/_kernel.pyx: one loop over all elements, each thread as many as the grid leaves to it

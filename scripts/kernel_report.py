@@ -8,7 +8,8 @@ the widest load, how many 16-byte loads are under way together, and how often a 
 load before the last of them is sent.
 
 Exit status 1: a kernel does not compile, spills registers, uses double precision although its data are
-float32, moves more or fewer bytes than its formula asks for, or not in 16-byte pieces.
+float32, moves more or fewer bytes than its formula asks for, or not in 16-byte pieces.  (Of half-precision
+kernels, whose vectors have 8 bytes, bytes are shown under "other" and not checked.)
 Needs the packages of the extra `report`; no GPU, no driver, and CuPy is not imported.
 """
 
@@ -118,19 +119,17 @@ def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
         yield "", optimizer, False
 
 
-def map_kernels(quick: bool) -> Iterator[tuple[str, Kernel]]:
-    """(rule or "", kernel) of everything that runs element by element."""
-    for rule, optimizer, clip in optimizers(quick):
-        yield rule, optimizer.kernel(clip=clip)
+def activations(quick: bool) -> Iterator[Kernel]:
+    """Activations and their derivatives, and the row gather."""
     for name in ACTIVATIONS:
         for dropout in (False, True):
             if name == "identity" and not dropout:
                 continue  # plans have no launch for it
             if quick and dropout and name not in ("relu", "gelu"):
                 continue
-            yield "", forward_kernel(name, dropout)
-            yield "", backward_kernel(name, dropout)
-    yield "", rows.GATHER
+            yield forward_kernel(name, dropout)
+            yield backward_kernel(name, dropout)
+    yield rows.GATHER
 
 
 def row_kernels(quick: bool) -> Iterator[Kernel]:
@@ -147,14 +146,22 @@ def row_kernels(quick: bool) -> Iterator[Kernel]:
 def cases(quick: bool) -> list[Case]:
     """All kernels in the forms that training uses; each text once."""
     found: dict[tuple, Case] = {}
-    for dtype in ("float32",) if quick else ("float32", "float64"):
-        for rule, kernel in map_kernels(quick):
-            case = Case(kernel, Form("map", dtype, 4, plan=True, masked=kernel.masked), rule)
+
+    def add(kernel: Kernel, dtype: str, rule: str = "") -> None:
+        for width in ((1, 32) if quick else (1, 8, 32, 256)) if kernel.rowwise else (4,):
+            kind = "row" if kernel.rowwise else "map"
+            case = Case(kernel, Form(kind, dtype, width, plan=True, masked=kernel.masked), rule)
             found.setdefault((kernel.name, case.form), case)
-        for kernel in row_kernels(quick):
-            for team in (1, 32) if quick else (1, 8, 32, 256):
-                case = Case(kernel, Form("row", dtype, team, plan=True))
-                found.setdefault((kernel.name, case.form), case)
+
+    for dtype in ("float32",) if quick else ("float32", "float64"):
+        for rule, optimizer, clip in optimizers(quick):
+            add(optimizer.kernel(clip=clip), dtype, rule)
+        for kernel in (*activations(quick), *row_kernels(quick)):
+            add(kernel, dtype)
+    for dtype in ("float16", "bfloat16"):  # activations and what the products read; all else is float32 there
+        half = [forward_kernel("relu"), backward_kernel("relu"), rows.GATHER] if quick else activations(False)
+        for kernel in (*half, training_kernel("softmax_cross_entropy", False)):
+            add(kernel, dtype)
     return list(found.values())
 
 
@@ -218,7 +225,7 @@ def problems(case: Case, row: Row) -> list[str]:
         found.append(f"{where}: {row.spill_bytes} bytes of spills, {row.stack} bytes of stack")
     if row.double and case.form.dtype != "float64":
         found.append(f"{where}: {row.double} double-precision instructions")
-    if case.form.kind == "map":
+    if case.form.kind == "map" and case.form.dtype in ("float32", "float64"):
         loaded, stored = case.array_bytes
         if (row.array_loaded, row.array_stored) != (loaded, stored):
             found.append(
@@ -271,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer variants and architectures, float32 only")
+    parser.add_argument("--quick", action="store_true", help="fewer variants and architectures, no float64")
     parser.add_argument("--arch", type=int, nargs="+", help=f"default: {' '.join(map(str, ARCHITECTURES))}")
     parser.add_argument("--only", default="", help="kernels whose label contains this text")
     parser.add_argument("--jobs", type=int, default=cpu_count(), help="compilations at a time")

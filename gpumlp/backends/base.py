@@ -55,13 +55,18 @@ class Launch:
 @dataclass(eq=False)
 class Gemm:
     """c = op(a) @ op(b), row-major 2-D arrays with unit column stride (views of padded buffers); c is
-    overwritten."""
+    overwritten.
+
+    On CUDA, a and b may be float16 (or bfloat16, stored as uint16) and c the same or float32; sums are float32.
+    With `tf32`, float32 factors are rounded to TF32; executors on the host have no such arithmetic.
+    """
 
     a: Any
     b: Any
     c: Any
     trans_a: bool = False
     trans_b: bool = False
+    tf32: bool = False
 
 
 Op = Launch | Gemm

@@ -27,7 +27,12 @@ _STATUS = {
     15: "CUBLAS_STATUS_NOT_SUPPORTED",
     16: "CUBLAS_STATUS_LICENSE_ERROR",
 }
-_DEFAULT_MATH = 0  # single precision stays single precision: no TF32
+# single precision stays single precision (no TF32 unless a product asks for it), and sums of products of
+# 16 bits are never rounded to 16 bits on the way
+_MATH_MODE = 0 | 16  # CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+_TYPES = {"float32": 0, "float16": 2, "uint16": 14}  # cudaDataType; uint16 holds the bits of bfloat16
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32 = 68, 77
+_GEMM_DEFAULT = -1
 
 
 class CublasError(RuntimeError):
@@ -83,7 +88,7 @@ class Cublas:
         self._handle = ctypes.c_void_p()
         _check(self._lib.cublasCreate_v2(ctypes.byref(self._handle)), "cublasCreate")
         weakref.finalize(self, self._lib.cublasDestroy_v2, self._handle).atexit = False
-        _check(self._lib.cublasSetMathMode(self._handle, _DEFAULT_MATH), "cublasSetMathMode")
+        _check(self._lib.cublasSetMathMode(self._handle, _MATH_MODE), "cublasSetMathMode")
         integer, pointer = ctypes.c_int, ctypes.c_void_p
         for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
             getattr(self._lib, name).argtypes = [
@@ -97,6 +102,11 @@ class Cublas:
                 pointer,
                 integer,
             ] + [pointer, integer, pointer, pointer, integer]
+        typed = [pointer, integer, integer]  # address, type, row stride
+        self._lib.cublasGemmEx.argtypes = [
+            *(pointer, integer, integer, integer, integer, integer, pointer),
+            *(*typed, *typed, pointer, *typed, integer, integer),
+        ]
 
     def version(self) -> str:
         """Such as "12.9.1"."""
@@ -132,27 +142,35 @@ class Cublas:
                 f"gemm of {a.shape}{'^T' if op.trans_a else ''} and {b.shape}{'^T' if op.trans_b else ''} "
                 f"into {c.shape}"
             )
-        if not a.dtype == b.dtype == c.dtype or a.dtype.name not in ("float32", "float64"):
-            raise ValueError(f"gemm of {a.dtype} and {b.dtype} into {c.dtype}; expected equal float types")
-        double = c.dtype.name == "float64"
+        kind = a.dtype.name
+        double, half = kind == "float64", kind in ("float16", "uint16")
+        fits = c.dtype == a.dtype or (half and c.dtype.name == "float32")
+        if a.dtype != b.dtype or not fits or not (double or kind in _TYPES):
+            raise ValueError(
+                f"gemm of {a.dtype} and {b.dtype} into {c.dtype}; expected equal float types, or two of 16 bits "
+                "into float32"
+            )
+        if op.tf32 and kind != "float32":
+            raise ValueError(f"gemm of {a.dtype} with tf32; expected float32")
         call = self._lib.cublasDgemm_v2 if double else self._lib.cublasSgemm_v2
         one, zero = ((ctypes.c_double if double else ctypes.c_float)(v) for v in (1, 0))
         # cuBLAS is column-major: it sees the transposes, and c^T = op(b)^T op(a)^T
+        sizes = (int(op.trans_b), int(op.trans_a), cols, rows, inner)
+        typed = op.tf32 or half
+        places = [(x.data.ptr, *((_TYPES[x.dtype.name],) if typed else ()), _leading(x)) for x in (b, a, c)]
+        last: tuple[int, ...] = ()
+        if typed:
+            call = self._lib.cublasGemmEx
+            last = (_COMPUTE_32F_FAST_TF32 if op.tf32 else _COMPUTE_32F, _GEMM_DEFAULT)
         arguments = (
             self._handle,
-            int(op.trans_b),
-            int(op.trans_a),
-            cols,
-            rows,
-            inner,
+            *sizes,
             ctypes.addressof(one),
-            b.data.ptr,
-            _leading(b),
-            a.data.ptr,
-            _leading(a),
+            *places[0],
+            *places[1],
             ctypes.addressof(zero),
-            c.data.ptr,
-            _leading(c),
+            *places[2],
+            *last,
         )
 
         def run(constants: Any = (one, zero)) -> None:  # the default keeps the two numbers alive

@@ -24,7 +24,37 @@ from gpumlp.kernels.kernel import Array, Kernel
 
 __all__ = ["Form", "Source", "array_dtype", "needs_stride", "source", "team_size"]
 
-_CTYPES = {"float32": "float", "float64": "double"}
+_CTYPES = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "gpumlp_float16",
+    "bfloat16": "gpumlp_bfloat16",
+}
+# 16 bits that become a float where they are read; parameters are declared as uint16
+_HALF = {
+    "float16": """
+#include <cuda_fp16.h>
+struct gpumlp_float16 {
+    unsigned short bits;
+    gpumlp_float16() = default;
+    __device__ __forceinline__ explicit gpumlp_float16(float x) : bits(__half_as_ushort(__float2half_rn(x))) {}
+    __device__ __forceinline__ operator float() const { return __half2float(__ushort_as_half(bits)); }
+    __device__ __forceinline__ void operator=(float x) { bits = gpumlp_float16(x).bits; }
+};
+""",
+    "bfloat16": """
+struct gpumlp_bfloat16 {
+    unsigned short bits;
+    gpumlp_bfloat16() = default;
+    __device__ __forceinline__ explicit gpumlp_bfloat16(float x) {
+        const unsigned u = __float_as_uint(x);  // to nearest, ties to even; NaN stays NaN
+        bits = x != x ? 0x7fff : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    }
+    __device__ __forceinline__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+    __device__ __forceinline__ void operator=(float x) { bits = gpumlp_bfloat16(x).bits; }
+};
+""",
+}
 _FIXED = {"int32": "int", "int64": "long long", "uint8": "unsigned char"}
 
 _PACK = """
@@ -81,7 +111,7 @@ class Form:
     kind : str
         "map", "row" or "strided".
     dtype : str
-        T: "float32" or "float64".
+        T: "float32", "float64", "float16" or "bfloat16".
     width : int
         Columns per thread (map: 1 or 4), threads per row (row: 1, 8, 32, 256).
     plan : bool
@@ -142,8 +172,9 @@ def team_size(rows: int, cols: int) -> int:
 
 
 def array_dtype(array: Array, form: Form) -> str:
-    """dtype of an array parameter."""
-    return {"T": form.dtype, "C": form.compute}.get(array.ctype, array.ctype)
+    """dtype that an array parameter is declared with."""
+    stored = "uint16" if form.dtype in _HALF else form.dtype
+    return {"T": stored, "C": form.compute}.get(array.ctype, array.ctype)
 
 
 def needs_stride(kernel: Kernel, array: Array) -> bool:
@@ -163,10 +194,13 @@ def source(kernel: Kernel, form: Form) -> Source:
         raise ValueError(f"{kernel.name}: dtype {form.dtype}; CUDA kernels exist for {', '.join(_CTYPES)}")
     if kernel.rowwise != (form.kind == "row"):
         raise ValueError(f"{kernel.name} is a {'row' if kernel.rowwise else 'map'} kernel, not {form.kind}")
+    if form.kind == "strided" and form.dtype in _HALF:
+        raise ValueError(f"{kernel.name}: dtype {form.dtype}; arrays of any strides are float32 or float64")
     if form.kind == "row" and kernel.masked:
         raise ValueError(f"{kernel.name}: a row kernel cannot be masked")
     make = {"map": _map_text, "row": _row_text, "strided": _strided_text}[form.kind]
     types = f"typedef {_CTYPES[form.dtype]} T;\ntypedef {_CTYPES[form.compute]} C;\n"
+    types = _HALF.get(form.dtype, "") + types
     extra = {"map": _PACK, "row": _TEAM.format(team=form.width), "strided": ""}[form.kind]
     inputs, outputs = _parameters(kernel, form)
     return Source(kernel.name, inputs, outputs, make(kernel, form), types + extra, form.block_size)
@@ -206,13 +240,21 @@ def _ctype(array: Array) -> str:
     return _FIXED.get(array.ctype, array.ctype)
 
 
+def _const(array: Array) -> str:
+    return "const " if array.role in ("in", "raw") else ""
+
+
+def _start(array: Array) -> str:
+    """Address of the first element; T may be another type of 16 bits than the parameter's."""
+    address = f"&{array.name}_[0]"
+    return f"({_const(array)}T*)({address})" if array.ctype == "T" else address
+
+
 def _pointers(arrays: list[Array]) -> list[str]:
     """Raw arrays under their own names; the address is taken before the offset is added, because CuPy's index
     may have 32 bits."""
     return [
-        f"{'const ' if a.role == 'raw' else ''}{_ctype(a)}* const {a.name} = &{a.name}_[0];"
-        for a in arrays
-        if a.role.startswith("raw")
+        f"{_const(a)}{_ctype(a)}* const {a.name} = {_start(a)};" for a in arrays if a.role.startswith("raw")
     ]
 
 
@@ -263,8 +305,7 @@ def _map_text(kernel: Kernel, form: Form) -> str:
         "const long long r = row_;",
         f"const long long first_ = {width}ll * (item_ - row_ * groups_);",
         *(
-            f"{'const ' if a.role == 'in' else ''}{_ctype(a)}* const {a.name}_p_ = "
-            f"&{a.name}_[0] + r * ld_{a.name} + first_;"
+            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = {_start(a)} + r * ld_{a.name} + first_;"
             for a in plain
         ),
     ]
@@ -312,11 +353,7 @@ def _row_text(kernel: Kernel, form: Form) -> str:
     lines = [
         "const int lane_ = (int)i & (TEAM_ - 1);",
         "const long long r = i / TEAM_;",
-        *(
-            f"{'const ' if a.role == 'in' else ''}{_ctype(a)}* const {a.name} = "
-            f"&{a.name}_[0] + r * ld_{a.name};"
-            for a in plain
-        ),
+        *(f"{_const(a)}{_ctype(a)}* const {a.name} = {_start(a)} + r * ld_{a.name};" for a in plain),
         kernel.body,
     ]
     return _frame(kernel, form, lines)

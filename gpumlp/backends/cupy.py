@@ -24,6 +24,7 @@ from cupy.cuda import runtime
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
 from gpumlp.backends.cublas import Cublas, load_library
 from gpumlp.backends.cupy_kernels import Call, Kernels, Segments, decay_bits, pointer
+from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["CupyBackend"]
@@ -322,6 +323,11 @@ class CupyBackend(Backend):
             try:
                 blas = self._cublas()
             except (OSError, ImportError) as error:
+                if op.tf32 or op.a.dtype.itemsize < 4:
+                    raise DeviceError(
+                        f"reduced precision needs cuBLAS, which cannot be called here ({error}); "
+                        "use precision='float32'"
+                    ) from error
                 self._eager(f"cuBLAS cannot be called directly ({error})")
                 a, b = op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b
                 return lambda: _matmul(a, b, op.c)

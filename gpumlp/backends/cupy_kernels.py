@@ -108,8 +108,12 @@ class Kernels:
         function(*_arguments(text, {**{f"{n}_": a for n, a in arrays.items()}, **values}))
 
     def _check(self, kernel: Kernel, arrays: dict[str, Any]) -> str:
-        """T for these arrays; TypeError if a dtype or device does not fit (kernels see addresses only)."""
-        dtype = ""
+        """T for these arrays; TypeError if a dtype or device does not fit (kernels see addresses only).
+
+        bfloat16 is stored in arrays of uint16, because NumPy has no such type.
+        """
+        stored = next((arrays[a.name].dtype.name for a in kernel.arrays if a.ctype == "T"), "")
+        compute = "float32" if stored in ("float16", "uint16") else stored
         for a in kernel.arrays:
             array = arrays[a.name]
             if not isinstance(array, cupy.ndarray):
@@ -118,13 +122,12 @@ class Kernels:
                 raise TypeError(
                     f"{kernel.name}: {a.name} is on cuda:{array.device.id}; expected cuda:{self._device}"
                 )
-            floating = a.ctype in ("T", "C")
-            if floating and not dtype:
-                dtype = array.dtype.name
-            wanted = dtype if floating else a.ctype
+            if a.ctype == "C" and not compute:
+                compute = array.dtype.name
+            wanted = {"T": stored, "C": compute}.get(a.ctype, a.ctype)
             if array.dtype.name != wanted:
                 raise TypeError(f"{kernel.name}: {a.name} is {array.dtype}; expected {wanted}")
-        return dtype or "float32"
+        return "bfloat16" if stored == "uint16" else stored or compute or "float32"
 
 
 def _arguments(text: Source, given: dict[str, Any]) -> list[Any]:

@@ -128,7 +128,8 @@ class Optimizer:
         -----
         Arrays: g (read), p and the state (in place), p_half (written), and the raw array clip_scale (1,).
         """
-        flags = (clip and not guard, half, guard, self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0)
+        penalties = self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0
+        flags = (clip and not guard, half, guard, *penalties)
         key = (*flags, self.options())
         if key not in self._kernels:
             self._kernels[key] = self._compose(*flags)
@@ -174,7 +175,9 @@ class Optimizer:
             stepped=tuple(stepped),
             masked=l1 or l2 or decoupled,
             body="\n".join(filter(None, pieces)),
-            reference=_reference(self.rule, l1=l1, l2=l2, decoupled=decoupled, proximal=proximal, guard=guard),
+            reference=_reference(
+                self.rule, l1=l1, l2=l2, decoupled=decoupled, proximal=proximal, guard=guard
+            ),
         )
 
     def scalars(self, kernel: Kernel) -> dict[str, float]:

@@ -177,6 +177,28 @@ def test_partial_fit(name: str, device: str) -> None:
     check(*fitted, X)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_partial_fit_of_all_kinds(solver: str, device: str) -> None:
+    """After a fit, batches of changing size, with and without weights, parameters changed on the way."""
+    X, y, _ = data("diabetes")
+    w = np.random.default_rng(0).random(len(X)) + 0.5
+    fitted = []
+    for module, options in ((neural_network, {}), (gpumlp, {"device": device})):
+        est = module.MLPRegressor(
+            hidden_layer_sizes=(7,), solver=solver, random_state=3, max_iter=3, **options
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            est.fit(X, y)
+        for n in (1, 50, 50, 49, 300, 50):
+            est.partial_fit(X[:n], y[:n])
+            est.partial_fit(X[:n], y[:n], w[:n])
+        est.set_params(alpha=3.0)
+        est.partial_fit(X, y).partial_fit(X, y)
+        fitted.append(est)
+    check(*fitted, X)
+
+
 def test_warm_start(device: str) -> None:
     X, y, _ = data("iris")
     fitted = []

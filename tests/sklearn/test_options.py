@@ -201,6 +201,16 @@ def test_callbacks(device: str) -> None:
     np.testing.assert_array_equal(est.coefs_[0], undisturbed.coefs_[0])
 
 
+def test_interrupt(device: str) -> None:
+    def stop(est: MLPClassifier) -> None:
+        if est.n_iter_ == 3:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        est = clf(callbacks=[stop], device=device).fit(X, Y)
+    np.testing.assert_array_equal(est.coefs_[0], clf(max_iter=3, device=device).fit(X, Y).coefs_[0])
+
+
 # ---- types and devices -----------------------------------------------
 @pytest.mark.parametrize("given", ["float16", "float32", "float64", "int64", "bool"])
 @pytest.mark.parametrize("wanted", [None, "float32", "float64", np.float32])
