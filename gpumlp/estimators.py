@@ -246,14 +246,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _encode(self, y: Any) -> Any:
         """Class numbers int32 (n,) for softmax, else 0/1 as float32 (n, n_outputs)."""
-        multiclass = self._label_binarizer.y_type_ == "multiclass"
-        if on_device(y):
-            xp = array_module(y)
-            number = xp.searchsorted(xp.asarray(self.classes_), y)
-            return number.astype(np.int32) if multiclass else number.astype(np.float32).reshape(-1, 1)
-        if multiclass:
-            return np.searchsorted(self.classes_, y).astype(np.int32)
-        return self._label_binarizer.transform(y).astype(np.float32)
+        if self._multilabel():
+            return self._label_binarizer.transform(y).astype(np.float32)
+        xp = array_module(y)
+        number = xp.searchsorted(xp.asarray(self.classes_), y)
+        if self._label_binarizer.y_type_ == "multiclass":
+            return number.astype(np.int32)
+        return number.astype(np.float32).reshape(-1, 1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

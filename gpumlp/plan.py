@@ -98,7 +98,8 @@ class Workspace:
 
     a[l] is (rows, n_l), the input of layer l, followed in memory by the constant 1; z[l] the output of the
     gemm of layer l (the same buffer as a[l + 1] where the activation needs no z); d[l] the gradient with
-    respect to z[l].  Their dtype is that of `precision`; arrays of 16 bits have row strides of a multiple of 8.
+    respect to z[l].  Their dtype is that of `precision`; with 16 bits, row strides are multiples of
+    8.
     """
 
     def __init__(self, model: MLP, rows: int, training: bool, precision: Precision | None = None) -> None:
@@ -149,9 +150,7 @@ class Workspace:
             if n == 0:
                 break
             below = self.d[n - 1][:rows]
-            ops.append(
-                Gemm(d, layer.matrix(self.precision.flat)[:-1], below, trans_b=True, tf32=tf32)
-            )
+            ops.append(Gemm(d, layer.matrix(self.precision.flat)[:-1], below, trans_b=True, tf32=tf32))
             kernel, scalars = self._activation(backward_kernel, n - 1, key)
             if kernel.name != "gpumlp_identity_backward":
                 source = "z" if ACTIVATIONS[self.model.activations[n - 1]].needs_z else "a"

@@ -1,8 +1,8 @@
-"""The precision of training steps: single precision, TF32 products, or 16 bits with single-precision parameters.
+"""The precision of training steps: single precision, TF32 products, or 16 bits with float32 parameters.
 
 In the mixed modes activations, their gradients and a copy of the parameters have 16 bits; sums of products,
-losses, the gradients of the parameters, parameters and optimiser state have 32.  The optimiser's launch writes the
-copy.  float16 has few exponents, so the loss is scaled up before the gradients are taken; see
+losses, the gradients of the parameters, parameters and optimiser state have 32.  The optimiser's launch
+writes the copy.  float16 has few exponents, so the loss is scaled up before the gradients are taken; see
 `gpumlp.kernels.rows.LOSS_SCALE`.
 """
 
@@ -71,15 +71,16 @@ class Precision:
         self.model, self.name, self.tf32 = model, name, name == "tf32"
         if name != "float32" and model.backend.name != "cuda":
             raise ValueError(
-                f"precision={name!r} needs device='cuda'; the model is on {model.device} ({model.backend.name})"
+                f"precision={name!r} needs device='cuda'; "
+                f"the model is on {model.device} ({model.backend.name})"
             )
         if name != "float32" and model.dtype != np.float32:
             raise ValueError(
                 f"precision={name!r} needs a model of dtype 'float32'; this one is {model.dtype}"
             )
         stored, backend = PRECISIONS[name], model.backend
-        self.dtype = stored or model.dtype
-        self.half = backend.zeros(model.flat_size, stored) if stored else None
+        self.dtype = model.dtype if stored is None else stored
+        self.half = None if stored is None else backend.zeros(model.flat_size, stored)
         self.scaler: Any = None
         if name == "float16":
             self.scaler = backend.zeros(4, model.dtype) if scaler is None else scaler

@@ -66,8 +66,9 @@ class Trainer:
     seed : int
         Of row order, validation split and dropout masks; see `gpumlp.inputs`.
     precision : str
-        Of training steps: "float32" (the model's dtype), on CUDA also "tf32", "float16" and "bfloat16" (parameters
-        and optimiser state stay float32); see `gpumlp.precision`.  Evaluation is in the model's dtype.
+        Of training steps: "float32" (the model's dtype), on CUDA also "tf32", "float16" and "bfloat16"
+        (parameters and optimiser state stay float32; see `gpumlp.precision`).  Evaluation is in the model's
+        dtype.
     callbacks : sequence of callables
         Each is called as ``callback(trainer, history)`` after every epoch; one that returns True ends the
         training.
@@ -381,8 +382,8 @@ class Trainer:
         model, backend = self.model, self.model.backend
         if self._backend is not backend:
             self._backend = None  # until all of it is there
-            #: sums of the training rows' losses, the validation rows' losses and their metric, and the state of
-            #: the loss scaling: read in one copy
+            #: sums of the training rows' losses, the validation rows' losses and their metric; state of the
+            #: loss scaling: read in one copy
             self._sums = backend.zeros(3 + 4, model.dtype)
             self._precision = Precision(model, self.precision, self._sums[3:])
             self._grads = backend.zeros(model.flat_size, model.dtype)

@@ -162,8 +162,8 @@ def training_kernel(name: str, weighted: bool, scaled: bool = False) -> Kernel:
     Notes
     -----
     Arrays: z, d (rows, n_outputs); raw: index (int32; row numbers in the order of the epoch), y, [w],
-    [loss_scale], row_loss.  Scalars: stride (rows of a full batch), per_output, delta (Huber).  Stepped: inv_weight,
-    1 / (sum of the batch's weights).
+    [loss_scale], row_loss.  Scalars: stride (rows of a full batch), per_output, delta (Huber).  Stepped:
+    inv_weight, 1 / (sum of the batch's weights).
     """
     loss = LOSSES[name]
     weight, times = _finish(loss, weighted)

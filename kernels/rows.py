@@ -138,11 +138,11 @@ ROW_ONE {
 }""",
     reference=_loss_scale,
 )
-"""Dynamic loss scaling (Micikevicius et al. 2018) on the device, from the sums of squares of scaled gradients.
+"""Dynamic loss scaling (Micikevicius et al. 2018), from the sums of squares of scaled gradients.
 
-scaler is [scale of the loss, factor on the gradients, steps since the scale changed, steps skipped].  The factor
-undoes the scale and clips the norm to `limit`; it is 0 if a gradient is not finite: then the step is to be
-skipped, and the scale is halved.  It is doubled after `growth` good steps.  rows = 1."""
+scaler is [scale of the loss, factor on the gradients, steps since the scale changed, steps skipped].  The
+factor undoes the scale and clips the norm to `limit`; it is 0 if a gradient is not finite: then the step is
+to be skipped, and the scale is halved.  It is doubled after `growth` good steps.  rows = 1."""
 
 
 def _cast(p: np.ndarray, p_half: np.ndarray, k: int = 0) -> None:

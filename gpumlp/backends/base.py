@@ -57,8 +57,8 @@ class Gemm:
     """c = op(a) @ op(b), row-major 2-D arrays with unit column stride (views of padded buffers); c is
     overwritten.
 
-    On CUDA, a and b may be float16 (or bfloat16, stored as uint16) and c the same or float32; sums are float32.
-    With `tf32`, float32 factors are rounded to TF32; executors on the host have no such arithmetic.
+    On CUDA, a and b may be float16 (or bfloat16, stored as uint16) and c the same or float32; sums are
+    float32.  With `tf32`, float32 factors are rounded to TF32; executors on the host have no such arithmetic.
     """
 
     a: Any

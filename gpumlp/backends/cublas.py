@@ -147,8 +147,8 @@ class Cublas:
         fits = c.dtype == a.dtype or (half and c.dtype.name == "float32")
         if a.dtype != b.dtype or not fits or not (double or kind in _TYPES):
             raise ValueError(
-                f"gemm of {a.dtype} and {b.dtype} into {c.dtype}; expected equal float types, or two of 16 bits "
-                "into float32"
+                f"gemm of {a.dtype} and {b.dtype} into {c.dtype}; expected equal float types, or two of "
+                "16 bits into float32"
             )
         if op.tf32 and kind != "float32":
             raise ValueError(f"gemm of {a.dtype} with tf32; expected float32")

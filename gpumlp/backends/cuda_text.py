@@ -37,7 +37,9 @@ _HALF = {
 struct gpumlp_float16 {
     unsigned short bits;
     gpumlp_float16() = default;
-    __device__ __forceinline__ explicit gpumlp_float16(float x) : bits(__half_as_ushort(__float2half_rn(x))) {}
+    __device__ __forceinline__ explicit gpumlp_float16(float x) {
+        bits = __half_as_ushort(__float2half_rn(x));
+    }
     __device__ __forceinline__ operator float() const { return __half2float(__ushort_as_half(bits)); }
     __device__ __forceinline__ void operator=(float x) { bits = gpumlp_float16(x).bits; }
 };

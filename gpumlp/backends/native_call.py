@@ -155,7 +155,7 @@ def pack_segments(given: Sequence[tuple[int, int, float]] | None) -> np.ndarray:
     if given is None:
         return WHOLE
     table = np.empty((len(given), 3), np.int64)
-    table[:, :2] = [(start, stop) for start, stop, _ in given]
+    table[:, :2] = np.array([(start, stop) for start, stop, _ in given], np.int64).reshape(-1, 2)
     table[:, 2] = np.array([decay for _, _, decay in given], np.float64).view(np.int64)
     return table
 

@@ -85,6 +85,10 @@ class _NumpyReplay(Replay):
         self.column = {name: j for j, name in enumerate(steps.columns)}
 
     def run(self, n: int = 1) -> None:
+        with np.errstate(all="ignore"):  # inf and NaN are results here, as on the other executors
+            self._run(n)
+
+    def _run(self, n: int) -> None:
         for _ in range(n):
             for op in self.ops:
                 if isinstance(op, Gemm):
@@ -121,14 +125,16 @@ class NumpyBackend(HostBackend):
         segments: Sequence[tuple[int, int, float]] | None = None,
     ) -> None:
         kernel.check(arrays, scalars)
-        _apply(kernel, arrays, {**scalars, **(stepped or {})}, rows, cols, 0, segments)
+        with np.errstate(all="ignore"):
+            _apply(kernel, arrays, {**scalars, **(stepped or {})}, rows, cols, 0, segments)
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
     ) -> None:
         kernel.check(arrays, scalars)
         decay = {"decay": 1.0} if kernel.masked else {}
-        kernel.reference(**arrays, **scalars, **stepped, k=0, **decay)
+        with np.errstate(all="ignore"):
+            kernel.reference(**arrays, **scalars, **stepped, k=0, **decay)
 
     def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
         return _NumpyReplay(ops, steps)

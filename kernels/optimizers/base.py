@@ -349,9 +349,10 @@ def _reference(
             grad = grad + penalty2 * p
         if decay and l1 and not proximal:
             grad = grad + penalty1 * np.sign(p)
+        delta = rule(grad, lr, **values)  # before p changes: g may be the same array
         if decay and decoupled:
             p -= (lr * weight_decay) * p
-        p -= rule(grad, lr, **values)
+        p -= delta
         if decay and proximal:
             shrink = lr * penalty1
             p -= np.clip(p, -shrink, shrink)
