@@ -14,6 +14,7 @@ from gpumlp.history import EarlyStopping, History
 from gpumlp.losses import Huber
 from gpumlp.network import MLP
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
+from gpumlp.startup import warmup
 from gpumlp.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "free_memory",
     "get_backend",
     "load",
+    "warmup",
 ]
 
 

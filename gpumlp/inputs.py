@@ -60,8 +60,21 @@ def dropout_key(seed: int) -> int:
 
 
 def is_cuda(x: Any) -> bool:
-    """Whether `x` says that it lives on a CUDA device."""
-    return hasattr(x, "__cuda_array_interface__")
+    """Whether `x` says that it lives on a CUDA device (2 and 10 are kDLCUDA and kDLROCM)."""
+    if hasattr(x, "__cuda_array_interface__"):
+        return True
+    return (
+        hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in (2, 10)
+    )
+
+
+def _kind(x: Any) -> str:
+    """NumPy's letter for the kind of numbers in `x`; other libraries have dtypes of their own."""
+    kind = getattr(getattr(x, "dtype", None), "kind", None)
+    if kind is None:
+        interface = getattr(x, "__cuda_array_interface__", None)
+        kind = np.dtype(interface["typestr"]).kind if interface else "f"  # DLPack: seen when it is taken over
+    return str(kind)
 
 
 def _host(name: str, x: Any) -> Any:
@@ -76,7 +89,7 @@ def _host(name: str, x: Any) -> Any:
             x = np.asarray(x)
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} cannot be read as an array: {error}") from None
-    kind = x.dtype.kind if hasattr(x, "dtype") else np.dtype(x.__cuda_array_interface__["typestr"]).kind
+    kind = _kind(x)
     if kind not in "biuf":
         what = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "bytes", "M": "dates"}.get(
             kind, "non-numbers"

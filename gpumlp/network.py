@@ -17,6 +17,7 @@ import numpy as np
 
 from gpumlp.activations import get_activation
 from gpumlp.backends import Backend, get_backend
+from gpumlp.backends.base import on_device
 from gpumlp.errors import suggest
 
 if TYPE_CHECKING:
@@ -292,6 +293,7 @@ class MLP:
         """
         return self._run(X, "identity")
 
+    @on_device
     def predict(self, X: Any) -> Any:
         """The answer: class numbers, int64 (n_rows,) (0/1 of shape (n_rows, n_outputs) for several sigmoid
         outputs), or values, (n_rows,) for one output, else (n_rows, n_outputs).  Parameters as in
@@ -304,6 +306,7 @@ class MLP:
             z = (z > 0).astype("int64")
         return z[:, 0] if one else z
 
+    @on_device
     def predict_proba(self, X: Any) -> Any:
         """Class probabilities (n_rows, n_outputs); for a classifier with one sigmoid output (n_rows, 2)."""
         if self.output not in ("softmax", "sigmoid"):
@@ -318,6 +321,7 @@ class MLP:
 
         return backend_of(p).xp.concatenate([1 - p, p], axis=1)
 
+    @on_device
     def _run(self, X: Any, link: str) -> Any:
         from gpumlp.plan import forward
 

@@ -302,10 +302,10 @@ def evaluation_ops(
 def sum_ops(backend: Backend, values: Any, n: int, out: Any) -> list[Launch]:
     """out[0] = sum of the first `n` of `values`, in two launches and a fixed order."""
     rows, cols = partial_rows(n)
-    partial = backend.empty(rows, values.dtype)
+    partial, (_, chunk) = backend.empty(rows, values.dtype), partial_rows(rows)
     return [
         Launch(SUM, {"values": values, "partial": partial}, {"n": n, "chunk": cols}, rows, cols),
-        Launch(SUM, {"values": partial, "partial": out}, {"n": rows, "chunk": rows}, 1, rows),
+        Launch(SUM, {"values": partial, "partial": out}, {"n": rows, "chunk": chunk}, 1, chunk),
     ]
 
 
@@ -333,7 +333,8 @@ class ForwardPlan:
         """out[...] = network(X) for at most `rows` rows; `out` is on the host, or on the device as `X` is."""
         n = X.shape[0]
         self.backend.copy(self.X[:n], X)
-        self.replay.run()
+        with self.backend.range("gpumlp:forward"):
+            self.replay.run()
         if is_cuda(out) or self.backend.device == "cpu":
             self.backend.copy(out, self.out[:n])
         else:

@@ -120,10 +120,11 @@ class Session:
 
     def run(self) -> None:
         """All steps of an epoch, as `feed` was sent."""
-        if self.full:
-            self.full.run(self.n_full)
-        if self.rest:
-            self.rest.run()
+        with self.backend.range("gpumlp:steps"):
+            if self.full:
+                self.full.run(self.n_full)
+            if self.rest:
+                self.rest.run()
 
     def sum_losses(self, sums: Any) -> None:
         """sums[0] = sum of the rows' losses in the last epoch."""
@@ -172,7 +173,8 @@ class Evaluation:
     """
 
     def __init__(self, model: MLP, objective: Objective, data: Data, sums: Any) -> None:
-        backend, n = model.backend, data.n_rows
+        self.backend = backend = model.backend
+        n = data.n_rows
         rows = min(FORWARD_ROWS, n)
         self.chunks = -(-n // rows)
         self.objective, self.n_out, self.weight = objective, model.layer_sizes[-1], data.weight
@@ -204,8 +206,9 @@ class Evaluation:
 
     def run(self) -> None:
         """Evaluate the parameters as they are now."""
-        self.forward.run(self.chunks)
-        self.after.run()
+        with self.backend.range("gpumlp:evaluation"):
+            self.forward.run(self.chunks)
+            self.after.run()
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """{"loss", "accuracy"} or {"loss", "rmse", "r2"} from the two sums, copied to the host."""

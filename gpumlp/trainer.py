@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Op
+from gpumlp.backends.base import Op, on_device
 from gpumlp.errors import DivergenceError
 from gpumlp.history import EarlyStopping, History, get_early_stopping
 from gpumlp.inputs import (
@@ -134,6 +134,7 @@ class Trainer:
         model.output = self.loss.link
 
     # ---- public -----------------------------------------------
+    @on_device
     def fit(
         self,
         X: Any,
@@ -205,6 +206,7 @@ class Trainer:
             bar.close()
         return history
 
+    @on_device
     def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
         """One update on one batch (any number of rows); like a step of `fit` but for the order of rows.
 
@@ -218,6 +220,7 @@ class Trainer:
         self._run_staged(*self._checked(X, y, sample_weight), update=True)
         self.optimizer.t += 1
 
+    @on_device
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Figures on given rows, without dropout and penalties.
 
@@ -232,6 +235,7 @@ class Trainer:
         evaluation.run()
         return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:3])
 
+    @on_device
     def loss_and_grads(
         self, X: Any, y: Any, sample_weight: Any = None
     ) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
@@ -275,11 +279,12 @@ class Trainer:
             start = time.perf_counter()
             order = self._order(session.n_rows)
             table = self._values(batch_weights(w, order, session.batch), total)
-            session.epoch(order, table, self._sums)
-            self.optimizer.t += session.n_steps
-            self.epoch += 1
-            if evaluation:
-                evaluation.run()
+            with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
+                session.epoch(order, table, self._sums)
+                self.optimizer.t += session.n_steps
+                self.epoch += 1
+                if evaluation:
+                    evaluation.run()
             sums = backend.to_numpy(self._sums)
             figures = {"loss": self._mean_loss(session, float(sums[0]), number), "lr": float(table["lr"][-1])}
             if evaluation:
@@ -402,6 +407,7 @@ class Trainer:
         batch = min(batch, n)
         return plan_memory(self.model, self.optimizer, batch, n, per_row, streaming, self._precision)
 
+    @on_device
     def _evaluation(self, X: Any, y: Any, w: np.ndarray | None) -> Evaluation | StreamEvaluation:
         chunk = self._chunk(X, y, w, min(FORWARD_ROWS, X.shape[0]), None)
         if chunk is not None:
@@ -417,6 +423,7 @@ class Trainer:
             return StreamSession(self.model, X, y, w, batch, chunk, self._prepare)
         return self._prepare(self._resident(X, y, w), batch)
 
+    @on_device
     def _prepare(self, data: Data, batch: int, update: bool = True) -> Session:
         """Plans for `data` on the model's device; without `update`, up to the gradient."""
         model, backend, opt = self.model, self.model.backend, self.optimizer

@@ -24,9 +24,12 @@ _LARGEST_SCALE = 2.0**24
 
 def partial_rows(n: int) -> tuple[int, int]:
     """(rows, cols) into which the sums below cut `n` elements; a function of `n` alone, so sums are
-    repeatable."""
+    repeatable.
+
+    cols is at least 256, also for fewer elements: then a GPU runs all sums by one compiled kernel.
+    """
     rows = max(1, min(512, n // 512))
-    return rows, -(-n // rows)
+    return rows, max(256, -(-n // rows))
 
 
 def _gather(x: np.ndarray, index: np.ndarray, X: np.ndarray, k: int, stride: int) -> None:

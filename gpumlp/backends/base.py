@@ -6,16 +6,20 @@ Nothing here imports CuPy.  A backend owns no training state: it makes arrays, r
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Backend", "Gemm", "Launch", "Op", "Replay", "Steps"]
+__all__ = ["Backend", "Gemm", "Launch", "Op", "Replay", "Steps", "on_device"]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 @dataclass(eq=False)
@@ -180,6 +184,25 @@ class Backend(ABC):
         """Later work of this backend starts after `mark`; the host does not wait."""
         return
 
+    def active(self) -> AbstractContextManager[Any]:
+        """This device is current inside, for CuPy's own operators on its arrays."""
+        return nullcontext()
+
+    def range(self, name: str) -> AbstractContextManager[None]:
+        """Show the work that is started inside under this name in profilers (NVTX)."""
+        return nullcontext()
+
     def info(self) -> dict[str, str]:
         """Facts for `gpumlp info`."""
         return {"executor": self.name, "device": self.device}
+
+
+def on_device(method: _Method) -> _Method:
+    """Decorator: a method of a model or trainer runs while the model's device is current."""
+
+    @functools.wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with getattr(self, "model", self).backend.active():
+            return method(self, *args, **kwargs)
+
+    return cast(_Method, run)

@@ -27,6 +27,11 @@ from gpumlp.backends.cupy_kernels import Call, Kernels, Segments, decay_bits, po
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
+try:
+    from cupy.cuda import nvtx
+except ImportError:  # not part of every build
+    nvtx = None
+
 __all__ = ["CupyBackend"]
 
 _MIB = 1 << 20
@@ -111,7 +116,7 @@ class CupyBackend(Backend):
         self.graph = bool(graph) and not runtime.is_hip
         self._lock = threading.RLock()
         self._kernels = Kernels(self.number)
-        self._loaded: set[int] = set()
+        self.load_seconds = self._kernels.seconds
         self._last: Any = None
         self._blas: Cublas | None = None
         self._capture_stream: Any = None
@@ -268,7 +273,8 @@ class CupyBackend(Backend):
         if rows > 0 and cols > 0:
             with self.work():
                 decay = self._decay(kernel, segments, cols)
-                self._kernels.bind(kernel, arrays, {**scalars, **(stepped or {})}, rows, cols, decay)()
+                values = {**scalars, **(stepped or {})}
+                self._kernels.run(self._kernels.bind(kernel, arrays, values, rows, cols, decay))
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
@@ -285,7 +291,7 @@ class CupyBackend(Backend):
         values = {**scalars, **stepped}
         with self.work():
             if all(a.flags.c_contiguous for a in plain) or all(a.flags.f_contiguous for a in plain):
-                self._kernels.bind(kernel, arrays, values, 1, first.size)()
+                self._kernels.run(self._kernels.bind(kernel, arrays, values, 1, first.size))
             else:
                 self._kernels.run_strided(kernel, arrays, values)
 
@@ -309,9 +315,7 @@ class CupyBackend(Backend):
         with self.work():
             decay = self._decay(op.kernel, op.segments, op.cols)
             call = self._kernels.bind(op.kernel, op.arrays, op.scalars, op.rows, op.cols, decay, plan)
-            if id(call.function) not in self._loaded:
-                call.load()
-                self._loaded.add(id(call.function))
+            self._kernels.load(call)
         return call
 
     def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
@@ -377,6 +381,19 @@ class CupyBackend(Backend):
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+    def active(self) -> Any:
+        return cupy.cuda.Device(self.number)
+
+    @contextmanager
+    def range(self, name: str) -> Iterator[None]:
+        try:
+            if nvtx is not None:
+                nvtx.RangePush(name)
+            yield
+        finally:
+            if nvtx is not None:
+                nvtx.RangePop()
 
     def info(self) -> dict[str, str]:
         with self.work():

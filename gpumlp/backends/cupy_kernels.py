@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cupy
@@ -22,7 +23,7 @@ class Call:
 
     def __init__(self, function: Any, text: Source, arguments: list[Any], size: int) -> None:
         self.function, self._arguments, self._size = function, arguments, size
-        self._block = text.block_size
+        self._block, self.name = text.block_size, text.name
         nothing = {"count_": 0, "ticker_": -1}
         self._idle = {
             n: np.dtype(ctype).type(nothing[name])
@@ -45,6 +46,9 @@ class Kernels:
     def __init__(self, device: int) -> None:
         self._device = device
         self._made: dict[tuple[str, str, Form], tuple[Any, Source]] = {}
+        self._loaded: set[int] = set()
+        #: kernel's name -> seconds that compiling and loading took, all of its forms together
+        self.seconds: dict[str, float] = {}
 
     def function(self, kernel: Kernel, form: Form) -> tuple[Any, Source]:
         """The ElementwiseKernel and its text; kernels of equal name and body share it."""
@@ -101,6 +105,19 @@ class Kernels:
             if needs_stride(kernel, a):
                 given[f"ld_{a.name}"] = array.strides[0] // array.itemsize if array.ndim > 1 else 0
         return Call(function, text, _arguments(text, given), max(count, width))
+
+    def load(self, call: Call) -> None:
+        """Compile and load the kernel of `call`, where no launch has done so."""
+        if id(call.function) not in self._loaded:
+            self.run(call, call.load)
+
+    def run(self, call: Call, launch: Callable[[], None] | None = None) -> None:
+        """Launch `call`; the time that the first launch of a kernel takes is noted."""
+        start = time.perf_counter()
+        (launch or call)()
+        if id(call.function) not in self._loaded:
+            self._loaded.add(id(call.function))
+            self.seconds[call.name] = self.seconds.get(call.name, 0.0) + time.perf_counter() - start
 
     def run_strided(self, kernel: Kernel, arrays: dict[str, Any], values: dict[str, Any]) -> None:
         """Run a map kernel at once on arrays of equal shape and any strides."""

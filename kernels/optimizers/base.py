@@ -202,7 +202,8 @@ class Optimizer:
             for name in self.state_names():
                 entry[name] = backend.zeros(p.shape, dtype)
                 if name in start:
-                    entry[name].fill(start[name])
+                    with backend.active():
+                        entry[name].fill(start[name])
             self.state.append(entry)
 
     def move_state(self, backend: Any) -> None:

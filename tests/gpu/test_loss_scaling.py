@@ -17,7 +17,9 @@ from gpumlp.optimizers import OPTIMIZERS
 pytestmark = pytest.mark.memory
 
 
-def scaled(backend: Any, dtype: Any, partial: Any, scaler: Any, how: str, limit: float = np.inf) -> np.ndarray:
+def scaled(
+    backend: Any, dtype: Any, partial: Any, scaler: Any, how: str, limit: float = np.inf
+) -> np.ndarray:
     """`scaler` after one launch of LOSS_SCALE with a growth of 3 steps."""
     state, sums = Flat(backend, scaler, dtype), Flat(backend, partial, dtype)
     arrays = {"partial": sums, "scaler": state}
@@ -81,7 +83,9 @@ def test_guarded_update(backend: Any, dtype: Any, rule: str) -> None:
             segments=segments,
             dtype=dtype,
         )
-        return [arrays[name].read() for name in ("p", *optimizer.state_names(), *(["p_half"] if half else []))]
+        return [
+            arrays[name].read() for name in ("p", *optimizer.state_names(), *(["p_half"] if half else []))
+        ]
 
     guarded = optimizer.kernel(half=True, guard=True)
     expected = update(optimizer.kernel(clip=True), 0.5, g, False)
@@ -124,8 +128,22 @@ def test_loss_scale_is_on_the_gradient_only(backend: Any, dtype: Any, name: str)
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
 def test_cast_rounds_to_nearest_even(cuda: Any, stored: str, n: int) -> None:
     torch = pytest.importorskip("torch")
-    special = [0.0, -0.0, 1.0, 1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-9, 1 + 3 * 2**-9, 65519.0, 65520.0, 1e-7, 6e-8]
-    values = np.array([np.inf, -np.inf, np.nan, *special, *np.random.default_rng(0).normal(0, 1, 80)], np.float32)
+    special = [
+        0.0,
+        -0.0,
+        1.0,
+        1 + 2**-11,
+        1 + 3 * 2**-11,
+        1 + 2**-9,
+        1 + 3 * 2**-9,
+        65519.0,
+        65520.0,
+        1e-7,
+        6e-8,
+    ]
+    values = np.array(
+        [np.inf, -np.inf, np.nan, *special, *np.random.default_rng(0).normal(0, 1, 80)], np.float32
+    )
     values = values[:n] if n > 1 else values[-1:]
     kind = np.float16 if stored == "float16" else np.uint16
     p_half = cuda.zeros(n, kind)

@@ -28,6 +28,7 @@ EXPECTED: dict[str, Any] = {
     "he_uniform": lambda i, o, g: uniform(math.sqrt(3 * g / i)),
     "he_normal": lambda i, o, g: (math.sqrt(g / i), None),
     "normal": lambda i, o, g: (0.01, None),
+    "pytorch": lambda i, o, g: uniform(math.sqrt(1 / i)),
     "sklearn": lambda i, o, g: uniform(math.sqrt(6 / (i + o))),
     "auto": lambda i, o, g: (math.sqrt(2 / i), None) if g == 2 else uniform(math.sqrt(6 / (i + o))),
 }
@@ -51,7 +52,7 @@ def test_init_statistics(init: str, activation: str) -> None:
             assert np.abs(W).max() > 3 * std
         else:
             assert 0.99 * bound < np.abs(W).max() <= bound
-        if init == "sklearn":
+        if init in ("sklearn", "pytorch"):
             assert 0.8 * bound < np.abs(b).max() <= bound
         else:
             assert (b == 0).all()

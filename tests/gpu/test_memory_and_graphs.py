@@ -1,0 +1,127 @@
+"""Too little memory, and graphs that cannot be had: said in words, and nothing is lost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import trainer
+
+import gpumlp
+
+
+def network(device: Any = "cuda") -> gpumlp.MLP:
+    return gpumlp.MLP([64, 24, 10], device=device, seed=5)
+
+
+# ---- memory -----------------------------------------------
+@pytest.fixture
+def pool(cuda: Any) -> Iterator[Any]:
+    """CuPy's memory pool, emptied; a limit is taken off after the test."""
+    import cupy
+
+    gpumlp.free_memory()
+    pool = cupy.get_default_memory_pool()
+    yield pool
+    pool.set_limit(size=0)
+
+
+def test_a_network_that_does_not_fit(cuda: Any) -> None:
+    with pytest.raises(MemoryError, match=r"cuda:0 is out of memory: .* MiB.* smaller batch_size, network"):
+        gpumlp.MLP([2**20, 2**20, 2], device="cuda")
+
+
+def test_rows_that_do_not_fit_leave_model_and_trainer_usable(pool: Any, digits: Any) -> None:
+    X, y = digits
+    t, undisturbed = trainer(network()), trainer(network())
+    for each in (t, undisturbed):
+        each.fit(X, y, epochs=1)
+    before = t.model.get_parameters()
+    many = np.zeros((400_000, 64), np.float32)
+    pool.set_limit(size=pool.used_bytes() + 40 * 2**20)
+    with pytest.raises(MemoryError, match="cuda:0 is out of memory: an array of shape") as error:
+        t.fit(many, np.arange(400_000) % 10, epochs=1, streaming=False)
+    assert "free_memory()" in str(error.value)
+    for a, b in zip(before, t.model.get_parameters(), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+    pool.set_limit(size=0)
+    for each in (t, undisturbed):
+        each.fit(X, y, epochs=1)
+    np.testing.assert_array_equal(t.model.forward(X), undisturbed.model.forward(X))
+
+
+def test_an_impossible_batch_says_what_is_needed(pool: Any, digits: Any) -> None:
+    t = trainer(network(), batch_size=2**20, precision="bfloat16")
+    pool.set_limit(size=pool.used_bytes() + 8 * 2**20)
+    X = np.zeros((2**20, 64), np.float32)
+    with pytest.raises(MemoryError, match=r"training needs about .* MiB on cuda:0 .*Lower batch_size"):
+        t.fit(X, np.arange(2**20) % 10, epochs=1)
+
+
+def test_free_memory_gives_it_back(pool: Any, cuda: Any) -> None:
+    array = cuda.zeros(2**22, np.uint8)
+    del array
+    assert pool.free_bytes() >= 2**22
+    gpumlp.free_memory()
+    assert pool.free_bytes() < 2**22
+
+
+# ---- graphs -----------------------------------------------
+def results(device: Any, digits: Any, **options: Any) -> list[np.ndarray]:
+    """Parameters and figures of a training with all that can be captured."""
+    X, y = digits
+    t = trainer(
+        gpumlp.MLP([64, 24, 10], "gelu", device=device, seed=5, dropout=0.2), clip_norm=1.0, **options
+    )
+    history = t.fit(X, y, epochs=2, validation=(X[:333], y[:333]))
+    return [t.model.backend.to_numpy(t.model.flat), np.array([history.loss, history.val_loss])]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+def test_eager_steps_give_the_same_bits(cuda: Any, digits: Any, precision: str) -> None:
+    from gpumlp.backends.cupy import CupyBackend
+
+    graph, eager = CupyBackend(0, graph=True), CupyBackend(0, graph=False)
+    for a, b in zip(*(results(d, digits, precision=precision) for d in (graph, eager)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert graph.graph and not eager.graph
+
+
+def test_the_environment_turns_graphs_off(
+    cuda: Any, simgpu: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpumlp.backends.cupy import CupyBackend
+
+    monkeypatch.setenv("GPUMLP_GRAPH", "0")
+    with simgpu.watch() as c:
+        results(CupyBackend(0), digits)
+    assert c["graph_launches"] == 0 and c["kernels"]["gpumlp_adam_clip"] == 1 + 2 * 18  # one to load it
+
+
+def test_failed_capture_says_so_and_gives_the_same_bits(
+    cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpumlp.backends import cupy as module
+    from gpumlp.backends.cupy import CupyBackend
+
+    wanted = results(CupyBackend(0, graph=True), digits)
+    real, backend = module._captured, CupyBackend(0, graph=True)
+
+    def broken(calls: Any, stream: Any) -> Any:
+        def fails() -> None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        return real([*calls, fails], stream)
+
+    monkeypatch.setattr(module, "_captured", broken)
+    with pytest.warns(RuntimeWarning, match="cuda:0: CUDA graphs are off.*not permitted") as caught:
+        got = results(backend, digits)
+    assert len([w for w in caught if "CUDA graphs" in str(w.message)]) == 1
+    for a, b in zip(wanted, got, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results(backend, digits)  # once is enough
