@@ -79,6 +79,11 @@ class Precision:
                 f"precision={name!r} needs a model of dtype 'float32'; this one is {model.dtype}"
             )
         stored, backend = PRECISIONS[name], model.backend
+        if name == "bfloat16" and float(backend.info()["compute capability"]) < 8:
+            raise ValueError(
+                "precision='bfloat16' needs a GPU of compute capability 8.0 or later, this one has "
+                f"{backend.info()['compute capability']}; use precision='float16'"
+            )
         self.dtype = model.dtype if stored is None else stored
         self.half = None if stored is None else backend.zeros(model.flat_size, stored)
         self.scaler: Any = None

@@ -79,6 +79,11 @@ def serial_below(kernel: Kernel) -> int:
     return max(4096, 65536 // cost)
 
 
+@functools.cache
+def _math_text() -> str:
+    return (HERE / "native_math.h").read_text(encoding="utf-8")
+
+
 def kernel_source(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> str:
     """C++ text of `kernel` for arrays of `dtype` (float32 or float64).
 
@@ -91,7 +96,7 @@ def kernel_source(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> str:
     return "\n".join(
         [
             "namespace gpumlp {",
-            (HERE / "native_math.h").read_text(encoding="utf-8"),
+            _math_text(),
             f"typedef {real} T;\ntypedef {real} C;",
             "union Word { long long i; double d; void *p; };",
             "struct Segment { long long start, stop; double decay; };",
@@ -328,8 +333,11 @@ def load(source: str) -> ctypes.CDLL:
 
 def load_all(sources: Sequence[str]) -> list[ctypes.CDLL]:
     """`load` for each; missing ones are compiled side by side."""
-    unique = list(dict.fromkeys(sources))
-    if len(unique) > 1:
+    compiler = find_compiler()
+    missing = [
+        source for source in dict.fromkeys(sources) if compiler and compiler.key(source) not in _loaded
+    ]
+    if len(missing) > 1:  # a pool costs more than looking up what is loaded
         with ThreadPoolExecutor(thread_count()) as workers:
-            list(workers.map(load, unique))
+            list(workers.map(load, missing))
     return [load(source) for source in sources]

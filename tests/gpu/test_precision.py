@@ -86,6 +86,13 @@ def test_precision_needs_a_float32_model(cuda: Any, precision: str) -> None:
         trainer(model(dtype="float64"), precision=precision)
 
 
+def test_bfloat16_needs_a_recent_gpu(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "info", lambda: {"compute capability": "7.5"})
+    with pytest.raises(ValueError, match=r"compute capability 8.0 or later, this one has 7.5; use .*float16"):
+        trainer(model(), precision="bfloat16")
+    trainer(model(), precision="float16")
+
+
 def test_moving_a_model_away_is_refused_at_the_next_fit(cuda: Any, digits: Any) -> None:
     t = trainer(model(), precision="tf32")
     t.model.to("numpy")
