@@ -17,14 +17,19 @@ from gpumlp.backends import Backend, backend_of
 from gpumlp.kernels.losses import Loss
 
 __all__ = [
+    "Rows",
     "check_features",
+    "check_rows",
     "check_targets",
     "check_two_classes",
     "check_weights",
     "dropout_key",
     "epoch_order",
     "is_cuda",
+    "is_number",
+    "positive_int",
     "split_rows",
+    "split_validation",
 ]
 
 
@@ -259,3 +264,52 @@ def check_weights(
             f"{name} has values from {w.min():g} to {w.max():g}; weights must be >= 0 and not all 0"
         )
     return w
+
+
+#: X (n_rows, n_inputs), y, and weights on the host or None; as checked
+Rows = tuple[Any, Any, "np.ndarray | None"]
+
+
+def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:
+    """Rows that fit `model` and `loss`, by `check_features`, `check_targets`, `check_weights`; at least one."""
+    X = check_features(X, model.layer_sizes[0], model.backend, model.dtype, f"X{suffix}")
+    if X.shape[0] == 0:
+        raise ValueError(f"X{suffix} has no rows; expected at least one")
+    n_out = model.layer_sizes[-1]
+    y = check_targets(y, X.shape[0], n_out, loss, model.backend, model.dtype, f"y{suffix}", X)
+    return X, y, check_weights(w, X.shape[0], model.backend, model.dtype)
+
+
+def split_validation(
+    model: Any, loss: Loss, rows: Rows, validation: Any, seed: int
+) -> tuple[Rows, Rows | None]:
+    """(training rows, validation rows or None) for the `validation` argument of `Trainer.fit`."""
+    if validation is None:
+        return rows, None
+    if isinstance(validation, (tuple, list)):
+        if len(validation) not in (2, 3):
+            raise ValueError(
+                f"validation has {len(validation)} parts; expected (X_val, y_val) or (X_val, y_val, weights)"
+            )
+        return rows, check_rows(model, loss, *validation, suffix="_val")
+    if not is_number(validation):
+        raise ValueError(f"validation={validation!r}; expected a fraction, (X_val, y_val) or None")
+    X, y, w = rows
+    xp = model.backend.xp if is_cuda(X) else np
+    train, held = (
+        (X[xp.asarray(part)], y[xp.asarray(part)], None if w is None else w[part])
+        for part in split_rows(seed, X.shape[0], validation, w)
+    )
+    return train, held
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is an int or float (not a bool)."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def positive_int(name: str, value: Any) -> int:
+    """`value` as an int >= 1, else ValueError."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}; expected an integer >= 1")
+    return int(value)

@@ -11,6 +11,7 @@ double precision, and the epoch's permutation; all three travel in one copy per 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -315,6 +316,7 @@ class ForwardPlan:
     def __init__(self, model: MLP, rows: int, link: str) -> None:
         backend, n_out = model.backend, model.layer_sizes[-1]
         self.backend, self.rows = backend, rows
+        self._lock = threading.Lock()  # the buffers serve one call at a time
         self.X = backend.zeros((rows, model.layer_sizes[0]), model.dtype)
         self.out = backend.zeros((rows, n_out), model.dtype)
         self.feed = Feed(backend, (), model.dtype, 1, rows)
@@ -332,13 +334,14 @@ class ForwardPlan:
     def run(self, X: Any, out: Any) -> None:
         """out[...] = network(X) for at most `rows` rows; `out` is on the host, or on the device as `X` is."""
         n = X.shape[0]
-        self.backend.copy(self.X[:n], X)
-        with self.backend.range("gpumlp:forward"):
-            self.replay.run()
-        if is_cuda(out) or self.backend.device == "cpu":
-            self.backend.copy(out, self.out[:n])
-        else:
-            out[...] = self.backend.to_numpy(self.out[:n])
+        with self._lock:
+            self.backend.copy(self.X[:n], X)
+            with self.backend.range("gpumlp:forward"):
+                self.replay.run()
+            if is_cuda(out) or self.backend.device == "cpu":
+                self.backend.copy(out, self.out[:n])
+            else:
+                out[...] = self.backend.to_numpy(self.out[:n])
 
 
 def forward(model: MLP, X: Any, link: str, plans: dict[tuple, ForwardPlan]) -> Any:

@@ -152,8 +152,8 @@ class Warmup(Schedule):
 @dataclass(frozen=True)
 class OneCycle(Schedule):
     """Cosine rise from 1/`start_div` to 1 over the first `rise` part of the planned steps, then cosine fall
-    to 1/`end_div` (Smith & Topin 2018).  The peak is at step rise (total - 1); PyTorch's OneCycleLR has it one step
-    earlier, at rise total - 1."""
+    to 1/`end_div` (Smith & Topin 2018).  The peak is at step rise (total - 1); PyTorch's OneCycleLR has it
+    at rise total - 1, a little earlier."""
 
     rise: float = 0.3
     start_div: float = 25.0

@@ -85,6 +85,8 @@ class Session:
     update : list of operations
         What follows the gradient in every step.
     precision : Precision, optional
+    space : Workspace, optional
+        Buffers of another session, of at least `batch` rows, that does not run at the same time.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Session:
         columns: Sequence[str],
         update: list[Op],
         precision: Precision | None = None,
+        space: Workspace | None = None,
     ) -> None:
         backend, n = model.backend, data.n_rows
         self.backend, self.data, self.batch = backend, data, batch
@@ -107,12 +110,12 @@ class Session:
         self.feed = Feed(backend, names, model.dtype, self.n_steps, n)
         self.row_loss = backend.zeros(n, model.dtype)
         self._summing = sum_ops(backend, self.row_loss, n, self.row_loss[:1])  # `sum_losses` sets the target
-        space = Workspace(model, batch, training=True, precision=precision)
+        self.space = space or Workspace(model, batch, training=True, precision=precision)
 
         def record(rows: int) -> Replay | None:
             if rows == 0:
                 return None
-            ops = training_ops(space, rows, batch, data, self.feed, self.row_loss, grads, objective, key)
+            ops = training_ops(self.space, rows, batch, data, self.feed, self.row_loss, grads, objective, key)
             return backend.record([*ops, *update], self.feed.steps)
 
         self.full = record(batch)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamEvaluation", "StreamSession", "fixed_bytes", "plan_memory", "row_bytes"]
 
 _MIB = 1 << 20
+_CHUNK_BYTES = 256 * _MIB  # the host makes a copy of every chunk
 _SHARE = 0.9  # of the available memory that is planned for: pools round sizes up
 
 
@@ -76,6 +77,7 @@ def plan_memory(
             f"({model.n_params:,} parameters, batches of {batch} rows), {available / _MIB:,.0f} MiB are "
             "available. Lower batch_size or the network's size, or call gpumlp.free_memory()"
         )
+    chunk = min(chunk, max(1, _CHUNK_BYTES // per_row // batch) * batch)
     return min(chunk, -(-n_rows // batch) * batch)
 
 
@@ -114,7 +116,7 @@ class StreamSession:
     batch, chunk : int
         Rows per step, and per device buffer (a multiple of `batch`).
     make : callable
-        make(data, batch) -> Session, the recorded plans for one chunk.
+        make(data, batch, space=...) -> Session, the recorded plans for one chunk; all share one workspace.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class StreamSession:
         w: np.ndarray | None,
         batch: int,
         chunk: int,
-        make: Callable[[Data, int], Session],
+        make: Callable[..., Session],
     ) -> None:
         self.backend = model.backend
         self.X, self.y, self.w, self.batch, self.chunk = X, y, w, batch, chunk
@@ -140,7 +142,8 @@ class StreamSession:
         for number, rows in enumerate(sizes):
             key = number % 2, rows
             if key not in made:
-                made[key] = make(self.slots[key[0]].data(rows), min(batch, rows))
+                space = self.sessions[0].space if self.sessions else None
+                made[key] = make(self.slots[key[0]].data(rows), min(batch, rows), space=space)
                 made[key].feed.order[:] = np.arange(rows)
             self.sessions.append(made[key])
         self._chunk_sums = model.backend.zeros(len(sizes), model.dtype)

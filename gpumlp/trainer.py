@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,19 +13,19 @@ from gpumlp.backends.base import Op, on_device
 from gpumlp.errors import DivergenceError
 from gpumlp.history import EarlyStopping, History, get_early_stopping
 from gpumlp.inputs import (
-    check_features,
-    check_targets,
+    check_rows,
     check_two_classes,
-    check_weights,
     dropout_key,
     epoch_order,
     is_cuda,
-    split_rows,
+    is_number,
+    positive_int,
+    split_validation,
 )
 from gpumlp.losses import Huber, get_loss
 from gpumlp.network import MLP, unflatten
-from gpumlp.optimizers import Optimizer, get_optimizer
-from gpumlp.plan import FORWARD_ROWS, optimizer_ops
+from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
+from gpumlp.plan import FORWARD_ROWS, Workspace, optimizer_ops
 from gpumlp.precision import Precision, check_precision
 from gpumlp.schedules import get_schedule
 from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights
@@ -34,7 +33,6 @@ from gpumlp.stream import StreamEvaluation, StreamSession, plan_memory, row_byte
 
 __all__ = ["Trainer"]
 
-_Rows = tuple[Any, Any, np.ndarray | None]  # X, y, weights
 Callback = Callable[["Trainer", History], Any]
 _STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/random.py
 
@@ -109,9 +107,9 @@ class Trainer:
             raise TypeError(f"model={model!r}; expected a gpumlp.MLP")
         self.model = model
         self.loss, delta = get_loss(loss)
-        self.optimizer = _with_penalties(get_optimizer(optimizer), l1, l2, proximal)
-        self.batch_size = _positive_int("batch_size", batch_size)
-        if clip_norm is not None and not (_is_number(clip_norm) and 0 < clip_norm < math.inf):
+        self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal)
+        self.batch_size = positive_int("batch_size", batch_size)
+        if clip_norm is not None and not (is_number(clip_norm) and 0 < clip_norm < math.inf):
             raise ValueError(f"clip_norm={clip_norm!r}; expected None or a finite number > 0")
         self.clip_norm = clip_norm
         self.schedule = get_schedule(schedule)
@@ -181,9 +179,10 @@ class Trainer:
         MemoryError
             Network, optimiser state and one batch do not fit on the device.
         """
-        _positive_int("epochs", epochs)
+        positive_int("epochs", epochs)
         stop = get_early_stopping(early_stopping)
-        train, val = self._split(X, y, sample_weight, validation)
+        rows = check_rows(self.model, self.loss, X, y, sample_weight)
+        train, val = split_validation(self.model, self.loss, rows, validation, self.seed)
         if self.loss.classes:
             check_two_classes(train[1])
         self._ready()
@@ -217,7 +216,7 @@ class Trainer:
                 f"{self.schedule} depends on the number of planned steps, which step() does not know; "
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
-        self._run_staged(*self._checked(X, y, sample_weight), update=True)
+        self._run_staged(*check_rows(self.model, self.loss, X, y, sample_weight), update=True)
         self.optimizer.t += 1
 
     @on_device
@@ -231,7 +230,7 @@ class Trainer:
             all outputs together).
         """
         self._ready()
-        evaluation = self._evaluation(*self._checked(X, y, sample_weight))
+        evaluation = self._evaluation(*check_rows(self.model, self.loss, X, y, sample_weight))
         evaluation.run()
         return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:3])
 
@@ -248,7 +247,7 @@ class Trainer:
             The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host.  Not clipped; decoupled
             decay is not part of the objective.
         """
-        session = self._run_staged(*self._checked(X, y, sample_weight), update=False)
+        session = self._run_staged(*check_rows(self.model, self.loss, X, y, sample_weight), update=False)
         session.sum_losses(self._sums)
         backend, opt = self.model.backend, self.optimizer
         value = float(backend.to_numpy(self._sums)[0]) / session.data.weight
@@ -270,44 +269,47 @@ class Trainer:
         bar: Any,
     ) -> None:
         backend, model = self.model.backend, self.model
-        best: float | None = None
-        saved = None
         watch = stop or EarlyStopping(monitor="val_loss" if evaluation else "loss", patience=epochs)
         total = self.optimizer.t + epochs * session.n_steps
         skipped = self._precision.loss_scale()[1]
-        for number in range(epochs):
-            start = time.perf_counter()
-            order = self._order(session.n_rows)
-            table = self._values(batch_weights(w, order, session.batch), total)
-            with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
-                session.epoch(order, table, self._sums)
-                self.optimizer.t += session.n_steps
-                self.epoch += 1
+        order = self._order(session.n_rows)
+        best: float | None = None
+        saved = None
+        try:
+            for number in range(epochs):
+                start = time.perf_counter()
+                table = self._values(batch_weights(w, order, session.batch), total)
+                with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
+                    session.epoch(order, table, self._sums)
+                    self.optimizer.t += session.n_steps
+                    self.epoch += 1
+                    if evaluation:
+                        evaluation.run()
+                if number + 1 < epochs:
+                    order = self._order(session.n_rows)  # now, while the device works
+                sums = backend.to_numpy(self._sums)
+                figures = {"loss": self._mean_loss(session, float(sums[0]), number)}
+                figures["lr"] = float(table["lr"][-1])
                 if evaluation:
-                    evaluation.run()
-            sums = backend.to_numpy(self._sums)
-            figures = {"loss": self._mean_loss(session, float(sums[0]), number), "lr": float(table["lr"][-1])}
-            if evaluation:
-                figures.update((f"val_{name}", v) for name, v in evaluation.figures(sums[1:3]).items())
-            if self._precision.scaler is not None:
-                figures["skipped"], skipped = int(sums[-1]) - skipped, int(sums[-1])
-            history.append({**figures, "seconds": time.perf_counter() - start})
-            if watch.better(history.metrics[watch.monitor][-1], best):
-                best, history.best_epoch = history.metrics[watch.monitor][-1], number
-                if stop and stop.restore_best:
-                    saved = backend.empty(model.flat_size, model.dtype) if saved is None else saved
-                    backend.copy(saved, model.flat)
-            bar.update(number, figures)
-            ended = [bool(callback(self, history)) for callback in self.callbacks]
-            if (
-                stop
-                and number - (history.best_epoch if history.best_epoch is not None else -1) >= stop.patience
-            ):
-                history.stopped_early = True
-            if history.stopped_early or any(ended):
-                break
-        if saved is not None:
-            backend.copy(model.flat, saved)
+                    figures.update((f"val_{name}", v) for name, v in evaluation.figures(sums[1:3]).items())
+                if self._precision.scaler is not None:
+                    figures["skipped"], skipped = int(sums[-1]) - skipped, int(sums[-1])
+                history.append({**figures, "seconds": time.perf_counter() - start})
+                value = history.metrics[watch.monitor][-1]
+                if watch.better(value, best):
+                    best, history.best_epoch = value, number
+                    if stop and stop.restore_best:
+                        saved = backend.empty(model.flat_size, model.dtype) if saved is None else saved
+                        backend.copy(saved, model.flat)
+                bar.update(number, figures)
+                ended = [bool(callback(self, history)) for callback in self.callbacks]
+                since = number - (-1 if history.best_epoch is None else history.best_epoch)
+                history.stopped_early = stop is not None and since >= stop.patience
+                if history.stopped_early or any(ended):
+                    break
+        finally:  # also after divergence or Ctrl-C
+            if saved is not None:
+                backend.copy(model.flat, saved)
 
     def _order(self, n_rows: int) -> np.ndarray:
         return epoch_order(self.seed, self.epoch, n_rows)
@@ -320,7 +322,8 @@ class Trainer:
         step = f"step {first + 1}" if first == last else f"one of the steps {first + 1} to {last + 1}"
         raise DivergenceError(
             f"training diverged: the loss became {value} in epoch {number + 1}, {step} "
-            f"(lr {self.optimizer.lr:g}). The model's parameters are no longer usable. "
+            f"(lr {self.optimizer.lr:g}). The model's parameters are no longer usable, unless early stopping "
+            "put those of the best epoch back. "
             f"Try a smaller learning rate (lr={self.optimizer.lr / 10:g}), "
             "clip_norm=1.0, or standardise X (and, for regression, y)"
         )
@@ -352,36 +355,6 @@ class Trainer:
         return {name: np.broadcast_to(np.asarray(v, float), (steps,)) for name, v in values.items()}
 
     # ---- preparation -----------------------------------------------
-    def _checked(self, X: Any, y: Any, w: Any, suffix: str = "") -> tuple[Any, Any, np.ndarray | None]:
-        model, n_out = self.model, self.model.layer_sizes[-1]
-        X = check_features(X, model.layer_sizes[0], model.backend, model.dtype, f"X{suffix}")
-        if X.shape[0] == 0:
-            raise ValueError(f"X{suffix} has no rows; expected at least one")
-        y = check_targets(y, X.shape[0], n_out, self.loss, model.backend, model.dtype, f"y{suffix}", X)
-        return X, y, check_weights(w, X.shape[0], model.backend, model.dtype)
-
-    def _split(self, X: Any, y: Any, w: Any, validation: Any) -> tuple[_Rows, _Rows | None]:
-        X, y, w = self._checked(X, y, w)
-        if validation is None:
-            return (X, y, w), None
-        if isinstance(validation, (tuple, list)):
-            if len(validation) not in (2, 3):
-                raise ValueError(
-                    f"validation has {len(validation)} parts; "
-                    "expected (X_val, y_val) or (X_val, y_val, weights)"
-                )
-            w_val = validation[2] if len(validation) == 3 else None
-            return (X, y, w), self._checked(validation[0], validation[1], w_val, "_val")
-        if not _is_number(validation):
-            raise ValueError(f"validation={validation!r}; expected a fraction, (X_val, y_val) or None")
-        xp = self.model.backend.xp if is_cuda(X) else np
-        train, held = split_rows(self.seed, X.shape[0], validation, w)
-        parts = [
-            (X[xp.asarray(rows)], y[xp.asarray(rows)], None if w is None else w[rows])
-            for rows in (train, held)
-        ]
-        return parts[0], parts[1]
-
     def _ready(self) -> None:
         """Buffers on the model's device: made at first, and again after the model has moved."""
         model, backend = self.model, self.model.backend
@@ -424,7 +397,9 @@ class Trainer:
         return self._prepare(self._resident(X, y, w), batch)
 
     @on_device
-    def _prepare(self, data: Data, batch: int, update: bool = True) -> Session:
+    def _prepare(
+        self, data: Data, batch: int, update: bool = True, space: Workspace | None = None
+    ) -> Session:
         """Plans for `data` on the model's device; without `update`, up to the gradient."""
         model, backend, opt = self.model, self.model.backend, self.optimizer
         opt.init_state([model.flat], backend)
@@ -435,6 +410,7 @@ class Trainer:
         return Session(
             *(model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after),
             precision=self._precision,
+            space=space,
         )
 
     def _update_ops(self) -> list[Op]:
@@ -474,30 +450,3 @@ class Trainer:
 
 def _metric_names(loss: Any) -> tuple[str, ...]:
     return ("loss", "accuracy") if loss.metric == "accuracy" else ("loss", "rmse", "r2")
-
-
-def _with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) -> Optimizer:
-    """A copy of `optimizer` with the trainer's penalties."""
-    optimizer = copy.deepcopy(optimizer)
-    for name, value in (("l1", l1), ("l2", l2)):
-        if value == 0 and _is_number(value):
-            continue
-        if getattr(optimizer, name):
-            raise ValueError(
-                f"{name} was given twice: {value} to the Trainer and "
-                f"{getattr(optimizer, name)} to the optimizer"
-            )
-        setattr(optimizer, name, value)
-    optimizer.proximal = optimizer.proximal or bool(proximal)
-    optimizer.check()
-    return optimizer
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _positive_int(name: str, value: Any) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}; expected an integer >= 1")
-    return int(value)

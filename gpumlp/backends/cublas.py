@@ -102,11 +102,9 @@ class Cublas:
                 pointer,
                 integer,
             ] + [pointer, integer, pointer, pointer, integer]
-        typed = [pointer, integer, integer]  # address, type, row stride
-        self._lib.cublasGemmEx.argtypes = [
-            *(pointer, integer, integer, integer, integer, integer, pointer),
-            *(*typed, *typed, pointer, *typed, integer, integer),
-        ]
+        sizes: list[Any] = [pointer, integer, integer, integer, integer, integer]
+        typed: list[Any] = [pointer, integer, integer]  # address, type, row stride
+        self._lib.cublasGemmEx.argtypes = sizes + [pointer, *typed, *typed, pointer, *typed, integer, integer]
 
     def version(self) -> str:
         """Such as "12.9.1"."""

@@ -117,12 +117,13 @@ class CupyBackend(Backend):
         self._lock = threading.RLock()
         self._kernels = Kernels(self.number)
         self.load_seconds = self._kernels.seconds
-        self._last: Any = None
+        self._last: tuple[int, int] | None = None
+        self._depth = 0
         self._blas: Cublas | None = None
         self._capture_stream: Any = None
         self._copy_stream: Any = None
         with cupy.cuda.Device(self.number):
-            self._switch = cupy.cuda.Event(disable_timing=True)
+            self._done = cupy.cuda.Event(disable_timing=True)
             self._staging, self._prefetching = _Staging(), _Staging()
 
     # ---- order and memory -----------------------------------------------
@@ -132,11 +133,19 @@ class CupyBackend(Backend):
         backend."""
         with self._lock, cupy.cuda.Device(self.number):
             stream = cupy.cuda.get_current_stream()
-            if self._last is not None and self._last.ptr != stream.ptr:
-                self._switch.record(self._last)
-                stream.wait_event(self._switch)
-            self._last = stream
-            yield stream
+            if self._depth == 0:
+                # the per-thread default stream has the same address in all threads
+                thread = threading.get_ident() if stream.ptr == runtime.streamPerThread else 0
+                if self._last not in (None, (stream.ptr, thread)):
+                    stream.wait_event(self._done)
+                self._last = stream.ptr, thread
+            self._depth += 1
+            try:
+                yield stream
+            finally:
+                self._depth -= 1
+                if self._depth == 0:  # now, because the caller's stream may be gone at the next call
+                    self._done.record(stream)
 
     @contextmanager
     def _memory(self, what: str) -> Iterator[None]:
@@ -204,7 +213,8 @@ class CupyBackend(Backend):
         if not isinstance(x, cupy.ndarray):
             return np.array(x)
         with self.work() as stream, self._memory(_described(x.shape, x.dtype)):
-            return x.get(stream=stream, order="C")
+            # with `out`: without it, unified memory gives a view that nobody has waited for
+            return x.get(stream=stream, out=np.empty(x.shape, x.dtype))
 
     def copy(self, dst: Any, src: Any) -> None:
         """dst[...] = src without waiting; `src` may be changed afterwards.
@@ -241,13 +251,17 @@ class CupyBackend(Backend):
             side = self._copy_stream
             if after is not None:
                 side.wait_event(after)
-            for dst, src in pairs:
-                self._prefetching.send(dst.data.ptr, np.ascontiguousarray(src), side)
-            return side.record()
+            try:
+                for dst, src in pairs:
+                    self._prefetching.send(dst.data.ptr, np.ascontiguousarray(src), side)
+            except BaseException:  # Ctrl-C: `dst` may be freed now, so no copy to it may be on its way
+                side.synchronize()
+                raise
+            return side.record(cupy.cuda.Event(disable_timing=True))
 
     def mark(self) -> Any:
         with self.work() as stream:
-            return stream.record()
+            return stream.record(cupy.cuda.Event(disable_timing=True))
 
     def wait(self, mark: Any) -> None:
         with self.work() as stream:

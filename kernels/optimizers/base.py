@@ -210,8 +210,8 @@ class Optimizer:
         """Put the state arrays on the device of `backend`."""
         for entry in self.state:
             for name in self.state_names():
-                leaves = backend.device == "cpu" and not _is_host(entry[name])
-                entry[name] = backend.asarray(_to_numpy(entry[name]) if leaves else entry[name])
+                if _device(entry[name]) != backend.device:
+                    entry[name] = backend.asarray(_to_numpy(entry[name]))
 
     def _check_state(self, params: Sequence[Any]) -> None:
         name, names = type(self).__name__, set(self.state_names())
@@ -330,7 +330,7 @@ class Optimizer:
             state = {}
             for name in self.state_names():
                 # loaded from a state dict, or moved to another device
-                if _is_host(entry[name]) is not _is_host(p):
+                if _device(entry[name]) != _device(p):
                     entry[name] = here.asarray(_to_numpy(entry[name]))
                 state[name] = entry[name]
             here.elementwise(kernel, {"g": g, "p": p, **state}, scalars, stepped)
@@ -374,6 +374,11 @@ def _reference(
             step(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
 
     return blocked
+
+
+def _device(array: Any) -> str:
+    """ "cpu" or "cuda:<number>"."""
+    return "cpu" if _is_host(array) else f"cuda:{array.device.id}"
 
 
 def _state_dtype(p: Any) -> np.dtype:

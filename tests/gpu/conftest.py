@@ -30,9 +30,3 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """8 x 8 images (1797, 64) in 0..1 and their digits."""
     X, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
     return (X / 16).astype(np.float32), y
-
-
-def trainer(model: Any, **options: Any) -> Any:
-    """A Trainer with usual settings."""
-    settings = {"loss": "softmax_cross_entropy", "optimizer": gpumlp.Adam(lr=3e-3), "batch_size": 100}
-    return gpumlp.Trainer(model, **{**settings, **options})

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import trainer
+from trainers import trainer
 
 import gpumlp
 

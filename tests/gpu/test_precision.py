@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import trainer
+from trainers import trainer
 
 import gpumlp
 from gpumlp.plan import Workspace

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import trainer
+from trainers import trainer
 
 import gpumlp
 from gpumlp.backends import cuda_problem

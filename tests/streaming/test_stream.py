@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.inputs import check_rows
 from gpumlp.stream import fixed_bytes, plan_memory, row_bytes
 
 MIB = 1 << 20
@@ -40,7 +41,7 @@ def test_streaming_uses_several_chunks(backend):
     X, y = _data(1000)
     model = gpumlp.MLP([6, 16, 2], device=backend)
     trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="sgd", batch_size=32)
-    session = trainer._train_session(*trainer._checked(X, y, None), streaming=True)
+    session = trainer._train_session(*check_rows(model, trainer.loss, X, y), streaming=True)
     if backend.name == "cuda":  # the device is large: all rows in one chunk unless memory is short
         assert len(session.sessions) >= 1
     else:
