@@ -32,10 +32,11 @@ def make_optimizer(est: Any) -> Optimizer:
         momentum = min(float(est.momentum), float(np.nextafter(1, 0)))  # 1 is allowed by scikit-learn
         nesterov = bool(est.nesterovs_momentum) and momentum > 0
         return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
+    rule: Any = OPTIMIZERS[est.solver]
     if est.solver in ("adam", "adamw"):
         betas, eps = (float(est.beta_1), float(est.beta_2)), float(est.epsilon)
-        return OPTIMIZERS[est.solver](lr=0.0, betas=betas, eps=eps, eps_hat=True, weight_decay=0.0)
-    return OPTIMIZERS[est.solver](lr=0.0, eps=float(est.epsilon))
+        return rule(lr=0.0, betas=betas, eps=eps, eps_hat=True, weight_decay=0.0)
+    return rule(lr=0.0, eps=float(est.epsilon))
 
 
 class Solver:

@@ -271,7 +271,7 @@ Rows = tuple[Any, Any, "np.ndarray | None"]
 
 
 def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:
-    """Rows that fit `model` and `loss`, by `check_features`, `check_targets`, `check_weights`; at least one."""
+    """At least one row, fit for `model` and `loss`: `check_features`, `check_targets`, `check_weights`."""
     X = check_features(X, model.layer_sizes[0], model.backend, model.dtype, f"X{suffix}")
     if X.shape[0] == 0:
         raise ValueError(f"X{suffix} has no rows; expected at least one")
@@ -291,7 +291,8 @@ def split_validation(
             raise ValueError(
                 f"validation has {len(validation)} parts; expected (X_val, y_val) or (X_val, y_val, weights)"
             )
-        return rows, check_rows(model, loss, *validation, suffix="_val")
+        X, y, w = (*validation, None)[:3]
+        return rows, check_rows(model, loss, X, y, w, "_val")
     if not is_number(validation):
         raise ValueError(f"validation={validation!r}; expected a fraction, (X_val, y_val) or None")
     X, y, w = rows

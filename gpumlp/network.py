@@ -206,7 +206,7 @@ class MLP:
         self.layers, self.flat_size = layout(self.layer_sizes)
         self.backend = get_backend(device)
         self.flat = self.backend.zeros(self.flat_size, self.dtype)
-        self._plans: dict[tuple, ForwardPlan] = {}
+        self._plans: dict[int, ForwardPlan] = {}
         self.set_parameters(initial_parameters(self.layer_sizes, self.activations, init, self.seed))
 
     # ---- parameters -----------------------------------------------

@@ -311,9 +311,9 @@ def sum_ops(backend: Backend, values: Any, n: int, out: Any) -> list[Launch]:
 
 
 class ForwardPlan:
-    """Forward pass of up to `rows` rows from a staging buffer, recorded for one output function."""
+    """Forward pass of up to `rows` rows from a staging buffer, recorded once for each output function."""
 
-    def __init__(self, model: MLP, rows: int, link: str) -> None:
+    def __init__(self, model: MLP, rows: int) -> None:
         backend, n_out = model.backend, model.layer_sizes[-1]
         self.backend, self.rows = backend, rows
         self._lock = threading.Lock()  # the buffers serve one call at a time
@@ -322,29 +322,35 @@ class ForwardPlan:
         self.feed = Feed(backend, (), model.dtype, 1, rows)
         self.feed.order[:] = np.arange(rows)
         self.feed.send()
-        space = Workspace(model, rows, training=False)
-        kernel = output_kernel(link)
-        ops: list[Op] = [
-            _gather(space, rows, self.X, self.feed.index, 0),
-            *space.forward(rows),
-            Launch(kernel, {"z": space.z[-1], "out": self.out}, {"stride": 0}, rows, n_out, tick="last"),
-        ]
-        self.replay: Replay = backend.record(ops, self.feed.steps)
+        self._space = Workspace(model, rows, training=False)
+        self._replays: dict[str, Replay] = {}
 
-    def run(self, X: Any, out: Any) -> None:
-        """out[...] = network(X) for at most `rows` rows; `out` is on the host, or on the device as `X` is."""
+    def _replay(self, link: str) -> Replay:
+        if link not in self._replays:
+            z, rows = self._space.z[-1], self.rows
+            last = {"z": z, "out": self.out}
+            ops: list[Op] = [
+                _gather(self._space, rows, self.X, self.feed.index, 0),
+                *self._space.forward(rows),
+                Launch(output_kernel(link), last, {"stride": 0}, rows, z.shape[1], tick="last"),
+            ]
+            self._replays[link] = self.backend.record(ops, self.feed.steps)
+        return self._replays[link]
+
+    def run(self, X: Any, out: Any, link: str) -> None:
+        """out[...] = link(network(X)) for at most `rows` rows; `out` is on the host, or where `X` is."""
         n = X.shape[0]
         with self._lock:
             self.backend.copy(self.X[:n], X)
             with self.backend.range("gpumlp:forward"):
-                self.replay.run()
+                self._replay(link).run()
             if is_cuda(out) or self.backend.device == "cpu":
                 self.backend.copy(out, self.out[:n])
             else:
                 out[...] = self.backend.to_numpy(self.out[:n])
 
 
-def forward(model: MLP, X: Any, link: str, plans: dict[tuple, ForwardPlan]) -> Any:
+def forward(model: MLP, X: Any, link: str, plans: dict[int, ForwardPlan]) -> Any:
     """The network's output (n_rows, n_outputs) with `link` applied, in chunks; `plans` caches the recorded
     passes.
 
@@ -357,9 +363,9 @@ def forward(model: MLP, X: Any, link: str, plans: dict[tuple, ForwardPlan]) -> A
     if n == 0:
         return out
     rows = min(FORWARD_ROWS, 1 << (n - 1).bit_length())
-    if (rows, link) not in plans:
-        plans[rows, link] = ForwardPlan(model, rows, link)
+    if rows not in plans:
+        plans[rows] = ForwardPlan(model, rows)
     for start in range(0, n, rows):
         part = slice(start, start + rows)
-        plans[rows, link].run(X[part], out[part])
+        plans[rows].run(X[part], out[part], link)
     return out

@@ -40,8 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "cuda_sample(n): of the cases on a CUDA device only every n-th is run, because nearly each one compiles "
-        "kernels of its own; GPUMLP_TEST_ALL=1 runs all",
+        "cuda_sample(n): of the cases on a CUDA device only every n-th is run, because nearly each one "
+        "compiles kernels of its own; GPUMLP_TEST_ALL=1 runs all",
     )
 
 

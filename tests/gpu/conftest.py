@@ -9,6 +9,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends import cuda_problem
+from gpumlp.datasets import load_digits
 
 
 @pytest.fixture
@@ -28,5 +29,5 @@ def simgpu() -> Any:
 @pytest.fixture(scope="session")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """8 x 8 images (1797, 64) in 0..1 and their digits."""
-    X, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    X, y = load_digits()
     return (X / 16).astype(np.float32), y
