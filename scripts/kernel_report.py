@@ -160,10 +160,20 @@ def cases(quick: bool) -> list[Case]:
             add(optimizer.kernel(clip=clip), dtype, rule)
         for kernel in (*activations(quick), *row_kernels(quick)):
             add(kernel, dtype)
+    rules = [make(lr=1e-3) for make in gpumlp.optimizers.OPTIMIZERS.values()]
     for dtype in ("float16", "bfloat16"):  # activations and what the products read; all else is float32 there
         half = [forward_kernel("relu"), backward_kernel("relu"), rows.GATHER] if quick else activations(False)
-        for kernel in (*half, training_kernel("softmax_cross_entropy", False)):
+        losses = ["softmax_cross_entropy"] if quick else LOSSES
+        scaled = dtype == "float16"
+        updates = [rule.kernel(half=True, clip=scaled, guard=scaled) for rule in rules]
+        for kernel in (
+            *half,
+            *(training_kernel(name, False, scaled) for name in losses),
+            *updates,
+            rows.CAST,
+        ):
             add(kernel, dtype)
+    add(rows.LOSS_SCALE, "float32")
     return list(found.values())
 
 
