@@ -302,7 +302,7 @@ template <class F> static void gemm(const Word *op, bool linger) {
     Product<F> g = {(const F *)op[G_A].p, (const F *)op[G_B].p, (F *)op[G_C].p, op[G_M].i, op[G_N].i, op[G_K].i, lda,
                     op[G_LDB].i, op[G_LDC].i, ta != 0, op[G_TRANS_B].i != 0, ta ? 1 : lda, ta ? lda : 1};
     bool own = op[G_OWN].i || !Blas<F>::function;
-    Long chunks = g.m * g.n * g.k >= (1 << 20) ? pool_threads : 1;
+    Long chunks = g.m * g.n * g.k >= (1 << 19) ? pool_threads : 1;
     if (!own && blas_users == 0) chunks = 1;
     else if (!own && chunks > blas_threads) chunks = blas_threads;
     parallel(own ? product_chunk<F> : blas_chunk<F>, &g, chunks, linger);
