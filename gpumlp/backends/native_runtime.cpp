@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef long long Long;
 
@@ -40,6 +41,7 @@ struct Pool {
     Long state, finished;
     int workers, sleeping;
     bool linger;  // spin for a moment before sleeping, because more work follows at once
+    Long alone, pause;  // jobs that the caller still does alone; length of the next such stretch
 };
 
 static Pool *pool = nullptr;
@@ -52,6 +54,12 @@ static inline void relax() {
 #elif defined(__aarch64__)
     asm volatile("yield");
 #endif
+}
+
+static Long now() {  // nanoseconds
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
 static bool claim_and_run(Pool *p) {
@@ -123,10 +131,16 @@ static Pool *get_pool() {
 
 static void parallel(void (*run)(const void *, Long, Long), const void *context, Long chunks, bool linger) {
     Pool *p = chunks > 1 ? get_pool() : nullptr;
-    if (!p || !p->workers || pthread_mutex_trylock(&p->owner) != 0) {  // busy with another Python thread's work
+    bool mine = p && p->workers && pthread_mutex_trylock(&p->owner) == 0;  // else busy with another Python thread's
+    if (!mine || p->alone > 0) {
+        if (mine) {
+            --p->alone;
+            pthread_mutex_unlock(&p->owner);
+        }
         for (Long chunk = 0; chunk < chunks; ++chunk) run(context, chunk, chunks);
         return;
     }
+    Long start = now();
     p->job = Job{run, context, chunks};
     p->finished = 0;
     __atomic_store_n(&p->linger, linger, __ATOMIC_RELAXED);
@@ -138,9 +152,19 @@ static void parallel(void (*run)(const void *, Long, Long), const void *context,
         pthread_mutex_unlock(&p->lock);
     }
     while (claim_and_run(p)) {}
+    Long own = now();
     for (int i = 0; __atomic_load_n(&p->finished, __ATOMIC_ACQUIRE) < chunks; ++i) {
         if (i < spins) relax();
         else sched_yield();
+    }
+    // A worker that another process keeps from its core makes everybody wait: do small jobs alone for a while, longer
+    // each time it happens again.  The chunks stay the same, so the results do.
+    Long waited = now() - own;
+    if (waited > 100000 && waited > 2 * (own - start)) {
+        p->pause = p->pause ? (p->pause < 20000 ? 2 * p->pause : p->pause) : 100;
+        p->alone = p->pause;
+    } else if (p->pause > 100) {
+        --p->pause;
     }
     pthread_mutex_unlock(&p->owner);
 }
