@@ -11,7 +11,7 @@ import json
 import os
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def save_model(model: MLP, path: PathLike, extra: dict[str, Any] | None = None) 
     ----------
     model : MLP
     path : path
-        Written as given; the usual ending is .npz.
+        Written under exactly this name (no ending is added); the usual ending is .npz.
     extra : dict, optional
         Kept with the model; anything that JSON can hold.  None: `model.extra`, what `load_model` found.
 
@@ -144,13 +144,18 @@ def _bad(name: str, why: str) -> ModelFileError:
 
 def _read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with open(name, "rb") as file:  # errors about the path itself are the caller's
-        start = file.read(4)
+        return _read_open(name, file)
+
+
+def _read_open(name: str, file: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    start = file.read(4)
+    file.seek(0)
     if not start:
         raise _bad(name, "the file is empty")
     if start[:2] != b"PK":
         raise _bad(name, "it is no .npz file (models are written by 'gpumlp train' and MLP.save)")
     try:
-        with np.load(name, allow_pickle=False) as archive:
+        with np.load(file, allow_pickle=False) as archive:
             names = set(archive.files)
             if "header" not in names:
                 raise _bad(name, f"this .npz file has no model header, only the arrays {_some(names)}")

@@ -43,9 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = argparse.Namespace(saved=[])
     try:
-        _parser().parse_args(argv, namespace=arguments)
-        with np.errstate(all="ignore"):  # overflow is told as divergence, in words
-            arguments.command(arguments)
+        words = sys.argv[1:] if argv is None else list(argv)
+        if words:
+            _parser().parse_args(words, namespace=arguments)
+            with np.errstate(all="ignore"):  # overflow is told as divergence, in words
+                arguments.command(arguments)
+        else:
+            _parser().print_help()
         sys.stdout.flush()
     except (
         BrokenPipeError
@@ -136,7 +140,12 @@ def _list(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
 def hidden(text: str) -> list[int]:
     """Sizes of the hidden layers; "none" for a linear model."""
-    return [] if text.strip().lower() in ("none", "0") else _list(_integer(1))(text)
+    if text.strip().lower() == "none":
+        return []
+    try:
+        return _list(_integer(1))(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; for a linear model: none") from None
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -215,7 +224,10 @@ def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "train a model on a table, or on the embedded digits", "cli_train")
     data = parser.add_argument_group("data")
     data.add_argument(
-        "data", nargs="?", metavar="DATA", help=".csv with a header row, .npz or .npy; left out: the digits"
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help=".csv (or .csv.gz) with a header row, .npz or .npy; left out: the digits",
     )
     data.add_argument("--target", metavar="COL", help="column to learn (.npz: array; .npy: column number)")
     data.add_argument(

@@ -13,7 +13,7 @@ import numpy as np
 from gpumlp.checkpoint import load_model
 from gpumlp.cli_train import in_units, print_figures
 from gpumlp.errors import UsageError, suggest
-from gpumlp.files import check_writable, replacing
+from gpumlp.files import check_apart, check_writable, replacing
 from gpumlp.network import MLP
 from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
@@ -39,6 +39,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     """Write the predictions for a file as CSV, one row per row of the file."""
     if arguments.output is not None:
+        check_apart([("--output", arguments.output)], [("MODEL", arguments.model), ("DATA", arguments.data)])
         check_writable(arguments.output, "the predictions")
     model = load_model(arguments.model, arguments.device)
     prep = Preparation.of_model(model, arguments.model)

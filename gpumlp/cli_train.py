@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from gpumlp.checkpoint import save_model
 from gpumlp.datasets import load_digits
 from gpumlp.errors import UsageError, suggest
-from gpumlp.files import check_writable
+from gpumlp.files import check_apart, check_writable
 from gpumlp.history import EarlyStopping, History
 from gpumlp.losses import LOSSES
 from gpumlp.network import MLP
@@ -47,12 +48,8 @@ def train(arguments: argparse.Namespace) -> None:
     data = _prepare(arguments, say)
     _fill_defaults(arguments, len(data.train[1]))
     model, trainer = _build(arguments, data, optimizer)
-    say(f"model     {model!r}")
-    say(
-        f"training  {data.prep.loss}, {arguments.optimizer} (lr {trainer.optimizer.lr:g}), "
-        f"batch {arguments.batch_size}, "
-        f"{'at most ' if arguments.early_stopping else ''}{arguments.epochs} epochs"
-    )
+    say(f"model     {model!r}{_dropout_text(model)}")
+    say(f"training  {_training_text(arguments, data.prep.loss, trainer.optimizer)}")
     start = time.perf_counter()
     stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
     history = trainer.fit(
@@ -64,7 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
     )
     seconds = time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
-    say(f"done      {len(history)} epochs in {seconds:.1f} s{best}\n")
+    say(f"done      {_epochs(len(history))} in {seconds:.1f} s{best}\n")
     figures = {
         name: in_units(trainer.evaluate(*rows), data.prep)
         for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test))
@@ -85,6 +82,36 @@ def print_figures(figures: dict[str, dict[str, float]], counts: dict[str, int]) 
         print(f"{part:<11}{counts[part]:>9}" + "".join(f"{_short(values[name]):>12}" for name in names))
 
 
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def _dropout_text(model: MLP) -> str:
+    rates = [model.dropout] if isinstance(model.dropout, (int, float)) else model.dropout
+    return f", dropout {','.join(f'{p:g}' for p in rates)}" if any(rates) else ""
+
+
+def _training_text(arguments: argparse.Namespace, loss: str, optimizer: Optimizer) -> str:
+    """Loss, optimiser and what was set besides: nothing that has its default value."""
+    options = [f"lr {optimizer.lr:g}"]
+    for f in fields(optimizer):
+        value = getattr(optimizer, f.name)
+        if f.init and f.name != "lr" and value != f.default:
+            text = ",".join(f"{v:g}" for v in value) if isinstance(value, (tuple, list)) else value
+            text = f"{text:g}" if isinstance(text, float) else text
+            options.append(f.name if text is True else f"{f.name} {text}")
+    parts = [loss, f"{arguments.optimizer} ({', '.join(options)})"]
+    if arguments.schedule is not None:
+        parts.append(f"{arguments.schedule} schedule")
+    if arguments.clip_norm is not None:
+        parts.append(f"clip norm {arguments.clip_norm:g}")
+    stop = arguments.early_stopping
+    limit = f"{'at most ' if stop else ''}{_epochs(arguments.epochs)}"
+    return ", ".join(
+        [*parts, f"batch {arguments.batch_size}", limit, *([f"patience {stop}"] if stop else [])]
+    )
+
+
 def _short(value: float) -> str:
     return f"{value:.4f}" if 0.01 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
 
@@ -94,7 +121,11 @@ def _count(rows: Rows | None) -> int:
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Before anything is read or trained: can the results be written?"""
+    """Before anything is read or trained: can the results be written, and not over the data?"""
+    check_apart(
+        [("--out", arguments.out), ("--plot", arguments.plot)],
+        [("DATA", arguments.data), ("--test", arguments.test)],
+    )
     check_writable(arguments.out, "the model", (".npz",))
     if arguments.plot is not None:
         check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
@@ -170,6 +201,12 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
     test_fraction = default if arguments.test_fraction is None else arguments.test_fraction
     rows = split_table(table, arguments.seed, test_fraction, arguments.validation_fraction)
     prep = fit_preparation(table, rows[0], task, loss, not arguments.no_standardize)
+    if task == "classification" and 2 * len(prep.classes) > len(table.X):
+        print(
+            f"gpumlp: warning: target {prep.target!r} has {len(prep.classes)} classes in only {len(table.X)} "
+            "rows; is this the right column? For a quantity use --task regression",
+            file=sys.stderr,
+        )
     if loss == "binary_cross_entropy" and len(prep.classes) != 2:
         raise UsageError(
             f"--loss binary_cross_entropy is for two classes, the target has {len(prep.classes)}; use "
@@ -272,6 +309,8 @@ def _save(
             arguments.plot,
             target=prep.target if prep.task == "regression" else "",
             target_scale=prep.target_scale,
+            restored=arguments.early_stopping is not None,
+            dropout=bool(_dropout_text(model)),
         )
         arguments.saved.append(arguments.plot)
         say(f"learning curves saved to {arguments.plot}")

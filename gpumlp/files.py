@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-__all__ = ["PathLike", "check_writable", "replacing"]
+__all__ = ["PathLike", "check_apart", "check_writable", "replacing"]
 
 PathLike = str | os.PathLike[str]
 
@@ -26,6 +27,11 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         The file cannot be written.
     """
     target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):  # else the error would name the temporary file
+        raise FileNotFoundError(
+            errno.ENOENT, f"there is no directory {folder}; make it first", os.fspath(path)
+        )
     temporary = _temporary(target)
     # O_EXCL: never follow a link that somebody else put there; 0o666 is cut down by the umask, as for open()
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -71,6 +77,30 @@ def check_writable(path: PathLike, what: str, endings: tuple[str, ...] = ()) -> 
         problem = _try(target)
     if problem:
         raise ValueError(f"cannot write {what} to {name!r}: {problem}")
+
+
+def check_apart(outputs: Sequence[tuple[str, str | None]], inputs: Sequence[tuple[str, str | None]]) -> None:
+    """Raise ValueError if an output is the same file as an input or as another output.
+
+    Parameters
+    ----------
+    outputs, inputs : sequence of (str, path or None)
+        The word of the command line and its value; None: not given.
+    """
+    for number, (word, path) in enumerate(outputs):
+        for other_word, other in (*inputs, *outputs[:number]):
+            if path and other and _same(path, other):
+                raise ValueError(
+                    f"{word} {path!r} and {other_word} {other!r} are the same file, which would be "
+                    "overwritten; give another name"
+                )
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there (yet)
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _temporary(target: str) -> str:

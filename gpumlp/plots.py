@@ -26,7 +26,15 @@ def require_matplotlib() -> None:
         ) from None
 
 
-def plot_history(history: History, path: PathLike, *, target: str = "", target_scale: float = 1.0) -> None:
+def plot_history(
+    history: History,
+    path: PathLike,
+    *,
+    target: str = "",
+    target_scale: float = 1.0,
+    restored: bool = False,
+    dropout: bool = False,
+) -> None:
     """Draw the learning curves: loss on the left, accuracy or RMSE of the validation rows on the right.
 
     Parameters
@@ -39,6 +47,10 @@ def plot_history(history: History, path: PathLike, *, target: str = "", target_s
         Name of a regression target, for the axis.
     target_scale : float
         Factor from the trained units to those of the target, for RMSE.
+    restored : bool
+        Early stopping put the weights of the best epoch back; the dashed line says so.
+    dropout : bool
+        The training loss was taken with dropout, the validation loss without; the legend says so.
 
     Raises
     ------
@@ -65,11 +77,15 @@ def plot_history(history: History, path: PathLike, *, target: str = "", target_s
     figure = Figure(figsize=(9.6 if second else 5.2, 3.8), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if second else 1, squeeze=False)[0]
-    _loss_panel(axes[0], metrics)
+    _loss_panel(axes[0], metrics, "training (with dropout)" if dropout else "training")
     if second:
         _metric_panel(axes[1], second, metrics[second], target, target_scale)
     for ax in axes:
-        _dress(ax, len(history), history.best_epoch if "val_loss" in metrics else None)
+        _dress(ax, len(history))
+        if "val_loss" in metrics and history.best_epoch is not None:
+            ax.axvline(
+                history.best_epoch + 1, color=_BEST, lw=1, ls="--", label=_best_label(history, restored)
+            )
     axes[0].legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=ending[1:])
@@ -90,8 +106,17 @@ def _curve(ax: Any, values: Sequence[float], color: str, label: str) -> None:
     )
 
 
-def _loss_panel(ax: Any, metrics: dict[str, list[float]]) -> None:
-    _curve(ax, metrics["loss"], _TRAIN, "training")
+def _best_label(history: History, restored: bool) -> str:
+    best = history.best_epoch or 0
+    if restored:
+        return f"best epoch {best + 1}, restored"
+    # early stopping may have watched another figure
+    lowest = history.val_loss[best] <= min(history.val_loss)
+    return f"lowest validation loss: epoch {best + 1}" if lowest else f"best epoch {best + 1}"
+
+
+def _loss_panel(ax: Any, metrics: dict[str, list[float]], label: str) -> None:
+    _curve(ax, metrics["loss"], _TRAIN, label)
     every = list(metrics["loss"])
     if "val_loss" in metrics:
         _curve(ax, metrics["val_loss"], _VALIDATION, "validation")
@@ -126,15 +151,13 @@ def _scale(ax: Any, values: Sequence[float]) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _dress(ax: Any, epochs: int, best: int | None) -> None:
+def _dress(ax: Any, epochs: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.set_xlabel("epoch")
     ax.set_xlim(0.5 if epochs <= 15 else 1, epochs + (0.5 if epochs <= 15 else 0))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.grid(True, which="major", color="#dddddd", lw=0.7)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    if best is not None:
-        ax.axvline(best + 1, color=_BEST, lw=1, ls="--", label=f"best epoch: {best + 1}")

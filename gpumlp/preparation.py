@@ -5,17 +5,27 @@ A `Preparation` is stored with the model (`model.extra`), so that later files ne
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gpumlp.errors import ModelFileError
+from gpumlp.checkpoint import load_model
+from gpumlp.errors import ModelFileError, suggest
+from gpumlp.files import PathLike
 from gpumlp.network import MLP
 from gpumlp.tables import Table, TableError
 
-__all__ = ["Preparation", "detect_task", "fit_preparation", "split_table"]
+__all__ = [
+    "Preparation",
+    "PreparedModel",
+    "detect_task",
+    "fit_preparation",
+    "load_prepared",
+    "split_table",
+]
 
 _ROWS = 8192  # rows that are converted at a time: no float64 copy of the whole table
 _MAX_CLASSES = 20  # more distinct whole numbers are taken for a quantity
@@ -151,6 +161,108 @@ class Preparation:
         return raw * self.target_scale + self.target_mean
 
 
+@dataclass
+class PreparedModel:
+    """A network with the scaling and the names that `gpumlp train` stored with it; see `load_prepared`.
+
+    Attributes
+    ----------
+    model : MLP
+        The bare network, which takes scaled rows.
+    preparation : Preparation
+    """
+
+    model: MLP
+    preparation: Preparation
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the columns of `predict_proba`; empty for regression."""
+        return self.preparation.classes
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Columns in the order of training; empty if the training file had no names."""
+        return self.preparation.features
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predictions for raw rows.
+
+        Parameters
+        ----------
+        X : array-like (n, n_features) on the host, numbers as in the training file, or a DataFrame
+            A DataFrame's columns are found by name, if the model has names.
+
+        Returns
+        -------
+        array (n,)
+            Class names (text), or float64 values in the units of the target.
+
+        Raises
+        ------
+        ValueError
+            X is no table of finite numbers with the model's features.
+        """
+        answer = np.asarray(self.model.predict(self._inputs(X)))
+        if self.preparation.task == "classification":
+            return np.array(self.classes)[answer]
+        return self.preparation.values(answer.astype(np.float64))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities (n, n_classes) for raw rows, columns as `classes`; X as for `predict`.
+
+        Raises
+        ------
+        ValueError
+            X is unusable, or the model is no classifier.
+        """
+        if self.preparation.task != "classification":
+            raise ValueError("predict_proba is for classifiers; this is a regression model")
+        return np.asarray(self.model.predict_proba(self._inputs(X)))
+
+    def _inputs(self, X: Any) -> np.ndarray:
+        n = self.model.layer_sizes[0]
+        if self.feature_names and hasattr(X, "columns"):
+            missing = [name for name in self.feature_names if name not in X.columns]
+            if missing:
+                raise ValueError(suggest("column", missing[0], [str(name) for name in X.columns]))
+            X = X[self.feature_names]
+        rows = np.asarray(X)
+        if rows.ndim != 2 or rows.shape[1] != n:
+            raise ValueError(f"X has shape {rows.shape}; expected (n_rows, {n}), unscaled")
+        if rows.dtype.kind not in "biuf":
+            raise ValueError(f"X has dtype {rows.dtype}; expected numbers")
+        if not np.isfinite(rows).all():
+            raise ValueError("X has values that are NaN or infinite")
+        return self.preparation.inputs(rows, self.model.dtype)
+
+
+def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
+    """Read a model of `gpumlp train` so that it takes raw rows, as `gpumlp predict` does.
+
+    Parameters
+    ----------
+    path : path
+    device : str
+        As for `MLP`.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ModelFileError
+        It is no model, or it was saved without a preparation (by `MLP.save`).
+    """
+    name = os.fspath(path)
+    model = load_model(name, device)
+    if "preparation" not in model.extra:
+        raise ModelFileError(
+            f"{name!r} holds a network without stored scaling and names (it was not written by "
+            "'gpumlp train'); use gpumlp.load, and scale the rows as in training"
+        )
+    return PreparedModel(model, Preparation.of_model(model, name))
+
+
 def detect_task(y: np.ndarray) -> tuple[str, str]:
     """(task, reason) for ``--task auto``.
 
@@ -191,6 +303,8 @@ def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, stand
     prep = Preparation(task, loss, features=list(table.names) if table.named else [], target=table.target)
     if task == "classification":
         prep.numeric_classes = y.dtype.kind != "U"
+        if prep.numeric_classes:
+            _refuse_quantity(table, y)
         names = np.unique(_label_names(y, prep.numeric_classes))
         prep.classes = sorted(map(str, names), key=float if prep.numeric_classes else None)
         if len(prep.classes) < 2:
@@ -225,6 +339,17 @@ def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, stand
                 )
         prep.mean, prep.scale = mean.tolist(), scale.tolist()
     return prep
+
+
+def _refuse_quantity(table: Table, y: np.ndarray) -> None:
+    """Raise TableError for labels with fractions that are too many to be classes (a few levels are fine)."""
+    distinct = np.unique(y)
+    fractions = distinct[distinct != np.floor(distinct)]
+    if len(fractions) and (len(distinct) > _MAX_CLASSES or 2 * len(distinct) > len(y)):
+        raise TableError(
+            f"{table.source!r}: target {table.target!r} has {len(distinct)} distinct numbers with fractions "
+            f"(as {fractions[0]:g}) in {len(y)} rows; that is a quantity, not classes: use --task regression"
+        )
 
 
 def split_table(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import itertools
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ from gpumlp.tables_base import Table, TableError, some
 __all__ = ["CsvReader"]
 
 _CHUNK = 400_000  # cells that are held as Python strings at a time
+_MISSING = {"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL"}  # what pandas, R, SQL, Excel write
+_BOOLEANS = {"true": "1", "false": "0"}
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -29,7 +33,7 @@ class CsvReader:
         self, target: str | None, features: Sequence[str] | None, drop: Sequence[str], need_target: bool
     ) -> Table:
         try:
-            with open(self.path, newline="", encoding="utf-8-sig") as file:
+            with self._open() as file:
                 rows = self._rows(file)
                 header = self._header(rows)
                 chosen, target_at, skipped = self._choose(header, target, features, drop, need_target)
@@ -41,6 +45,8 @@ class CsvReader:
                         labels.extend(self._labels(columns[target_at], header[target_at], lines))
         except UnicodeDecodeError:
             raise self._undecodable() from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise TableError(f"{self.path!r} is no gzip file, or is damaged or cut off: {error}") from None
         if not blocks:
             raise TableError(f"{self.path!r} has a header and no rows below it")
         y = None if target_at is None else _numeric_or_text(labels)
@@ -53,6 +59,11 @@ class CsvReader:
             "" if target_at is None else header[target_at],
             skipped=skipped,
         )
+
+    def _open(self) -> Any:
+        if self.path.lower().endswith(".gz"):
+            return gzip.open(self.path, "rt", newline="", encoding="utf-8-sig")
+        return open(self.path, newline="", encoding="utf-8-sig")
 
     def _error(self, line: int, text: str) -> TableError:
         return TableError(f"{self.path!r}, line {line}: {text}")
@@ -151,6 +162,8 @@ class CsvReader:
                 else f"columns {', '.join(map(repr, unknown[:10]))}. Known: {some(header)}."
             )
             raise TableError(f"{self.path!r} lacks {len(unknown)} of the feature columns: {text}")
+        if target in drop:
+            raise TableError(f"{self.path!r}: column {target!r} cannot be the target and be dropped")
         if features is None:
             features = [name for name in header if name != target and name not in drop]
         elif target in features:
@@ -187,25 +200,25 @@ class CsvReader:
             try:
                 block[:, j] = np.fromiter(map(float, columns[at]), float, len(lines))
             except ValueError:
-                block[:, j] = np.nan
+                block[:, j] = np.fromiter(map(_value, columns[at]), float, len(lines))
         if not np.isfinite(block).all():
             suspects = [chosen[j] for j in np.flatnonzero(~np.isfinite(block).all(axis=0))]
             for line, *cells in zip(lines, *(columns[at] for at in suspects), strict=True):
                 for at, cell in zip(suspects, cells, strict=True):
-                    if not _is_number(cell) or not math.isfinite(float(cell)):
+                    if not math.isfinite(_value(cell)):
                         raise self._error(line, f"column {header[at]!r}: {_why(cell)}")
         return block
 
     def _labels(self, cells: Sequence[str], name: str, lines: list[int]) -> list[str]:
         labels = [cell.strip() for cell in cells]
-        fine = {c for c in set(labels) if c and (not _is_number(c) or math.isfinite(float(c)))}
+        fine = {c for c in set(labels) - _MISSING if not _is_number(c) or math.isfinite(float(c))}
         for line, label in zip(lines, labels, strict=True):
             if label not in fine:
                 raise self._error(line, f"target column {name!r}: {_why(label)}")
         return labels
 
     def _undecodable(self) -> TableError:
-        with open(self.path, "rb") as file:
+        with gzip.open(self.path) if self.path.lower().endswith(".gz") else open(self.path, "rb") as file:
             for number, line in enumerate(file, 1):
                 try:
                     line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -230,11 +243,20 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def _value(cell: str) -> float:
+    """The number in a cell, True and False as 1 and 0; NaN for anything else."""
+    try:
+        return float(_BOOLEANS.get(cell.strip().lower(), cell))
+    except ValueError:
+        return math.nan
+
+
 def _why(cell: str) -> str:
     """What is wrong with a cell that should hold a finite number."""
     cell = cell.strip()
-    if not cell:
-        return "the cell is empty; fill it or remove the row"
+    if cell in _MISSING:
+        what = repr(cell) if cell else "the cell is empty"
+        return f"missing value ({what}); fill it or remove the row"
     if _is_number(cell):
         return f"{cell!r} is not a finite number; fill it or remove the row"
     if _is_number(cell.replace(",", ".")):

@@ -28,9 +28,12 @@ _TEST_PAIRS = {"X_train": ("X_test", "y_test"), "x_train": ("x_test", "y_test")}
 
 def _load(path: str) -> Any:
     with open(path, "rb") as file:  # errors about the path itself are OSErrors
-        if not file.read(1):
+        start = file.read(2)
+        if not start:
             raise TableError(f"{path!r} is empty")
     try:
+        if start == b"PK":
+            zipfile.ZipFile(path).close()  # np.load would leave a damaged archive open
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise TableError(f"{path!r} is no NumPy file, or is damaged or cut off: {error}") from None

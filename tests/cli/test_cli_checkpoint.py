@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import gpumlp
 from gpumlp.checkpoint import load_model, save_model
 from gpumlp.errors import ModelFileError
+from gpumlp.tables import read_table
 
 DEVICE = os.environ.get("GPUMLP_TEST_DEVICE", "cpu").split(",")[0]
 
@@ -202,3 +204,18 @@ def test_a_failing_write_keeps_the_old_model(saved, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_model(make(seed=9), saved)
     assert saved.read_bytes() == before and os.listdir(saved.parent) == ["m.npz"]
+
+
+def test_saving_to_a_missing_directory_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no directory .*no; make it first"):
+        make().save(tmp_path / "no" / "m.npz")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning", "error::ResourceWarning")
+def test_damaged_files_are_closed(saved, tmp_path):
+    path = tmp_path / "cut.npz"
+    path.write_bytes(saved.read_bytes()[:200])
+    for read in (lambda: gpumlp.load(path, "cpu"), lambda: read_table(str(path))):
+        with pytest.raises(ValueError, match="damaged"):
+            read()
+        gc.collect()

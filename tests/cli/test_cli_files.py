@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gpumlp.files import check_writable, replacing
+from gpumlp.files import check_apart, check_writable, replacing
 
 
 def test_replacing_writes_or_leaves_the_old_file(tmp_path):
@@ -70,3 +70,23 @@ def test_check_writable(tmp_path):
             check_writable(path, "the model")
     with pytest.raises(ValueError, match=r"must end in \.png or \.svg"):
         check_writable(tmp_path / "m.jpeg", "the plot", (".png", ".svg"))
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    path = tmp_path / "no" / "m.npz"
+    message = r"there is no directory .*no; make it first"
+    with pytest.raises(FileNotFoundError, match=message) as caught, replacing(path):
+        pass
+    assert caught.value.filename == str(path) and ".tmp" not in str(caught.value)
+
+
+def test_the_same_file_under_two_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.npz").write_text("data")
+    (tmp_path / "link").symlink_to(tmp_path / "t.npz")
+    check_apart([("--out", "m.npz"), ("--plot", None)], [("DATA", "t.npz"), ("--test", None)])
+    for name in ("t.npz", "./t.npz", str(tmp_path / "t.npz"), "link"):
+        with pytest.raises(ValueError, match=r"--out '.*' and DATA 't\.npz' are the same file"):
+            check_apart([("--out", name)], [("DATA", "t.npz")])
+    with pytest.raises(ValueError, match=r"--plot '\./new' and --out 'new' are the same file"):
+        check_apart([("--out", "new"), ("--plot", "./new")], [])

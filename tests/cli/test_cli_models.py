@@ -218,8 +218,9 @@ def test_version_and_help(capsys):
         assert caught.value.code == 0 and text in capsys.readouterr().out
 
 
-def test_no_command_is_an_error(fails):
-    assert "COMMAND" in fails()
+def test_no_command_prints_the_help(run, fails):
+    result = run()
+    assert result.code == 0 and result.out.startswith("usage: gpumlp") and result.err == ""
     assert "invalid choice: 'trian'" in fails("trian")
 
 
@@ -234,3 +235,11 @@ def test_help_imports_no_heavy_package_and_runs_as_a_module():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.startswith("usage: gpumlp") and done.stdout.endswith("[]\n")
+
+
+def test_predictions_never_overwrite_the_model_or_the_data(fails, flowers, flower_model):
+    before = flowers.read_bytes()
+    assert "--output" in fails("predict", flower_model, flowers, "-o", flowers)
+    assert "DATA" in fails("predict", flower_model, flowers, "-o", flowers)
+    assert "MODEL" in fails("predict", flower_model, flowers, "-o", flower_model)
+    assert flowers.read_bytes() == before

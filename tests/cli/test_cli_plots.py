@@ -46,15 +46,42 @@ def test_labels_units_and_best_epoch(tmp_path):
     with mpl.rc_context({"svg.fonttype": "none"}):  # letters stay letters
         plot_history(history(**metrics), tmp_path / "p.svg", target="price")
     text = (tmp_path / "p.svg").read_text()
+    assert "dropout" not in text
     for words in (
         "epoch",
         "loss (mean per row)",
         "RMSE (units of price)",
         "training",
         "validation",
-        "best epoch: 2",
+        "lowest validation loss: epoch 2",
     ):
         assert words in text
+
+
+def test_restored_weights_dropout_and_another_figure_watched(tmp_path):
+    import matplotlib as mpl
+
+    metrics = {"loss": [2.0, 0.2, 0.01], "val_loss": [2.1, 0.3, 0.2]}
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        plot_history(history(**metrics), tmp_path / "a.svg", restored=True, dropout=True)
+        plot_history(history(**metrics), tmp_path / "b.svg")  # epoch 2 is best, but not by val_loss
+    text = (tmp_path / "a.svg").read_text()
+    assert "best epoch 2, restored" in text and "training (with dropout)" in text
+    text = (tmp_path / "b.svg").read_text()
+    assert "best epoch 2" in text and "lowest" not in text and "restored" not in text
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_short_runs_have_whole_epochs_on_the_axis(tmp_path, epochs):
+    import re
+
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        plot_history(History({"loss": [300.0] * epochs}), tmp_path / "p.svg")
+    axis = (tmp_path / "p.svg").read_text().split('id="matplotlib.axis_2"')[0]
+    ticks = re.findall(r">(-?[\d.]+)</text>", axis)
+    assert ticks == [str(n + 1) for n in range(epochs)]
 
 
 def test_pictures_that_cannot_be_drawn(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,34 @@ def test_features_in_the_order_asked_for_and_dropped_columns(tmp_path):
     np.testing.assert_array_equal(table(tmp_path, text, drop=["name"]).X, [[1, 2], [3, 4]])
 
 
+def test_true_and_false_are_numbers_in_features_and_classes_in_the_target(tmp_path):
+    t = table(tmp_path, "a,b,y\nTrue,1,True\nfalse,2,False\nTRUE, 3,True\n")
+    np.testing.assert_array_equal(t.X, [[1, 1], [0, 2], [1, 3]])
+    assert t.y.tolist() == ["True", "False", "True"]
+
+
+def test_the_target_cannot_be_dropped(tmp_path):
+    with pytest.raises(TableError, match="'y' cannot be the target and be dropped"):
+        table(tmp_path, "a,b,y\n1,2,3\n", drop=["y"])
+
+
+def test_gzip(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress("\ufeffa,y\r\n1,u\r\n2,v\r\n".encode()))
+    t = read_table(str(path), target="y")
+    np.testing.assert_array_equal(t.X, [[1], [2]])
+    assert t.y.tolist() == ["u", "v"]
+    good = path.read_bytes()
+    for content, message in (
+        (good[:-9], "cut off"),
+        (b"a,y\n1,2\n", "is no gzip file"),
+        (gzip.compress(b"a,y\n1,2\n3,caf\xe9\n"), "line 3: byte 0xe9 is no UTF-8"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(TableError, match=message):
+            read_table(str(path), target="y")
+
+
 def test_many_rows_cross_the_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(tables_csv, "_CHUNK", 7)
     rows = [f"{i},{i * i},c{i % 2}" for i in range(100)]
@@ -76,13 +106,17 @@ def test_a_target_that_is_not_needed_is_not_read(tmp_path):
         ("a,Y\n1,2\n", r"no target column: unknown column 'y'.*Known: Y, a"),
         ("5.1,3.5,setosa\n4,3,setosa\n", "is the header missing"),
         ("a,b,y\n1,2,3\n4,blue,6\n", r"line 3: column 'b': 'blue' is text"),
-        ("a,b,y\n1,,3\n", "line 2: column 'b': the cell is empty"),
-        ("a,b,y\n1,nan,3\n", "line 2: column 'b': 'nan' is not a finite number"),
+        ("a,b,y\n1,,3\n", r"line 2: column 'b': missing value \(the cell is empty\)"),
+        ("a,b,y\n1,nan,3\n", r"line 2: column 'b': missing value \('nan'\)"),
         ("a,b,y\n1,2,3\n1,-inf,3\n", "line 3: column 'b': '-inf' is not a finite number"),
         ("a;b;y\n1;2,5;3\n", "line 2: column 'b': '2,5' has a decimal comma"),
-        ("a,y\n1,\n", "line 2: target column 'y': the cell is empty"),
+        ("a,y\n1,\n", r"line 2: target column 'y': missing value \(the cell is empty\)"),
         ("a,y\n1,2\n1,1e999\n", "line 3: target column 'y': '1e999' is not a finite number"),
-        ("a,y\n1,NaN\n", "line 2: target column 'y': 'NaN' is not a finite number"),
+        ("a,y\n1,NaN\n", r"line 2: target column 'y': missing value \('NaN'\)"),
+        ("a,y\n1,cat\n2,NA\n", r"line 3: target column 'y': missing value \('NA'\)"),
+        ("a,y\n1,cat\n null ,dog\n", r"line 3: column 'a': missing value \('null'\)"),
+        ("a,y\nTrue,1\nNA,1\n", r"line 3: column 'a': missing value \('NA'\)"),
+        ("a,y\nTrue,1\nmaybe,1\n", "line 3: column 'a': 'maybe' is text"),
         ("a,y\n1,2\n3\0,4\n", "line 3: holds a NUL byte"),
         (b"a,y\n1,2\n3,caf\xe9\n", "line 3: byte 0xe9 is no UTF-8"),
         ("a,y\n1,2\n".encode("utf-16"), r"line 1: byte 0xff is no UTF-8 text \(it looks like UTF-16\)"),

@@ -226,6 +226,7 @@ def test_a_new_rule_appears_by_itself(run, flowers, monkeypatch):
         (["--epochs", "0"], "--epochs: '0' is not a whole number >= 1"),
         (["--batch-size", "0"], "--batch-size: '0' is not a whole number >= 1"),
         (["--hidden", "64,x"], "--hidden: 'x' is not a whole number >= 1"),
+        (["--hidden", "0"], "--hidden: '0' is not a whole number >= 1; for a linear model: none"),
         (["--seed", "-1"], "--seed: '-1' is not a whole number >= 0"),
         (["--optimizer-option", "momentun=0.9", "--optimizer", "sgd"], "Did you mean 'momentum'?"),
         (["--optimizer-option", "betas=2,3"], "betas=(2.0, 3.0); expected two numbers >= 0 and < 1"),
@@ -296,3 +297,47 @@ def test_divergence_keeps_the_old_model(run, prices, tmp_path):
     result = run("train", prices, "--target", "price", "--optimizer", "sgd", "--lr", "1e6", "--out", "m.npz")
     assert result.code == 2 and result.err.startswith("gpumlp: error: ") and "epoch" in result.err
     assert (tmp_path / "m.npz").read_bytes() == b"old"
+
+
+def test_results_never_overwrite_the_data(fails, never_trains, flowers, tmp_path):
+    table = tmp_path / "t.npz"
+    np.savez(table, X=np.zeros((20, 2)), y=np.arange(20) % 2)
+    before = table.read_bytes()
+    assert "--out 't.npz' and DATA './t.npz' are the same file" in fails("train", "./t.npz", "--out", "t.npz")
+    message = fails("train", flowers, "--target", "kind", "--test", table, "--out", "t.npz")
+    assert "--out 't.npz' and --test" in message
+    assert "--plot 'p.png' and DATA" in fails("train", tmp_path / "p.png", "--plot", "p.png")
+    assert table.read_bytes() == before
+
+
+def test_the_target_cannot_be_dropped(fails, never_trains, prices):
+    assert "'price' cannot be the target" in fails("train", prices, "--target", "price", "--drop", "price")
+
+
+def test_a_quantity_is_not_learnt_as_classes(fails, never_trains, prices):
+    message = fails("train", prices, "--target", "price", "--task", "classification")
+    assert "with fractions" in message and "use --task regression" in message
+
+
+def test_nearly_as_many_classes_as_rows_is_told(run, tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "a,y\n" + "".join(f"{i},{i // 2 * 2 if i < 4 else i}\n" for i in range(30))
+    )
+    result = run("train", "t.csv", "--target", "y", "--task", "classification", "--epochs", 1, "--hidden", 4)
+    assert result.code == 0, result.err
+    assert "warning: target 'y' has 28 classes in only 30 rows" in result.err
+
+
+def test_what_was_set_is_shown(run, flowers):
+    base = ("train", flowers, "--target", "kind", "--hidden", "8", "--epochs", 1)
+    plain = run(*base).out
+    assert re.search(r"^training  softmax_cross_entropy, adam \(lr 0\.001\), batch 32, 1 epoch$", plain, re.M)
+    assert re.search(r"^done      1 epoch in", plain, re.M) and "dropout" not in plain
+    words = "--dropout 0.25 --optimizer sgd --optimizer-option momentum=0.9 --optimizer-option nesterov=true"
+    words += " --l1 1e-5 --l2 0.001 --weight-decay 0.01 --schedule cosine --clip-norm 2 --early-stopping 3"
+    out = run(*base, *words.split()).out
+    assert re.search(r"^model .*, dropout 0\.25$", out, re.M)
+    line = re.search(r"^training  (.*)$", out, re.M)[1]
+    for part in ("momentum 0.9", "nesterov", "l1 1e-05", "l2 0.001", "weight_decay 0.01", "cosine schedule"):
+        assert part in line
+    assert line.endswith("clip norm 2, batch 32, at most 1 epoch, patience 3")
