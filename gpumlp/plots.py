@@ -86,7 +86,7 @@ def plot_history(
             ax.axvline(
                 history.best_epoch + 1, color=_BEST, lw=1, ls="--", label=_best_label(history, restored)
             )
-    axes[0].legend(frameon=False)
+    axes[0].legend(facecolor="white", edgecolor="none", framealpha=0.9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=ending[1:])
     with replacing(path) as file:
