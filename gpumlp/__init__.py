@@ -1,6 +1,6 @@
 """Multilayer perceptrons on NVIDIA GPUs through CuPy, and on the CPU by the same program.
 
-Importing this package imports neither CuPy nor scikit-learn.
+Importing this package imports neither CuPy nor scikit-learn; what reads model files is imported with `load`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpumlp.backends import free_memory, get_backend
-from gpumlp.checkpoint import load_model as load
-from gpumlp.errors import DeviceError, DivergenceError
+from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.history import EarlyStopping, History
 from gpumlp.losses import Huber
 from gpumlp.network import MLP
@@ -18,6 +17,7 @@ from gpumlp.startup import warmup
 from gpumlp.trainer import Trainer
 
 if TYPE_CHECKING:
+    from gpumlp.checkpoint import load_model as load
     from gpumlp.estimators import MLPClassifier, MLPRegressor
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ __all__ = [
     "Huber",
     "MLPClassifier",
     "MLPRegressor",
+    "ModelFileError",
     "RMSProp",
     "Trainer",
     "__version__",
@@ -46,7 +47,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators are imported when they are asked for: they need scikit-learn."""
+    """The estimators are imported when they are asked for: they need scikit-learn.  So is `load`, for its
+    modules."""
+    if name == "load":
+        from gpumlp.checkpoint import load_model
+
+        globals()["load"] = load_model
+        return load_model
     if name not in ("MLPClassifier", "MLPRegressor"):
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:
@@ -61,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "MLPClassifier", "MLPRegressor"})
+    return sorted({*globals(), "MLPClassifier", "MLPRegressor", "load"})

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-__all__ = ["DeviceError", "DivergenceError", "ModelFileError", "UsageError", "suggest"]
+__all__ = ["DeviceError", "DivergenceError", "ModelFileError", "UsageError", "diverged", "suggest"]
+
+#: kind -> what other libraries call a thing -> what to write here
+_ELSEWHERE = {
+    "loss": {
+        **dict.fromkeys(("mse", "mean_squared_error", "l2"), "'squared_error'"),
+        **dict.fromkeys(("mae", "mean_absolute_error", "l1"), "'absolute_error'"),
+        **dict.fromkeys(
+            ("cross_entropy", "crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"),
+            "'softmax_cross_entropy'",
+        ),
+        **dict.fromkeys(("nll", "nll_loss"), "'softmax_cross_entropy'"),
+        **dict.fromkeys(
+            ("bce", "bce_with_logits", "binary_crossentropy", "logistic"), "'binary_cross_entropy'"
+        ),
+        "log_loss": "'softmax_cross_entropy' or, for two classes with one output, 'binary_cross_entropy'",
+        "smooth_l1": "'huber'",
+    },
+    "activation": {
+        "logistic": "'sigmoid'",
+        **dict.fromkeys(("linear", "none"), "'identity'"),
+        "swish": "'silu'",
+        "leakyrelu": "'leaky_relu'",
+    },
+    "optimizer": {
+        "momentum": "gpumlp.SGD(momentum=0.9)",
+        "nesterov": "gpumlp.SGD(momentum=0.9, nesterov=True)",
+    },
+}
 
 
 class DeviceError(RuntimeError):
@@ -24,9 +51,25 @@ class UsageError(ValueError):
     """Command line options that do not fit together or to the data."""
 
 
+def diverged(value: float, epoch: int, steps: tuple[int, int], lr: float) -> DivergenceError:
+    """The exception for a loss of `value` in `epoch` (from 0), first seen in one of the steps first to
+    last."""
+    first, last = steps
+    step = f"step {first + 1}" if first == last else f"one of the steps {first + 1} to {last + 1}"
+    return DivergenceError(
+        f"training diverged: the loss became {value} in epoch {epoch + 1}, {step} (lr {lr:g}). "
+        "The model's parameters are no longer usable, unless early stopping put those of the best epoch "
+        f"back. Try a smaller learning rate (lr={lr / 10:g}), clip_norm=1.0, or standardise X (and, for "
+        "regression, y)"
+    )
+
+
 def suggest(kind: str, given: object, known: Iterable[str]) -> str:
-    """Text for an unknown name: what was given, the nearest known name, all known names."""
-    names = sorted(known)
+    """Text for an unknown name: what was given, the name that was probably meant, all known names."""
+    import difflib  # here: errors are rare, and every program pays for what is imported above
+
+    names, key = sorted(known), str(given).lower().replace("-", "_").replace(" ", "_")
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    meant = _ELSEWHERE.get(kind, {}).get(key) or (repr(near[0]) if near else None)
+    hint = f" Did you mean {meant}?" if meant else ""
     return f"unknown {kind} {given!r}.{hint} Known: {', '.join(names)}."

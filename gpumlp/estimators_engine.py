@@ -114,6 +114,7 @@ class Engine(Trainer):
         seed: int = 0,
     ) -> None:
         super().__init__(model, loss=loss, optimizer=optimizer, seed=seed)
+        model.output = self.loss.link
         self.alpha, self.l1, self.optimizer = float(alpha), float(l1), optimizer
         self.penalties(optimizer, self.alpha, self.l1)
         # scikit-learn's gradient is that of the sum over outputs, also where the loss that it reports is the

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 __all__ = ["EarlyStopping", "History", "get_early_stopping"]
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Figures of each epoch.
 
@@ -19,7 +19,7 @@ class History:
         update, without penalties), "lr" (of the last step), "seconds" (wall time of the epoch), and with
         validation data "val_loss" and "val_accuracy" or "val_rmse" and "val_r2"; with ``precision="float16"``
         "skipped" (steps that were left out because a gradient overflowed).  Each is also an attribute:
-        ``history.val_loss``.
+        ``history.val_loss``, and an item: ``history["val_loss"]``.
     best_epoch : int or None
         Epoch (from 0) of the best monitored value; without early stopping that of the lowest val_loss or
         loss.
@@ -42,6 +42,22 @@ class History:
             raise AttributeError(
                 f"no metric {name!r} was recorded; recorded: {', '.join(self.__dict__.get('metrics', {}))}"
             ) from None
+
+    def __getitem__(self, name: str) -> list[float]:
+        try:
+            return self.metrics[name]
+        except KeyError:
+            raise KeyError(f"no metric {name!r} was recorded; recorded: {', '.join(self.metrics)}") from None
+
+    __iter__ = None  # epochs or names? `metrics` and the lists in it can be iterated over
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.metrics
+
+    def __repr__(self) -> str:
+        last = "".join(f", {name}={values[-1]:.4g}" for name, values in self.metrics.items() if values)
+        best = "" if self.best_epoch is None else f", best_epoch={self.best_epoch}"
+        return f"History({len(self)} epochs{last}{best}{', stopped_early' if self.stopped_early else ''})"
 
     def __len__(self) -> int:
         return len(self.metrics.get("loss", ()))

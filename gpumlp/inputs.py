@@ -82,13 +82,35 @@ def _kind(x: Any) -> str:
     return str(kind)
 
 
-def _host(name: str, x: Any) -> Any:
-    """A plain array of `x`: unchanged if CUDA or NumPy, else through NumPy; no objects, no complex
-    numbers."""
+def _frame(name: str, x: Any) -> Any:
+    """The numbers of a data frame; TypeError that names its other columns."""
+    kinds = [getattr(dtype, "kind", "") for dtype in x.dtypes]  # "": not a dtype as NumPy and pandas have
+    bad = [
+        f"{c!r} ({d})" for c, d, k in zip(x.columns, x.dtypes, kinds, strict=True) if k and k not in "biuf"
+    ]
+    if bad:
+        more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
+        raise TypeError(
+            f"{name} has columns that are not numbers: {', '.join(bad[:8])}{more}; drop or convert them, "
+            f"for example with pandas.get_dummies({name})"
+        )
+    array = np.asarray(x)
+    if array.dtype.kind not in "biuf" and all(kinds):  # a mix of columns comes as objects
+        array = x.to_numpy(dtype="float64", na_value=np.nan)
+    return array
+
+
+def _host(name: str, x: Any, hint: str = "") -> Any:
+    """A plain array of `x`: unchanged if CUDA or NumPy, else through NumPy; no objects, no complex numbers.
+    `hint` says what to do about text and objects."""
+    if x is None:
+        raise TypeError(f"{name} is None; expected an array of numbers")
     if hasattr(x, "tocsr"):
         raise TypeError(f"{name} is a sparse matrix; expected a dense array: pass {name}.toarray()")
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill or remove the masked entries first")
+    if hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy"):
+        x = _frame(name, x)
     if not is_cuda(x):
         try:
             x = np.asarray(x)
@@ -101,7 +123,7 @@ def _host(name: str, x: Any) -> Any:
         )
         raise TypeError(
             f"{name} holds {what} (dtype {getattr(x, 'dtype', '?')}); expected real numbers: "
-            f"convert it first, for example {name}.astype('float32')"
+            + (hint if hint and kind in "OUS" else f"convert it first, for example {name}.astype('float32')")
         )
     return x
 
@@ -159,7 +181,11 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
             )
         X = backend.asarray(X)
     if X.ndim != 2:
-        hint = f"; for one feature use {name}.reshape(-1, 1)" if X.ndim == 1 else ""
+        hint = ""
+        if X.ndim == 1 and n_inputs == 1:
+            hint = f"; for one feature use {name}.reshape(-1, 1)"
+        elif X.shape == (n_inputs,):
+            hint = f"; for one row use {name}.reshape(1, -1)"
         raise ValueError(
             f"{name} has {X.ndim} dimension(s), shape {tuple(X.shape)}; expected 2: "
             f"(n_rows, {n_inputs}){hint}"
@@ -182,7 +208,8 @@ def check_targets(
 ) -> Any:
     """`y` as int32 (n,) for class losses, else `dtype` (n, n_outputs); on the host or, if it came from there,
     device."""
-    y = _host(name, y)
+    labels = f"number the classes with `classes, {name} = numpy.unique({name}, return_inverse=True)`"
+    y = _host(name, y, f"{labels}, or use gpumlp.MLPClassifier" if loss.metric == "accuracy" else "")
     if X is not None and is_cuda(X) != is_cuda(y):
         raise TypeError(
             f"X is {'CuPy' if is_cuda(X) else 'NumPy'} but {name} is {'CuPy' if is_cuda(y) else 'NumPy'}; "
@@ -294,7 +321,12 @@ def split_validation(
         X, y, w = (*validation, None)[:3]
         return rows, check_rows(model, loss, X, y, w, "_val")
     if not is_number(validation):
-        raise ValueError(f"validation={validation!r}; expected a fraction, (X_val, y_val) or None")
+        what = f"validation={validation!r}"
+        if hasattr(validation, "shape"):
+            what = f"validation is one {type(validation).__name__} of shape {tuple(validation.shape)}"
+        elif len(what) > 80:
+            what = f"validation is a {type(validation).__name__}"
+        raise ValueError(f"{what}; expected a fraction, (X_val, y_val), (X_val, y_val, weights) or None")
     X, y, w = rows
     xp = model.backend.xp if is_cuda(X) else np
     train, held = (

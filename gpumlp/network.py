@@ -140,7 +140,7 @@ class MLP:
     dtype : str
         "float32" or "float64".
     device : str
-        "auto", "cpu", "numpy", "native", "cuda", "cuda:1".
+        "auto", "cpu", "numpy", "native", "cuda" (or "gpu"), "cuda:1".
 
     Attributes
     ----------
@@ -152,8 +152,8 @@ class MLP:
     extra : dict
         Anything that JSON can hold, kept in the model's file: the command line stores names and scaling here.
     output : str
-        "identity", "softmax", "sigmoid" or "exp": how `predict` reads the network's output.  A `Trainer` sets
-        it according to its loss.
+        "identity", "softmax", "sigmoid" or "exp": how `predict` reads the network's output.  Training with a
+        `Trainer` sets it according to the loss.
 
     Raises
     ------
@@ -297,7 +297,11 @@ class MLP:
     def predict(self, X: Any) -> Any:
         """The answer: class numbers, int64 (n_rows,) (0/1 of shape (n_rows, n_outputs) for several sigmoid
         outputs), or values, (n_rows,) for one output, else (n_rows, n_outputs).  Parameters as in
-        `forward`."""
+        `forward`.
+
+        What is answered follows `output`, which training with a `Trainer` sets according to its loss; of a
+        new network these are the values of `forward`.  Making or evaluating with a `Trainer` does not change
+        it."""
         z = self._run(X, "exp" if self.output == "exp" else "identity")
         one = z.shape[1] == 1
         if self.output == "softmax":

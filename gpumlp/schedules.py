@@ -190,6 +190,24 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
+def _check_signature(function: Callable) -> None:
+    """TypeError if `function` cannot be called as f(t, total)."""
+    import inspect
+
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some compiled functions have none to show
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"schedule={function!r} cannot be called as f(t, total) ({error}); expected a function of the "
+            "steps t (an int64 array, from 0) and the number of planned steps, for example "
+            "lambda t, total: 0.99**t"
+        ) from None
+
+
 def get_schedule(spec: str | Callable | None) -> Callable[[np.ndarray, int], np.ndarray]:
     """A schedule for a name, None (constant), or a callable ``f(t, total) -> factors`` as it is."""
     if spec is None:
@@ -198,7 +216,10 @@ def get_schedule(spec: str | Callable | None) -> Callable[[np.ndarray, int], np.
         if spec not in SCHEDULES:
             raise ValueError(suggest("schedule", spec, SCHEDULES))
         return SCHEDULES[spec]()
+    if isinstance(spec, type):
+        raise TypeError(f"schedule={spec.__name__} is a class; give an object: {spec.__name__}(...)")
     if callable(spec):
+        _check_signature(spec)
         return spec
     raise TypeError(
         f"schedule={spec!r}; expected None, a name ({', '.join(SCHEDULES)}) or a function f(t, total)"

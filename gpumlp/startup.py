@@ -22,7 +22,7 @@ _CLASSES = 10
 
 def warmup(
     dtype: Any = "float32",
-    device: str | Backend = "cuda",
+    device: str | Backend = "auto",
     *,
     precision: str = "float32",
     losses: Sequence[str] = ("softmax_cross_entropy", "squared_error"),
@@ -38,24 +38,28 @@ def warmup(
     dtype : str
         Of the models: "float32" or "float64".
     device : str
-        "cuda", "cuda:1".
+        "cuda", "cuda:1"; "auto" does nothing where a training would run on the CPU, which has nothing to
+        compile ahead.
     precision, losses, activations, optimizers
         What is going to be used, as for `Trainer` and `MLP`.
 
     Returns
     -------
     dict of str -> float
-        Name and seconds of each kernel that was compiled or loaded by this call; empty if all of them were.
+        Name and seconds of each kernel that was compiled or loaded by this call; empty if all of them were,
+        or "auto" is the CPU.
 
     Raises
     ------
     gpumlp.DeviceError
         The device cannot be used.
     ValueError
-        It is not a CUDA device, or a name is unknown.
+        A named device is not a CUDA device, or a name is unknown.
     """
     backend = get_backend(device)
     if backend.name != "cuda":
+        if isinstance(device, str) and device.strip().lower() == "auto":
+            return {}
         raise ValueError(f"device={device!r}; warmup compiles CUDA kernels, give 'cuda' or 'cuda:<number>'")
     seconds: dict[str, float] = backend.load_seconds  # type: ignore[attr-defined]
     before = dict(seconds)

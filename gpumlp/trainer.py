@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Op, on_device
-from gpumlp.errors import DivergenceError
+from gpumlp.errors import diverged
 from gpumlp.history import EarlyStopping, History, get_early_stopping
 from gpumlp.inputs import (
     check_rows,
@@ -28,13 +28,13 @@ from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plan import FORWARD_ROWS, Workspace, optimizer_ops
 from gpumlp.precision import Precision, check_precision
 from gpumlp.schedules import get_schedule
-from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights
+from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights, step_table
 from gpumlp.stream import StreamEvaluation, StreamSession, plan_memory, row_bytes
 
 __all__ = ["Trainer"]
 
 Callback = Callable[["Trainer", History], Any]
-_STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/random.py
+_BUFFERS = ("_backend", "_sums", "_precision", "_grads", "_staged")  # on the device, or of its plans
 
 
 class Trainer:
@@ -43,7 +43,8 @@ class Trainer:
     Parameters
     ----------
     model : MLP
-        Trained in place, on the device where it is.  Its `output` is set to fit the loss.
+        Trained in place, on the device where it is.  Training (not making the trainer) sets its `output`,
+        which says how `predict` reads the network, to fit the loss.
     loss : str or gpumlp.Huber
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error" (half the mean square),
         "absolute_error", "huber", "poisson".
@@ -129,7 +130,6 @@ class Trainer:
         self.epoch = 0
         self._backend: Any = None
         self._ready()
-        model.output = self.loss.link
 
     # ---- public -----------------------------------------------
     @on_device
@@ -187,7 +187,7 @@ class Trainer:
             check_two_classes(train[1])
         self._ready()
         evaluation = self._evaluation(*val) if val else None
-        names = ["loss", "lr", "seconds", *(f"val_{m}" for m in _metric_names(self.loss) if evaluation)]
+        names = ["loss", "lr", "seconds", *(f"val_{m}" for m in self.objective.metrics if evaluation)]
         if stop and stop.monitor not in names:
             raise ValueError(
                 f"early stopping monitors {stop.monitor!r}, recorded are {', '.join(names)}"
@@ -218,6 +218,7 @@ class Trainer:
             )
         self._run_staged(*check_rows(self.model, self.loss, X, y, sample_weight), update=True)
         self.optimizer.t += 1
+        self.model.output = self.loss.link
 
     @on_device
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
@@ -279,6 +280,7 @@ class Trainer:
             for number in range(epochs):
                 start = time.perf_counter()
                 table = self._values(batch_weights(w, order, session.batch), total)
+                model.output = self.loss.link
                 with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
                     session.epoch(order, table, self._sums)
                     self.optimizer.t += session.n_steps
@@ -318,15 +320,7 @@ class Trainer:
         """Mean loss of the epoch from the sum over its rows; DivergenceError if that is not finite."""
         if math.isfinite(value):
             return value / session.weight
-        first, last = session.first_bad_step()
-        step = f"step {first + 1}" if first == last else f"one of the steps {first + 1} to {last + 1}"
-        raise DivergenceError(
-            f"training diverged: the loss became {value} in epoch {number + 1}, {step} "
-            f"(lr {self.optimizer.lr:g}). The model's parameters are no longer usable, unless early stopping "
-            "put those of the best epoch back. "
-            f"Try a smaller learning rate (lr={self.optimizer.lr / 10:g}), "
-            "clip_norm=1.0, or standardise X (and, for regression, y)"
-        )
+        raise diverged(value, number, session.first_bad_step(), self.optimizer.lr)
 
     def _table(self, session: Session, total: int) -> float:
         """Fill the step table for the coming steps, `feed.order` given; the last one's learning rate."""
@@ -335,24 +329,24 @@ class Trainer:
         return float(table["lr"][-1])
 
     def _values(self, batch_weights: np.ndarray, total: int) -> dict[str, np.ndarray]:
-        """Columns of the step table for the coming steps, float64 (n_steps,) each."""
-        opt, steps = self.optimizer, len(batch_weights)
-        opt.check()
-        t = opt.t + np.arange(steps)
-        lr = opt.lr * np.broadcast_to(np.asarray(self.schedule(t, total), float), (steps,))
-        if not (np.isfinite(lr).all() and (lr >= 0).all()):
-            raise ValueError(
-                f"the schedule gave learning rates from {lr.min()} to {lr.max()}; "
-                "expected finite numbers >= 0"
-            )
-        values = {
-            **opt.step_values(t + 1, lr),
-            "inv_weight": 1 / batch_weights,
-            "t_low": t % 2**_STEP_BITS,
-            "t_high": t >> _STEP_BITS,
-            "lr": lr,
-        }
-        return {name: np.broadcast_to(np.asarray(v, float), (steps,)) for name, v in values.items()}
+        return step_table(self.optimizer, self.schedule, batch_weights, total)
+
+    # ---- printing and pickling -----------------------------------------------
+    def __repr__(self) -> str:
+        rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
+        return (
+            f"Trainer({self.model!r}, loss={self.loss.name!r}, optimizer={rule}, "
+            f"batch_size={self.batch_size}, epoch={self.epoch})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in _BUFFERS}
+        if self._backend is self.model.backend and self._precision.scaler is not None:
+            state["_scaler"] = self._backend.to_numpy(self._precision.scaler)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _backend=None)  # `_ready` makes the rest when it is needed
 
     # ---- preparation -----------------------------------------------
     def _ready(self) -> None:
@@ -364,6 +358,9 @@ class Trainer:
             #: loss scaling: read in one copy
             self._sums = backend.zeros(3 + 4, model.dtype)
             self._precision = Precision(model, self.precision, self._sums[3:])
+            scaler = self.__dict__.pop("_scaler", None)  # of a pickled trainer
+            if scaler is not None:
+                backend.copy(self._precision.scaler, scaler)
             self._grads = backend.zeros(model.flat_size, model.dtype)
             self._staged: tuple[tuple, Session] | None = None
             self._backend = backend
@@ -446,7 +443,3 @@ class Trainer:
         self._precision.refresh()
         session.run()
         return session
-
-
-def _metric_names(loss: Any) -> tuple[str, ...]:
-    return ("loss", "accuracy") if loss.metric == "accuracy" else ("loss", "rmse", "r2")

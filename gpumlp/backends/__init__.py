@@ -29,7 +29,8 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     ----------
     name : str or Backend
         "auto": the environment variable ``GPUMLP_DEVICE`` if set, else "cuda" where usable, else "cpu".
-        "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0".
+        "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0";
+        "gpu" and "gpu:1" are other names of "cuda" and "cuda:1".
         A Backend is returned as it is.
 
     Raises
@@ -43,9 +44,9 @@ def get_backend(name: str | Backend = "auto") -> Backend:
         return name
     if not isinstance(name, str):
         raise TypeError(f"device={name!r}; expected a name ({', '.join(_NAMES)}) or a Backend")
-    wanted = name.strip().lower()
+    wanted = _plain(name)
     if wanted == "auto":
-        wanted = os.environ.get("GPUMLP_DEVICE", "").strip().lower() or "auto"
+        wanted = _plain(os.environ.get("GPUMLP_DEVICE", "")) or "auto"
         if wanted not in _NAMES and not _CUDA.fullmatch(wanted):
             raise ValueError("GPUMLP_DEVICE: " + suggest("device", wanted, _NAMES))
     if wanted == "auto":
@@ -57,6 +58,12 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if wanted not in _made:
         _made[wanted] = _make(wanted)
     return _made[wanted]
+
+
+def _plain(name: str) -> str:
+    """In small letters, with "cuda" for "gpu"."""
+    name = name.strip().lower()
+    return name.replace("gpu", "cuda", 1) if name == "gpu" or name.startswith("gpu:") else name
 
 
 def _cpu() -> str:

@@ -60,7 +60,15 @@ class Optimizer:
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kernels": {}}  # composed again where needed; functions cannot be pickled
+        state = [  # on the host: it may be loaded where there is no such device
+            {n: a if n == "_shape" or _is_host(a) else _to_numpy(a) for n, a in entry.items()}
+            for entry in self.state
+        ]
+        return {
+            **self.__dict__,
+            "state": state,
+            "_kernels": {},
+        }  # composed again: functions cannot be pickled
 
     # ---- what a rule defines -----------------------------------------------
     #: text that computes `C delta` (to be subtracted from the parameter) from `grad`, the state, and `lr`

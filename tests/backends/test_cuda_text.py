@@ -127,7 +127,7 @@ def test_cpu_without_a_compiler_is_numpy_and_warns_once(monkeypatch):
         gpumlp.get_backend("native")
 
 
-@pytest.mark.parametrize("name", ["cdua", "cuda:x", "gpu", "cuda:-1"])
+@pytest.mark.parametrize("name", ["cdua", "cuda:x", "gpu0", "cuda:-1"])
 def test_unknown_names_are_answered_with_known_ones(name):
     with pytest.raises(ValueError, match=r"unknown device .* Known: auto, cpu, cuda"):
         gpumlp.get_backend(name)

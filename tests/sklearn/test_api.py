@@ -234,7 +234,7 @@ def test_data_and_parameters_are_left_alone(device: str) -> None:
         ({"dropout": 1.0}, "The 'dropout' parameter of MLPClassifier"),
         ({"dtype": "float16"}, "The 'dtype' parameter of MLPClassifier"),
         ({"scoring": "acuracy"}, "The 'scoring' parameter of MLPClassifier"),
-        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": "gpu0"}, "unknown device 'gpu0'"),
         ({"solver": "lbfgs", "l1": 1.0}, "solver='lbfgs' knows no X_val, l1 or dropout"),
     ],
 )

@@ -42,7 +42,8 @@ def expect_unchanged(device: str, loss: str, error: type, message: str, call: An
 
 FEATURES = [
     (X[:, :2], ValueError, "X has 2 features.*built for 3"),
-    (X[:, 0], ValueError, r"X has 1 dimension\(s\), shape \(10,\); expected 2: \(n_rows, 3\).*reshape"),
+    (X[:, 0], ValueError, r"X has 1 dimension\(s\), shape \(10,\); expected 2: \(n_rows, 3\)$"),
+    (X[0], ValueError, r"X has 1 .*shape \(3,\); .*for one row use X.reshape\(1, -1\)"),
     (X.reshape(10, 3, 1), ValueError, "X has 3 dimension"),
     (with_bad(math.nan, X, 4, 1), ValueError, r"X contains nan \(row 4, column 1; 1 such"),
     (with_bad(math.inf, X, 9, 2), ValueError, r"X contains inf \(row 9, column 2"),
@@ -54,7 +55,7 @@ FEATURES = [
     ([[1.0, 2.0, 3.0]] * 9 + [[1.0, 2.0]], TypeError, "X cannot be read as an array"),
     (np.ma.masked_array(X, X > 1), TypeError, "X is a masked array; fill"),
     (Sparse(), TypeError, r"X is a sparse matrix; expected a dense array: pass X.toarray\(\)"),
-    (None, TypeError, "X holds Python objects"),
+    (None, TypeError, "X is None; expected an array of numbers"),
 ]
 
 
@@ -96,8 +97,13 @@ def test_no_rows(device: str, call: str) -> None:
         (LABELS + 0.5, ValueError, "y holds fractions"),
         (with_bad(math.nan, LABELS, 3), ValueError, r"y contains nan \(row 3"),
         (np.eye(4)[LABELS], ValueError, r"shape \(10, 4\).*class numbers of shape \(n_rows,\).*argmax"),
-        (LABELS.astype(object), TypeError, "y holds Python objects"),
-        (LABELS.astype(str), TypeError, "y holds text"),
+        (
+            LABELS.astype(object),
+            TypeError,
+            r"y holds Python objects.*classes, y = numpy.unique\(y, return_inv",
+        ),
+        (LABELS.astype(str), TypeError, "y holds text.*numpy.unique.*gpumlp.MLPClassifier"),
+        (None, TypeError, "y is None; expected an array of numbers"),
         (LABELS + 0j, TypeError, "y holds complex numbers"),
         (np.zeros(10, int), ValueError, r"y holds one class only \(0\)"),
     ],
@@ -148,6 +154,12 @@ def test_weights(device: str, bad: Any, error: type, message: str) -> None:
         (-0.5, ValueError, "validation=-0.5"),
         (math.nan, ValueError, "validation=nan"),
         ("10%", ValueError, "validation='10%'; expected a fraction"),
+        (
+            X[:9],
+            ValueError,
+            r"^validation is one ndarray of shape \(9, 3\); expected a fraction, \(X_val, y_val\),",
+        ),
+        (dict.fromkeys("ab", X), ValueError, "^validation is a dict; expected a fraction"),
         ((X,), ValueError, "validation has 1 parts"),
         ((X, LABELS[:3]), ValueError, "X has 10 rows but y_val has 3|X_val has 10 rows but y_val has 3"),
         ((X[:, :1], LABELS), ValueError, "X_val has 1 features"),
@@ -205,6 +217,8 @@ def test_epochs(device: str, epochs: Any) -> None:
         ({"loss": 3}, TypeError, "loss=3; expected a name"),
         ({"optimizer": "adamm"}, ValueError, "unknown optimizer 'adamm'. Did you mean 'adam'"),
         ({"optimizer": gpumlp.Adam}, TypeError, "expected a name .* or an object such as"),
+        ({"schedule": lambda t: 1.0}, TypeError, r"cannot be called as f\(t, total\) \(too many positional"),
+        ({"schedule": gpumlp.schedules.Cosine}, TypeError, r"Cosine is a class; give an object: Cosine\("),
         ({"optimizer": gpumlp.Adam(l2=0.1), "l2": 0.2}, ValueError, "l2 was given twice: 0.2 .* 0.1"),
         ({"loss": "softmax_cross_entropy"}, ValueError, "at least 2 outputs.*has 1.*binary_cross_entropy"),
     ],

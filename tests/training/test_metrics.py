@@ -17,7 +17,10 @@ metrics = pytest.importorskip("sklearn.metrics")
 
 def make(device: str, loss: str, outputs: int, dtype: Any = "float64") -> gpumlp.Trainer:
     model = gpumlp.MLP([4, 5, outputs], "tanh", init=1.0, device=device, dtype=dtype)
-    return gpumlp.Trainer(model, loss=loss, optimizer="sgd", l2=3.0)  # penalties are no part of the figures
+    # penalties are no part of the figures
+    trainer = gpumlp.Trainer(model, loss=loss, optimizer="sgd", l2=3.0)
+    model.output = trainer.loss.link  # as training would set it
+    return trainer
 
 
 @pytest.mark.parametrize("rows", [1, 7, FORWARD_ROWS, FORWARD_ROWS + 1])
