@@ -58,7 +58,7 @@ FORWARD_ROWS = 4096
 
 
 class Feed:
-    """Counters, step table and row order: one buffer on the device and its image on the host.
+    """Counters, step table and row order: one buffer on the device, and for CUDA its image on the host.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ class Feed:
     ) -> None:
         self.backend, self.columns = backend, tuple(columns)
         table_bytes = -(-n_steps * len(self.columns) * dtype.itemsize // 64) * 64
-        self._host = np.zeros(64 + table_bytes + 4 * n_rows, np.uint8)
-        self._device = backend.zeros(self._host.size, np.uint8)
+        self._device = backend.zeros(64 + table_bytes + 4 * n_rows, np.uint8)
+        self._host = np.zeros(self._device.size, np.uint8) if is_cuda(self._device) else self._device
 
         def views(buffer: Any) -> tuple[Any, Any, Any]:
             table = buffer[64 : 64 + n_steps * len(self.columns) * dtype.itemsize].view(dtype)
@@ -91,7 +91,8 @@ class Feed:
     def send(self) -> None:
         """Copy `table` and `order` to the device and start at step 0 of the table."""
         self._step[:] = 0, 1
-        self.backend.copy(self._device, self._host)
+        if self._host is not self._device:
+            self.backend.copy(self._device, self._host)
 
 
 class Workspace:
@@ -142,21 +143,23 @@ class Workspace:
         return ops
 
     def backward(self, rows: int, grads: Any, key: int | None) -> list[Op]:
-        """From d[-1] to `grads` (laid out as the flat buffer)."""
+        """From d[-1] to `grads` (laid out as the flat buffer).
+
+        First the gradients of all activations, which are made row by row, then those of the weights, which
+        are sums over rows: executors that share the rows among threads wait only once between the two.
+        """
         ops: list[Op] = []
-        for n in reversed(range(len(self.model.layers))):
-            layer, d = self.model.layers[n], self.d[n][:rows]
-            tf32 = self.precision.tf32
-            ops.append(Gemm(self.full[n][:rows], d, layer.matrix(grads), trans_a=True, tf32=tf32))
-            if n == 0:
-                break
-            below = self.d[n - 1][:rows]
+        tf32 = self.precision.tf32
+        for n in range(len(self.model.layers) - 1, 0, -1):
+            layer, d, below = self.model.layers[n], self.d[n][:rows], self.d[n - 1][:rows]
             ops.append(Gemm(d, layer.matrix(self.precision.flat)[:-1], below, trans_b=True, tf32=tf32))
             kernel, scalars = self._activation(backward_kernel, n - 1, key)
             if kernel.name != "gpumlp_identity_backward":
                 source = "z" if ACTIVATIONS[self.model.activations[n - 1]].needs_z else "a"
                 value = (self.z[n - 1] if source == "z" else self.a[n])[:rows]
                 ops.append(Launch(kernel, {source: value, "d": below}, scalars, rows, layer.n_in))
+        for full, d, layer in zip(self.full, self.d, self.model.layers, strict=True):
+            ops.append(Gemm(full[:rows], d[:rows], layer.matrix(grads), trans_a=True, tf32=tf32))
         return ops
 
     def _activation(self, make: Any, n: int, key: int | None) -> tuple[Any, dict[str, float | int]]:

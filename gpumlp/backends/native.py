@@ -30,13 +30,13 @@ from gpumlp.backends.native_call import (
     pack_segments,
     real_dtype,
 )
+from gpumlp.backends.native_phases import by_rows, phases
 from gpumlp.backends.numpy import HostBackend
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["NativeBackend"]
 
-_TICKS = {"": 0, "first": 1, "last": 2}
 _C_ALIGNED, _F_ALIGNED, _WRITEABLE = 0x101, 0x102, 0x400  # bits of ndarray.flags.num
 _BURST_SECONDS = 0.2  # longest time in C: Ctrl-C is noticed between bursts
 
@@ -51,15 +51,16 @@ class _Runtime:
         self.setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
         self.setup.argtypes = [integer, pointer, pointer, integer, pointer, pointer]
         self.run.argtypes = [ctypes.c_char_p]
-        self.replay.argtypes = [pointer, integer, pointer, pointer, integer, integer]
+        self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 5]
         self.setup.restype = self.run.restype = self.replay.restype = None
-        self.blas = find_blas()
-        self.use_blas(self.blas)
+        library.gpumlp_multiplies_fast.restype = integer
+        wanted = os.environ.get("GPUMLP_BLAS", "0" if library.gpumlp_multiplies_fast() else "1") != "0"
+        self.use_blas(find_blas() if wanted else None)
         if self.blas and not self.multiplies():  # of a kind that we do not know
-            self.blas = None
             self.use_blas(None)
 
     def use_blas(self, blas: Blas | None) -> None:
+        self.blas = blas
         blas = blas or Blas("none", 0, 0)
         self.setup(self.threads, blas.sgemm, blas.dgemm, blas.fortran, blas.get_threads, blas.set_threads)
 
@@ -99,19 +100,24 @@ class _NativeReplay(Replay):
         functions = iter([function_of(*each) for each in wanted])
         self.held: list[Any] = []
         words = [
-            pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
+            pack_gemm(op, not self.runtime.blas)
+            if isinstance(op, Gemm)
+            else self._pack_launch(op, next(functions))
+            for op in ops
         ]
-        self.held.append(words)
         self.addresses = np.array([w.ctypes.data for w in words], np.int64)
+        self.phases = phases(ops, self.runtime.threads)
+        self.held.append(words)
+        self.first = any(op.tick == "first" for op in launches)
+        self.last = any(op.tick == "last" for op in launches)
         self.arguments = (
             self.addresses.ctypes.data,
-            len(words),
-            step.ctypes.data,
+            self.phases.ctypes.data,
+            len(self.phases),
             table.ctypes.data,
             table.strides[0] if table.ndim == 2 else 0,
         )
-        ticks = {op.tick for op in launches}
-        self.advances = {"first", "last"} <= ticks
+        self.uses_blas = self.runtime.blas is not None and len(launches) < len(ops)
         self.burst = 1
 
     def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:
@@ -124,25 +130,30 @@ class _NativeReplay(Replay):
         self.held += [function, segments]
         columns = [self.steps.columns.index(name) for name in function.stepped]
         packed = pack(
-            function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, tick=_TICKS[op.tick]
+            function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
         )
         return np.frombuffer(packed, np.int64).copy()
 
     def run(self, n: int = 1) -> None:
+        step, advance = self.steps.step, self.first and self.last
         if self.reads_table:
-            last = int(self.steps.step[0]) + (n if self.advances else min(n, 1))
-            if last > len(self.steps.table):
+            end = int(step[0]) + (n if advance else min(n, 1))
+            if end > len(self.steps.table):
                 raise IndexError(
-                    f"{n} steps from step {int(self.steps.step[0])}, but the step table has "
-                    f"{len(self.steps.table)} rows"
+                    f"{n} steps from step {int(step[0])}, but the step table has {len(self.steps.table)} rows"
                 )
         while n > 0:
             count = min(n, self.burst)
+            k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
             start = time.perf_counter()
-            self.runtime.replay(*self.arguments, count)
+            self.runtime.replay(*self.arguments, k, advance, count, self.uses_blas)
             each = (time.perf_counter() - start) / count
             self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
             n -= count
+            if self.first:
+                step[1] = k + (count if advance else 1)
+            if self.last:
+                step[0] = step[1]
 
 
 class NativeBackend(HostBackend):

@@ -33,6 +33,7 @@ from gpumlp.kernels.kernel import Kernel
 __all__ = [
     "Compiler",
     "cache_dir",
+    "cost",
     "find_compiler",
     "kernel_source",
     "load",
@@ -73,10 +74,14 @@ def slots(kernel: Kernel) -> list[str]:
     return names + (["gpumlp_segments", "gpumlp_n_segments"] if kernel.masked else [])
 
 
+def cost(kernel: Kernel) -> int:
+    """How much work an element is, in units of about 0.15 ns."""
+    return 1 + 3 * len(_COSTLY.findall(kernel.body)) + len(_SLOW.findall(kernel.body))
+
+
 def serial_below(kernel: Kernel) -> int:
-    """Number of elements from which a launch is split over threads (measured: about 10 us of work)."""
-    cost = 1 + 3 * len(_COSTLY.findall(kernel.body)) + len(_SLOW.findall(kernel.body))
-    return max(4096, 65536 // cost)
+    """Number of elements from which a launch of its own is split over threads (about 10 us of work)."""
+    return max(4096, 65536 // cost(kernel))
 
 
 @functools.cache

@@ -57,7 +57,7 @@ class Function:
         words = build.HEADER_WORDS + len(kinds)
         self.words = struct.Struct(f"={build.HEADER_WORDS}q{kinds}")
         self.with_values = struct.Struct(f"={build.HEADER_WORDS}q{kinds}{len(self.stepped)}{dtype.char}")
-        self.head = (int(kernel.rowwise), self.address)
+        self.head = (0, self.address)
         self.values_at = 8 * words
         self.own_columns = tuple(range(len(self.stepped)))
         self.tail = (*self.own_columns, *((WHOLE.ctypes.data, 1) if self.masked else ()))
@@ -134,7 +134,7 @@ def pack(
     columns: Sequence[int],
     segments: np.ndarray,
     *,
-    tick: int = 0,
+    by_rows: bool = False,
     values: Sequence[float] | None = None,
 ) -> bytes:
     """The words of a launch; with `values`, the per-step values follow."""
@@ -145,7 +145,7 @@ def pack(
         check_array(name, array, dtype, raw, written, rows, cols)
         places += [address_of(array), _pitch(array)]
     tail = [*columns, *((segments.ctypes.data, segments.size // 3) if function.masked else ())]
-    head = (*function.head, tick, function.serial_below, function.values_at, rows, cols)
+    head = (*function.head, by_rows, function.serial_below, function.values_at, rows, cols)
     words = (*head, *places, *(scalars[name] for name in function.scalars), *tail)
     return function.words.pack(*words) if values is None else function.with_values.pack(*words, *values)
 
@@ -160,8 +160,8 @@ def pack_segments(given: Sequence[tuple[int, int, float]] | None) -> np.ndarray:
     return table
 
 
-def pack_gemm(op: Gemm) -> np.ndarray:
-    """The words of a matrix product."""
+def pack_gemm(op: Gemm, own: bool = False) -> np.ndarray:
+    """The words of a matrix product; `own`: not by a BLAS."""
     a, b, c = op.a, op.b, op.c
     if c.dtype not in REALS or any(x.ndim != 2 for x in (a, b, c)):
         raise TypeError(
@@ -177,6 +177,6 @@ def pack_gemm(op: Gemm) -> np.ndarray:
             raise ValueError(f"array {name!r} has strides {x.strides}; a gemm needs rows in ascending order")
     # what cblas calls a leading dimension must be at least the row length, also where there is only one row
     pitch = [max(_pitch(x), x.shape[1], 1) for x in (a, b, c)]
-    own = max(m, n, k) >= 2**31  # some BLAS take 32-bit sizes only
+    own = own or max(m, n, k) >= 2**31  # some BLAS take 32-bit sizes only
     places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (x.ctypes.data, ld)]
     return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b, own], np.int64)

@@ -19,34 +19,69 @@ union Word {
 
 typedef void (*KernelFn)(const Word *op, const void *values, Long k, Long r0, Long r1, Long c0, Long c1);
 
-enum Kind { MAP = 0, ROW = 1, GEMM = 2 };
-enum LaunchWord { KIND, FUNCTION, TICK, SERIAL_BELOW, VALUES, ROWS, COLS };
+enum LaunchWord { KIND, FUNCTION, BY_ROWS, SERIAL_BELOW, VALUES, ROWS, COLS };
 enum GemmWord { G_IS_DOUBLE = 1, G_M, G_N, G_K, G_A, G_LDA, G_B, G_LDB, G_C, G_LDC, G_TRANS_A, G_TRANS_B, G_OWN };
+enum { GEMM = 2 };  // KIND of a matrix product; anything else is a kernel
+
+// Operations [first, end) that may run side by side: share i of `tasks` of one touches nothing that another share of
+// any of them writes, so a thread runs share i of all of them without waiting (see native_phases.py).
+struct Phase {
+    Long first, end, tasks;
+};
+
+// All phases in order, `times` times.
+struct Job {
+    const Word *const *ops;
+    const Phase *phases;
+    Long n_phases;
+    const char *table;
+    Long row_bytes, k, advance, times;
+    Long phase;
+};
+
+static void run_share(const Word *op, const void *values, Long k, Long task, Long tasks);
+
+static void run_task(const Job &job, Long task) {
+    const Phase &phase = job.phases[job.phase];
+    const char *values = job.table + job.k * job.row_bytes;
+    for (Long i = phase.first; i < phase.end; ++i) run_share(job.ops[i], values, job.k, task, phase.tasks);
+}
+
+static bool next_phase(Job *job) {  // false after the last one
+    if (++job->phase < job->n_phases) return true;
+    job->phase = 0;
+    job->k += job->advance;
+    return --job->times > 0;
+}
 
 // ---- thread pool ---------------------------------------------------------------------------------------------------
-// Work is cut into chunks that do not depend on who runs them; a chunk is claimed by decrementing `state`, which holds
-// (generation << 32 | chunks left).  Whoever claims a chunk keeps the job alive, so the job's fields are stable for it.
-// The caller claims as well: a worker that sleeps through a short job delays nothing.
+// A phase is cut into tasks that do not depend on who runs them.  A task is claimed by clearing its bit in `state`,
+// which holds (generation << 32 | unclaimed tasks).  Thread i prefers task i, so that rows stay in its caches, but takes
+// any other one: a thread that another process keeps from its core delays nothing that it has not begun.  Whoever
+// finishes a phase's last task publishes the next phase.
 
-struct Job {
-    void (*run)(const void *context, Long chunk, Long chunks);
-    const void *context;
-    Long chunks;
+struct Pool;
+struct Worker {
+    Pool *pool;
+    int number;
 };
 
 struct Pool {
     pthread_mutex_t lock, owner;
     pthread_cond_t wake;
     Job job;
-    Long state, finished;
+    Worker worker[32];
     int workers, sleeping;
-    bool linger;  // spin for a moment before sleeping, because more work follows at once
-    Long alone, pause;  // jobs that the caller still does alone; length of the next such stretch
+    bool linger;                   // spin for a moment before sleeping, because more work may follow at once
+    Long alone_until, pause;       // nanoseconds, see run_together
+    alignas(64) Long state;
+    alignas(64) Long left;         // tasks of the phase that are not finished
+    bool stop, done;
 };
 
 static Pool *pool = nullptr;
 static int pool_threads = 1;
-static const int spins = 4000;  // about 40 us
+static const int spins = 2000;  // about 50 us
 
 static inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -62,30 +97,59 @@ static Long now() {  // nanoseconds
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static bool claim_and_run(Pool *p) {
+// Publish the phase that `job` stands at, running those of one task here; `done` after the last.
+static void publish(Pool *p) {
+    for (;;) {
+        Long tasks = p->job.phases[p->job.phase].tasks;
+        if (tasks > 1) {
+            p->left = tasks;
+            Long generation = ((p->state >> 32) + 1) & 0x7fffffff;
+            __atomic_store_n(&p->state, generation << 32 | ((1LL << tasks) - 1), __ATOMIC_SEQ_CST);
+            if (__atomic_load_n(&p->sleeping, __ATOMIC_SEQ_CST)) {
+                pthread_mutex_lock(&p->lock);
+                pthread_cond_broadcast(&p->wake);
+                pthread_mutex_unlock(&p->lock);
+            }
+            return;
+        }
+        run_task(p->job, 0);
+        bool more = next_phase(&p->job);
+        if (!more || (p->job.phase == 0 && __atomic_load_n(&p->stop, __ATOMIC_RELAXED))) break;
+    }
+    __atomic_store_n(&p->done, true, __ATOMIC_RELEASE);
+}
+
+static bool claim_and_run(Pool *p, int me) {
     Long seen = __atomic_load_n(&p->state, __ATOMIC_SEQ_CST);
-    if ((seen & 0xffffffffLL) == 0) return false;
+    unsigned unclaimed = (unsigned)seen;
+    if (!unclaimed) return false;
+    int task = unclaimed >> me & 1 ? me : __builtin_ctz(unclaimed);
     const int order = __ATOMIC_SEQ_CST;
-    if (!__atomic_compare_exchange_n(&p->state, &seen, seen - 1, false, order, order)) return true;
-    p->job.run(p->job.context, (seen & 0xffffffffLL) - 1, p->job.chunks);
-    __atomic_add_fetch(&p->finished, 1, __ATOMIC_RELEASE);
+    if (!__atomic_compare_exchange_n(&p->state, &seen, seen & ~(1LL << task), false, order, order)) return true;
+    run_task(p->job, task);
+    if (__atomic_sub_fetch(&p->left, 1, __ATOMIC_ACQ_REL) == 0) {
+        bool more = next_phase(&p->job);
+        if (!more || (p->job.phase == 0 && __atomic_load_n(&p->stop, __ATOMIC_RELAXED)))
+            __atomic_store_n(&p->done, true, __ATOMIC_RELEASE);
+        else publish(p);
+    }
     return true;
 }
 
 static void *work(void *given) {
-    Pool *p = (Pool *)given;
+    Pool *p = ((Worker *)given)->pool;
+    const int me = ((Worker *)given)->number;
     for (;;) {
-        while (claim_and_run(p)) {}
+        while (claim_and_run(p, me)) {}
         bool more = false;
         for (int i = 0; i < spins && !more && __atomic_load_n(&p->linger, __ATOMIC_RELAXED); ++i) {
             relax();
-            more = __atomic_load_n(&p->state, __ATOMIC_RELAXED) & 0xffffffffLL;
+            more = (unsigned)__atomic_load_n(&p->state, __ATOMIC_RELAXED);
         }
         if (more) continue;
         pthread_mutex_lock(&p->lock);
         __atomic_add_fetch(&p->sleeping, 1, __ATOMIC_SEQ_CST);
-        while ((__atomic_load_n(&p->state, __ATOMIC_SEQ_CST) & 0xffffffffLL) == 0)
-            pthread_cond_wait(&p->wake, &p->lock);
+        while ((unsigned)__atomic_load_n(&p->state, __ATOMIC_SEQ_CST) == 0) pthread_cond_wait(&p->wake, &p->lock);
         __atomic_sub_fetch(&p->sleeping, 1, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&p->lock);
     }
@@ -110,8 +174,8 @@ static Pool *get_pool() {
     if (p) return p;
     pthread_mutex_lock(&creation);
     p = pool;
-    if (!p) {
-        p = (Pool *)calloc(1, sizeof(Pool));
+    if (!p && posix_memalign((void **)&p, 64, sizeof(Pool)) == 0) {
+        memset(p, 0, sizeof(Pool));
         pthread_mutex_init(&p->lock, nullptr);
         pthread_mutex_init(&p->owner, nullptr);
         pthread_cond_init(&p->wake, nullptr);
@@ -120,7 +184,8 @@ static Pool *get_pool() {
         pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
         for (int i = 1; i < pool_threads; ++i) {
             pthread_t thread;
-            p->workers += pthread_create(&thread, &detached, work, p) == 0;
+            p->worker[i] = Worker{p, i};
+            p->workers += pthread_create(&thread, &detached, work, &p->worker[i]) == 0;
         }
         pthread_attr_destroy(&detached);
         __atomic_store_n(&pool, p, __ATOMIC_RELEASE);
@@ -129,44 +194,55 @@ static Pool *get_pool() {
     return p;
 }
 
-static void parallel(void (*run)(const void *, Long, Long), const void *context, Long chunks, bool linger) {
-    Pool *p = chunks > 1 ? get_pool() : nullptr;
-    bool mine = p && p->workers && pthread_mutex_trylock(&p->owner) == 0;  // else busy with another Python thread's
-    if (!mine || p->alone > 0) {
-        if (mine) {
-            --p->alone;
-            pthread_mutex_unlock(&p->owner);
-        }
-        for (Long chunk = 0; chunk < chunks; ++chunk) run(context, chunk, chunks);
-        return;
-    }
-    Long start = now();
-    p->job = Job{run, context, chunks};
-    p->finished = 0;
+static void run_alone(Job *job) {  // once through the phases; the tasks stay the same, so the results do
+    for (job->phase = 0; job->phase < job->n_phases; ++job->phase)
+        for (Long task = 0; task < job->phases[job->phase].tasks; ++task) run_task(*job, task);
+    job->phase = 0;
+    job->k += job->advance;
+    --job->times;
+}
+
+// A task that another process keeps from its core makes everybody wait for milliseconds.  When that has happened, the
+// work is done alone for a while, for longer when it happens again soon.
+static void run_together(Pool *p, Job *job, bool linger) {
+    const Long shortest = 30000000, longest = 1000000000;
+    p->job = *job;
+    p->stop = p->done = false;
     __atomic_store_n(&p->linger, linger, __ATOMIC_RELAXED);
-    Long generation = (p->state >> 32) + 1;
-    __atomic_store_n(&p->state, (generation & 0x7fffffff) << 32 | chunks, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&p->sleeping, __ATOMIC_SEQ_CST)) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->lock);
+    publish(p);
+    while (!__atomic_load_n(&p->done, __ATOMIC_ACQUIRE)) {
+        Long start = now();
+        if (claim_and_run(p, 0)) {
+            while (claim_and_run(p, 0)) {}
+            Long own = now() - start, wait = own > 50000 ? 2 * own : 100000;
+            Long state = __atomic_load_n(&p->state, __ATOMIC_RELAXED);
+            for (int i = 0; !__atomic_load_n(&p->done, __ATOMIC_ACQUIRE); ++i) {
+                if (__atomic_load_n(&p->state, __ATOMIC_RELAXED) != state) break;
+                if (i < spins) relax();
+                else sched_yield();
+                if (i % 256 != 255) continue;
+                Long time = now();
+                if (time - start - own < wait || p->stop) continue;
+                p->pause = time < p->alone_until + 4 * p->pause ? 2 * p->pause : shortest;
+                if (p->pause > longest) p->pause = longest;
+                p->alone_until = time + p->pause;
+                __atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);
+            }
+        } else relax();
     }
-    while (claim_and_run(p)) {}
-    Long own = now();
-    for (int i = 0; __atomic_load_n(&p->finished, __ATOMIC_ACQUIRE) < chunks; ++i) {
-        if (i < spins) relax();
-        else sched_yield();
+    *job = p->job;
+}
+
+static void run_job(Job *job, bool linger) {
+    Long tasks = 1;
+    for (Long i = 0; i < job->n_phases; ++i) tasks = job->phases[i].tasks > tasks ? job->phases[i].tasks : tasks;
+    Pool *p = tasks > 1 ? get_pool() : nullptr;
+    bool mine = p && p->workers && pthread_mutex_trylock(&p->owner) == 0;  // else busy with another Python thread's
+    while (job->times > 0) {
+        if (!mine || (p->alone_until && now() < p->alone_until)) run_alone(job);
+        else run_together(p, job, linger);
     }
-    // A worker that another process keeps from its core makes everybody wait: do small jobs alone for a while, longer
-    // each time it happens again.  The chunks stay the same, so the results do.
-    Long waited = now() - own;
-    if (waited > 100000 && waited > 2 * (own - start)) {
-        p->pause = p->pause ? (p->pause < 20000 ? 2 * p->pause : p->pause) : 100;
-        p->alone = p->pause;
-    } else if (p->pause > 100) {
-        --p->pause;
-    }
-    pthread_mutex_unlock(&p->owner);
+    if (mine) pthread_mutex_unlock(&p->owner);
 }
 
 // ---- matrix products -----------------------------------------------------------------------------------------------
@@ -176,11 +252,11 @@ static void parallel(void (*run)(const void *, Long, Long), const void *context,
 #if defined(__AVX512F__)
 enum { VECTOR = 64, MAX_ROWS = 8 };
 #elif defined(__AVX__)
-enum { VECTOR = 32, MAX_ROWS = 4 };
+enum { VECTOR = 32, MAX_ROWS = 6 };
 #else
 enum { VECTOR = 16, MAX_ROWS = 4 };
 #endif
-enum { DEPTH = 256 };  // rows of a packed panel
+enum { DEPTH = 256, FAR = 1024 };  // rows of a packed panel; bytes
 
 template <class F> struct Vec {
     typedef F type __attribute__((vector_size(VECTOR)));
@@ -193,15 +269,18 @@ template <class F> struct Product {
     F *c;
     Long m, n, k, lda, ldb, ldc;
     bool trans_a, trans_b;
-    Long a_row, a_col;  // element (i, p) of op(a) is a[i * a_row + p * a_col]
+    Long a_row, a_col;      // element (i, p) of op(a) is a[i * a_row + p * a_col]
+    Long c_row, c_col = 1;  // element (i, j) of c is c[i * c_row + j * c_col]
 };
 
+// R rows of op(a) times a panel of V vectors
 template <class F, int R, int V>
 static inline __attribute__((always_inline)) void
-tile(const F *a, Long a_row, Long a_col, const F *b, Long ldb, F *c, Long ldc, Long depth, Long width, bool add) {
+tile(const Product<F> &g, const F *a, const F *b, Long ldb, F *c, Long depth, Long width, bool add) {
     typedef typename Vec<F>::type Vector;
     typedef typename Vec<F>::unaligned Loose;
     enum { L = Vec<F>::lanes };
+    const Long a_row = g.a_row, a_col = g.a_col;
     Vector sum[R][V] = {};
     for (Long p = 0; p < depth; ++p) {
         Vector right[V];
@@ -210,8 +289,8 @@ tile(const F *a, Long a_row, Long a_col, const F *b, Long ldb, F *c, Long ldc, L
             for (int v = 0; v < V; ++v) sum[i][v] += a[i * a_row + p * a_col] * right[v];
     }
     for (int i = 0; i < R; ++i) {
-        F *to = c + i * ldc;
-        if (width == V * L) {
+        F *to = c + i * g.c_row;
+        if (width == V * L && g.c_col == 1) {
             for (int v = 0; v < V; ++v) {
                 Loose *out = (Loose *)(to + v * L);
                 *out = add ? Vector(*out) + sum[i][v] : sum[i][v];
@@ -219,34 +298,44 @@ tile(const F *a, Long a_row, Long a_col, const F *b, Long ldb, F *c, Long ldc, L
         } else {
             F row[V * L] __attribute__((aligned(VECTOR)));
             for (int v = 0; v < V; ++v) *(Vector *)(row + v * L) = sum[i][v];
-            for (Long j = 0; j < width; ++j) to[j] = add ? to[j] + row[j] : row[j];
+            for (Long j = 0; j < width; ++j) to[j * g.c_col] = add ? to[j * g.c_col] + row[j] : row[j];
         }
     }
 }
 
-template <class F, int V>
-static void panel(const Product<F> &g, Long r0, Long r1, const F *b, Long ldb, Long p0, Long depth, Long j,
-                  Long width) {
-    bool add = p0 > 0;
-    const F *a = g.a + p0 * g.a_col;
-    F *c = g.c + j;
-    Long i = r0;
-    for (; i + MAX_ROWS <= r1; i += MAX_ROWS)
-        tile<F, MAX_ROWS, V>(a + i * g.a_row, g.a_row, g.a_col, b, ldb, c + i * g.ldc, g.ldc, depth, width, add);
-    for (; i + 4 <= r1; i += 4)
-        tile<F, 4, V>(a + i * g.a_row, g.a_row, g.a_col, b, ldb, c + i * g.ldc, g.ldc, depth, width, add);
-    for (; i < r1; ++i)
-        tile<F, 1, V>(a + i * g.a_row, g.a_row, g.a_col, b, ldb, c + i * g.ldc, g.ldc, depth, width, add);
+template <class F, int R, int V>
+static inline Long tiles(const Product<F> &g, Long i, const F *b, Long ldb, Long p0, Long depth, Long j, Long width) {
+    for (; i + R <= g.m; i += R)
+        tile<F, R, V>(g, g.a + i * g.a_row + p0 * g.a_col, b, ldb, g.c + i * g.c_row + j * g.c_col, depth, width, p0 > 0);
+    return i;
 }
 
-template <class F> static void product_rows(const Product<F> &g, Long r0, Long r1) {
-    enum { WIDTH = 2 * Vec<F>::lanes };
+template <class F, int V>
+static void panel(const Product<F> &g, const F *b, Long ldb, Long p0, Long depth, Long j, Long width) {
+    Long i = tiles<F, MAX_ROWS, V>(g, 0, b, ldb, p0, depth, j, width);
+    i = tiles<F, 4, V>(g, i, b, ldb, p0, depth, j, width);
+    i = tiles<F, 2, V>(g, i, b, ldb, p0, depth, j, width);
+    tiles<F, 1, V>(g, i, b, ldb, p0, depth, j, width);
+}
+
+template <class F> static void product(Product<F> g) {
+    enum { LANES = Vec<F>::lanes, WIDTH = 2 * LANES };
     F packed[DEPTH * WIDTH] __attribute__((aligned(VECTOR)));
+    g.c_row = g.ldc;
+    if (g.trans_a && !g.trans_b && g.n <= 12 && g.n < g.m) {  // c^T = b^T op(a)^T: full panels instead of a narrow one
+        Product<F> turned = g;
+        turned.a = g.b, turned.a_row = 1, turned.a_col = g.ldb;
+        turned.b = g.a, turned.ldb = g.lda;
+        turned.m = g.n, turned.n = g.m, turned.c_row = 1, turned.c_col = g.ldc;
+        g = turned;
+    }
     if (g.k == 0)
-        for (Long i = r0; i < r1; ++i) memset(g.c + i * g.ldc, 0, g.n * sizeof(F));
+        for (Long i = 0; i < g.m; ++i)
+            for (Long j = 0; j < g.n; ++j) g.c[i * g.c_row + j * g.c_col] = 0;
+    const bool far = g.m >= 32 && g.ldb * sizeof(F) >= FAR;  // rows of b lie in different pages: gather them first
     for (Long j = 0; j < g.n; j += WIDTH) {
         Long width = g.n - j < WIDTH ? g.n - j : (Long)WIDTH;
-        Long lanes = width > Vec<F>::lanes ? (Long)WIDTH : (Long)Vec<F>::lanes;
+        Long lanes = width > LANES ? (Long)WIDTH : (Long)LANES;
         for (Long p0 = 0; p0 < g.k; p0 += DEPTH) {
             Long depth = g.k - p0 < DEPTH ? g.k - p0 : (Long)DEPTH;
             const F *b = g.b + p0 * g.ldb + j;
@@ -259,19 +348,14 @@ template <class F> static void product_rows(const Product<F> &g, Long r0, Long r
             } else if (width < lanes) {
                 for (Long p = 0; p < depth; ++p)
                     for (Long w = 0; w < lanes; ++w) packed[p * lanes + w] = w < width ? b[p * g.ldb + w] : F(0);
+            } else if (far) {
+                for (Long p = 0; p < depth; ++p) memcpy(packed + p * lanes, b + p * g.ldb, lanes * sizeof(F));
             }
-            if (g.trans_b || width < lanes) b = packed, ldb = lanes;
-            if (lanes == WIDTH) panel<F, 2>(g, r0, r1, b, ldb, p0, depth, j, width);
-            else panel<F, 1>(g, r0, r1, b, ldb, p0, depth, j, width);
+            if (g.trans_b || width < lanes || far) b = packed, ldb = lanes;
+            if (lanes == WIDTH) panel<F, 2>(g, b, ldb, p0, depth, j, width);
+            else panel<F, 1>(g, b, ldb, p0, depth, j, width);
         }
     }
-}
-
-template <class F> static void product_chunk(const void *context, Long chunk, Long chunks) {
-    const Product<F> &g = *(const Product<F> *)context;
-    Long rows = ((g.m + chunks - 1) / chunks + MAX_ROWS - 1) / MAX_ROWS * MAX_ROWS;
-    Long r0 = chunk * rows, r1 = r0 + rows < g.m ? r0 + rows : g.m;
-    if (r0 < r1) product_rows(g, r0, r1);
 }
 
 // cblas takes integers of 32 or 64 bits.  64-bit ones are passed to both: sizes are small, and the calling
@@ -288,14 +372,7 @@ template <class F> struct Blas {
 template <class F> void *Blas<F>::function = nullptr;
 static bool blas_is_fortran = false;
 
-template <class F> static void blas_chunk(const void *context, Long chunk, Long chunks) {
-    Product<F> g = *(const Product<F> *)context;
-    Long size = g.m >= g.n ? g.m : g.n, step = size;
-    if (chunks > 1) step = ((size + chunks - 1) / chunks + 15) / 16 * 16;
-    Long from = chunk * step, count = from + step < size ? step : size - from;
-    if (count < 0 || (count == 0 && chunk)) return;
-    if (g.m >= g.n) g.a += from * g.a_row, g.c += from * g.ldc, g.m = count;
-    else g.b += from * (g.trans_b ? g.ldb : 1), g.c += from, g.n = count;
+template <class F> static void blas_product(const Product<F> &g) {
     F one = 1, zero = 0;
     if (blas_is_fortran)  // column-major: c^T = op(b)^T op(a)^T
         ((typename Blas<F>::Fortran)Blas<F>::function)(g.trans_b ? "T" : "N", g.trans_a ? "T" : "N", &g.n, &g.m, &g.k, &one,
@@ -321,49 +398,52 @@ static void hold_blas(int change) {
     pthread_mutex_unlock(&blas_lock);
 }
 
-template <class F> static void gemm(const Word *op, bool linger) {
-    Long lda = op[G_LDA].i, ta = op[G_TRANS_A].i;
-    Product<F> g = {(const F *)op[G_A].p, (const F *)op[G_B].p, (F *)op[G_C].p, op[G_M].i, op[G_N].i, op[G_K].i, lda,
-                    op[G_LDB].i, op[G_LDC].i, ta != 0, op[G_TRANS_B].i != 0, ta ? 1 : lda, ta ? lda : 1};
-    bool own = op[G_OWN].i || !Blas<F>::function;
-    Long chunks = g.m * g.n * g.k >= (1 << 19) ? pool_threads : 1;
-    if (!own && blas_users == 0) chunks = 1;
-    else if (!own && chunks > blas_threads) chunks = blas_threads;
-    parallel(own ? product_chunk<F> : blas_chunk<F>, &g, chunks, linger);
-}
-
 // ---- operations ----------------------------------------------------------------------------------------------------
 
-struct Call {
-    const Word *op;
-    const void *values;
-    Long k;
-    bool by_rows;
-};
-
-static void call_chunk(const void *context, Long chunk, Long chunks) {
-    const Call &call = *(const Call *)context;
-    Long rows = call.op[ROWS].i, cols = call.op[COLS].i, size = call.by_rows ? rows : cols;
-    Long step = (size + chunks - 1) / chunks;
-    if (!call.by_rows) step = (step + 63) / 64 * 64;  // no cache line is written by two threads
-    Long from = chunk * step, to = from + step < size ? from + step : size;
-    if (from >= to) return;
-    KernelFn run = (KernelFn)call.op[FUNCTION].p;
-    if (call.by_rows) run(call.op, call.values, call.k, from, to, 0, cols);
-    else run(call.op, call.values, call.k, 0, rows, from, to);
+// Share `task` of `size` in multiples of `unit`, as even as can be.
+static inline void share(Long size, Long unit, Long task, Long tasks, Long *from, Long *to) {
+    Long units = (size + unit - 1) / unit;
+    *from = units * task / tasks * unit;
+    *to = units * (task + 1) / tasks * unit;
+    if (*to > size) *to = size;
 }
 
-static void launch(const Word *op, const void *values, Long k, bool linger) {
-    Long rows = op[ROWS].i, cols = op[COLS].i;
-    Call call = {op, values, k, op[KIND].i == ROW || rows >= 4 * pool_threads};
-    Long most = call.by_rows ? rows : cols / 64;
-    Long chunks = rows * cols < op[SERIAL_BELOW].i ? 1 : pool_threads;
-    parallel(call_chunk, &call, chunks < most ? chunks : (most > 1 ? most : 1), linger);
+enum { ROW_UNIT = 8, COLUMN_UNIT = 64 };  // rows of a tile; no cache line is written by two threads
+
+template <class F> static void gemm_share(const Word *op, Long task, Long tasks) {
+    Long lda = op[G_LDA].i, ta = op[G_TRANS_A].i, from, to;
+    Product<F> g = {(const F *)op[G_A].p, (const F *)op[G_B].p, (F *)op[G_C].p, op[G_M].i, op[G_N].i, op[G_K].i, lda,
+                    op[G_LDB].i, op[G_LDC].i, ta != 0, op[G_TRANS_B].i != 0, ta ? 1 : lda, ta ? lda : 1};
+    const Long panel = 2 * Vec<F>::lanes;
+    if (tasks > 1 && ta && g.n >= panel * tasks) {  // a whole number of panels is the more even share
+        share(g.n, panel, task, tasks, &from, &to);
+        g.b += from * (g.trans_b ? g.ldb : 1), g.c += from, g.n = to - from;
+    } else {
+        share(g.m, ROW_UNIT, task, tasks, &from, &to);
+        g.a += from * g.a_row, g.c += from * g.ldc, g.m = to - from;
+    }
+    if (to <= from && task) return;
+    if (op[G_OWN].i || !Blas<F>::function) product(g);
+    else blas_product(g);
 }
 
-static void run_gemm(const Word *op, bool linger) {
-    if (op[G_IS_DOUBLE].i) gemm<double>(op, linger);
-    else gemm<float>(op, linger);
+static void run_share(const Word *op, const void *values, Long k, Long task, Long tasks) {
+    if (op[KIND].i == GEMM) {
+        if (op[G_IS_DOUBLE].i) gemm_share<double>(op, task, tasks);
+        else gemm_share<float>(op, task, tasks);
+        return;
+    }
+    Long rows = op[ROWS].i, cols = op[COLS].i, from, to;
+    KernelFn run = (KernelFn)op[FUNCTION].p;
+    if (tasks == 1) {
+        run(op, values, k, 0, rows, 0, cols);
+    } else if (op[BY_ROWS].i) {
+        share(rows, ROW_UNIT, task, tasks, &from, &to);
+        if (from < to) run(op, values, k, from, to, 0, cols);
+    } else {
+        share(cols, COLUMN_UNIT, task, tasks, &from, &to);
+        if (from < to) run(op, values, k, 0, rows, from, to);
+    }
 }
 
 extern "C" {
@@ -372,7 +452,7 @@ void gpumlp_setup(Long threads, void *sgemm, void *dgemm, Long fortran, void *ge
     static bool once = false;
     if (!once) pthread_atfork(nullptr, nullptr, after_fork);
     once = true;
-    pool_threads = (int)threads;
+    pool_threads = threads < 32 ? (int)threads : 32;
     Blas<float>::function = sgemm;
     Blas<double>::function = dgemm;
     blas_is_fortran = fortran != 0;
@@ -380,30 +460,37 @@ void gpumlp_setup(Long threads, void *sgemm, void *dgemm, Long fortran, void *ge
     blas_set_threads = (void (*)(int))set_threads;
 }
 
-// One operation at once, k = 0.  Per-step values are stored `op[VALUES]` bytes after the start of `op`.
-void gpumlp_run(const Word *op) {
-    if (op[KIND].i == GEMM) run_gemm(op, false);
-    else launch(op, (const char *)op + op[VALUES].i, 0, true);
+// Whether `product` is at least as fast as any BLAS that we have met.
+Long gpumlp_multiplies_fast() {
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+    return 1;
+#else
+    return 0;
+#endif
 }
 
-// All operations `times` times.  `step` and ticks: see Launch and Steps in base.py.
-void gpumlp_replay(const Word *const *ops, Long count, Long *step, const char *table, Long row_bytes, Long times) {
-    hold_blas(1);
-    for (Long t = 0; t < times; ++t)
-        for (Long i = 0; i < count; ++i) {
-            const Word *op = ops[i], *next = ops[i + 1 < count ? i + 1 : 0];
-            // a BLAS that we cannot hold to one thread has threads with which lingering workers would compete
-            bool linger = next[KIND].i != GEMM || next[G_OWN].i || blas_set_threads;
-            if (op[KIND].i == GEMM) {
-                run_gemm(op, linger);
-                continue;
-            }
-            Long k = op[TICK].i == 1 ? step[0] : step[1] - 1;
-            launch(op, table + k * row_bytes, k, linger);
-            if (op[TICK].i == 1) step[1] = k + 1;
-            else if (op[TICK].i == 2) step[0] = step[1];
-        }
-    hold_blas(-1);
+// One operation at once, k = 0.  Per-step values are stored `op[VALUES]` bytes after the start of `op`.
+void gpumlp_run(const Word *op) {
+    bool product = op[KIND].i == GEMM;
+    Long tasks = product || op[ROWS].i * op[COLS].i < op[SERIAL_BELOW].i ? 1 : pool_threads;
+    const char *values = product ? nullptr : (const char *)op + op[VALUES].i;
+    if (tasks == 1) {
+        run_share(op, values, 0, 0, 1);
+        return;
+    }
+    Phase phase = {0, 1, tasks};
+    Job job = {&op, &phase, 1, values, 0, 0, 0, 1, 0};
+    run_job(&job, true);
+}
+
+// All phases `times` times; `k` is the number of the first repetition, and grows by `advance`.
+void gpumlp_replay(const Word *const *ops, const Phase *phases, Long n_phases, const char *table, Long row_bytes,
+                   Long k, Long advance, Long times, Long uses_blas) {
+    if (uses_blas) hold_blas(1);
+    Job job = {ops, phases, n_phases, table, row_bytes, k, advance, times, 0};
+    // a BLAS that we cannot hold to one thread has threads with which lingering workers would compete
+    run_job(&job, !uses_blas || blas_set_threads);
+    if (uses_blas) hold_blas(-1);
 }
 
 }  // extern "C"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
 
-from gpumlp.backends import native, native_call
+from gpumlp.backends import blas, native, native_call
 from gpumlp.backends.base import Gemm, Launch, Steps
 from gpumlp.backends.native import NativeBackend
 from gpumlp.backends.numpy import NumpyBackend
@@ -28,12 +28,18 @@ def backend() -> NativeBackend:
     return NativeBackend()
 
 
-@pytest.fixture
-def without_blas() -> Iterator[None]:
+@pytest.fixture(params=["own", "numpy", "scipy"])
+def product(request: Any) -> Iterator[str]:
+    """Matrix products by each of the ways that there may be."""
     runtime = native._runtime()
-    runtime.use_blas(None)
-    yield
-    runtime.use_blas(runtime.blas)
+    usual = runtime.blas
+    found = {"own": lambda: None, "numpy": blas._from_numpy, "scipy": blas._from_scipy}[request.param]()
+    if found is None and request.param != "own":
+        pytest.skip(f"{request.param} has no BLAS that can be called")
+    runtime.use_blas(found)
+    assert runtime.multiplies()
+    yield request.param
+    runtime.use_blas(usual)
 
 
 def _adam(g: Any, p: Any, m: Any, v: Any, beta: float, lr: float, k: int) -> None:
@@ -375,6 +381,9 @@ SIZES = [
     (130, 129, 131),
     (5, 7, 0),
     (0, 3, 4),
+    (300, 12, 40),
+    (90, 13, 40),
+    (40, 530, 300),
 ]
 
 
@@ -401,18 +410,11 @@ def _check_gemm(backend: NativeBackend, m: int, n: int, k: int, trans: str, dtyp
     assert np.array_equal(first, buffer)
 
 
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("trans", ["NN", "TN", "NT", "TT"])
 @pytest.mark.parametrize("m,n,k", SIZES)
 def test_gemm(backend: NativeBackend, m: int, n: int, k: int, trans: str, dtype: type) -> None:
-    _check_gemm(backend, m, n, k, trans, dtype)
-
-
-@pytest.mark.usefixtures("without_blas")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("trans", ["NN", "TN", "NT", "TT"])
-@pytest.mark.parametrize("m,n,k", SIZES)
-def test_own_gemm(backend: NativeBackend, m: int, n: int, k: int, trans: str, dtype: type) -> None:
     _check_gemm(backend, m, n, k, trans, dtype)
 
 
@@ -422,19 +424,6 @@ def test_gemm_refuses_shapes_that_do_not_fit(backend: NativeBackend) -> None:
         backend.record([Gemm(np.ones((2, 3)), np.ones((4, 5)), np.ones((2, 5)))], steps)
     with pytest.raises(TypeError, match="array 'b'"):
         backend.record([Gemm(np.ones((2, 3)), np.ones((3, 5), np.float32), np.ones((2, 5)))], steps)
-
-
-def test_scipy_blas_serves_as_well(backend: NativeBackend) -> None:
-    pytest.importorskip("scipy")
-    from gpumlp.backends import blas
-
-    runtime = native._runtime()
-    runtime.use_blas(blas._from_scipy())
-    try:
-        assert runtime.multiplies()
-        _check_gemm(backend, 130, 129, 131, "TN", np.float32)
-    finally:
-        runtime.use_blas(runtime.blas)
 
 
 def test_info(backend: NativeBackend) -> None:

@@ -1,0 +1,159 @@
+"""How the native executor shares a plan among threads: what may run side by side, without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from gpumlp.kernels.kernel import Kernel
+
+import gpumlp
+from gpumlp.backends import native, native_phases
+from gpumlp.backends.base import Gemm, Launch, Steps
+from gpumlp.backends.native import NativeBackend
+
+pytestmark = pytest.mark.skipif(
+    NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"
+)
+
+ADD_ONE = Kernel(
+    name="gpumlp_test_add_one",
+    inputs="T z",
+    outputs="T a",
+    body="a = z + C(1);",
+    reference=lambda z, a, k: np.add(z, 1, out=a),
+)
+COLUMN_SUMS = Kernel(
+    name="gpumlp_test_column_sums",
+    outputs="T out",
+    raws="T X",
+    scalars="int64 n",
+    body="out = C(0); for (long long i = 0; i < n; ++i) out += X[i * ld_X + c];",
+    reference=lambda X, out, n, k: np.sum(X[:n], axis=0, keepdims=True, out=out),
+)
+# whoever has the last rows needs milliseconds, the others nothing
+UNEVEN = Kernel(
+    name="gpumlp_test_uneven",
+    inouts="T p",
+    body="const int turns = r + 8 < rows ? 1 : 40000;\nC x = p;\n"
+    "for (int i = 0; i < turns; ++i) x = x * C(0.5) + C(1);\np = r + 8 < rows ? p + C(1) : x;",
+    reference=None,
+)
+
+
+def _spans(ops: list, threads: int = 2) -> list[tuple[int, int]]:
+    return [(int(a), int(b)) for a, b, _ in native_phases.phases(ops, threads)]
+
+
+def _rows(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def test_rows_go_on_without_waiting_and_sums_over_rows_wait() -> None:
+    x, w, z, a, dw = _rows(64, 9), _rows(9, 5), _rows(64, 5), _rows(64, 5), _rows(9, 5)
+    ops = [Gemm(x, w, z), Launch(ADD_ONE, {"z": z, "a": a}, {}, 64, 5), Gemm(x, a, dw, trans_a=True)]
+    assert _spans(ops) == [(0, 2), (2, 3)]
+    column = Launch(COLUMN_SUMS, {"out": _rows(1, 5), "X": a}, {"n": 64}, 1, 5)
+    assert _spans([*ops[:2], column]) == [(0, 2), (2, 3)]
+    # two sums that touch nothing in common need not wait for each other
+    assert _spans([*ops, Gemm(a, z, _rows(5, 5), trans_a=True)]) == [(0, 2), (2, 4)]
+
+
+def test_what_is_written_by_other_rows_is_waited_for() -> None:
+    buffer = _rows(80, 5)
+    first = Launch(ADD_ONE, {"z": buffer[:64], "a": buffer[:64]}, {}, 64, 5)
+    shifted = Launch(ADD_ONE, {"z": buffer[1:65], "a": _rows(64, 5)}, {}, 64, 5)
+    fewer = Launch(ADD_ONE, {"z": buffer[:40], "a": _rows(40, 5)}, {}, 40, 5)
+    assert _spans([first, shifted]) == [(0, 1), (1, 2)]
+    assert _spans([first, fewer]) == [(0, 1), (1, 2)]
+    assert _spans([shifted, first]) == [(0, 1), (1, 2)]  # reads before the other writes
+    assert _spans([first, first]) == [(0, 2)]
+
+
+def test_a_training_step_has_three_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[list] = []
+    usual = NativeBackend.record
+    monkeypatch.setattr(
+        NativeBackend,
+        "record",
+        lambda self, ops, steps: recorded.append(list(ops)) or usual(self, ops, steps),
+    )
+    _train(clip_norm=None)
+    step = next(ops for ops in recorded if any(isinstance(op, Gemm) and op.trans_a for op in ops))
+    spans = _spans(step)
+    assert [_kinds(step[a:b]) for a, b in spans] == ["rows", "sums", "update"]
+
+
+def _kinds(ops: list) -> str:
+    if all(isinstance(op, Gemm) and op.trans_a for op in ops):
+        return "sums"
+    if all(native_phases.by_rows(op) for op in ops):
+        return "rows"
+    return "update" if len(ops) == 1 else "mixed"
+
+
+def test_small_work_stays_on_one_thread() -> None:
+    small, large = _rows(16, 16), _rows(512, 512)
+    assert native_phases.phases([Gemm(small, small, _rows(16, 16))], 8)[0, 2] == 1
+    assert native_phases.phases([Gemm(large, large, _rows(512, 512))], 8)[0, 2] == 8
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A function that sets the number of shares, however small they become."""
+    runtime = native._runtime()
+    usual = runtime.threads
+    monkeypatch.setattr(native_phases, "LEAST_NS", 1.0)
+
+    def use(threads: int) -> None:
+        runtime.threads = threads
+
+    yield use
+    runtime.threads = usual
+
+
+def _train(dtype: str = "float32", clip_norm: float | None = 0.5) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((200, 20)), rng.integers(0, 3, 200)
+    model = gpumlp.MLP([20, 33, 70, 3], activation="tanh", dropout=0.2, seed=1, device="native", dtype=dtype)
+    trainer = gpumlp.Trainer(
+        model,
+        loss="softmax_cross_entropy",
+        optimizer=gpumlp.Adam(lr=1e-2),
+        batch_size=64,
+        clip_norm=clip_norm,
+        l1=1e-3,
+    )
+    trainer.fit(X, y, epochs=3, progress=False)
+    return np.array(model.flat)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_number_of_threads_leaves_no_trace(shared: Any, dtype: str) -> None:
+    runtime = native._runtime()
+    usual = runtime.blas
+    runtime.use_blas(None)  # a BLAS may sum in another order when it is given fewer rows
+    try:
+        results = []
+        for threads in (1, 2, 3, 7, 32):
+            shared(threads)
+            results.append(_train(dtype))
+    finally:
+        runtime.use_blas(usual)
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_a_share_that_is_held_up_changes_nothing(shared: Any) -> None:
+    """After a long wait the steps are done alone; none is lost and none done twice."""
+    shared(2)
+    p = _rows(64, 4)
+    replay = NativeBackend().record(
+        [Launch(UNEVEN, {"p": p}, {}, 64, 4)], Steps(np.array([0, 1], np.int64), np.zeros((1, 0)))
+    )
+    assert replay.phases.tolist() == [[0, 1, 2]]
+    for n in (1, 20, 40):
+        replay.run(n)
+    assert (p[:56] == 61).all()
+    np.testing.assert_allclose(p[56:], 2.0, rtol=1e-6)  # where x = x / 2 + 1 ends
