@@ -163,7 +163,18 @@ def machine() -> dict[str, str]:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         if name in os.environ:
             facts[name] = os.environ[name]
-    for name in ("gpumlp", "numpy", "torch", "jax", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x"):
+    for name in (
+        "gpumlp",
+        "numpy",
+        "torch",
+        "jax",
+        "optax",
+        "keras",
+        "thinc",
+        "scikit-learn",
+        "cupy-cuda12x",
+        "cupy-cuda13x",
+    ):
         version = _version(name)
         if version:
             facts[name] = version

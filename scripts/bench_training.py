@@ -1,25 +1,26 @@
-"""Time a training step of gpumlp beside PyTorch, JAX and scikit-learn, all with the same arithmetic.
+"""Time a training step of gpumlp beside PyTorch, JAX, Keras, thinc, scikit-learn: the same arithmetic in all.
 
 float32, ReLU, softmax cross-entropy, Adam (lr 1e-3, eps 1e-8), the same start values, rows shuffled anew in
 every epoch and gathered for each step.  Candidates take turns; each turn is one epoch to warm up and one that
-is timed, set-up excluded, shuffling included.  All but scikit-learn draw the same row orders, so their losses
-must agree closely; if they do not, the exit status is 1.
+is timed, set-up and compilation excluded, shuffling included.  All but scikit-learn draw the same row orders,
+so their losses must agree closely; if they do not, or if gpumlp is slower than --baseline, the exit status is
+1.  The peers are optional: what is not installed is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
+import json
 import math
+import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+from _peers import EPS, LR, PEERS, SEED, Epoch, Task, installed, with_torch
 from _tools import (
     COLORS,
     backends,
@@ -37,7 +38,6 @@ from _tools import (
 )
 
 import gpumlp
-from gpumlp.inputs import epoch_order
 
 #: layer sizes, batch, steps per epoch
 SHAPES: tuple[tuple[tuple[int, ...], int, int], ...] = (
@@ -47,41 +47,18 @@ SHAPES: tuple[tuple[tuple[int, ...], int, int], ...] = (
     ((784, 256, 128, 10), 128, 50),
     ((784, 1024, 1024, 10), 256, 10),
 )
-PEERS = ("torch", "torch-compile", "jax", "sklearn")
-LR, EPS, SEED = 1e-3, 1e-8, 0
+OWN, NATIVE = "gpumlp", "gpumlp native"
 #: how far a loss may be from the others': relatively, and in absolute terms
 SAME_ORDER, OWN_ORDER = (0.02, 0.001), (0.25, 0.01)
 
-Epoch = Callable[[], tuple[float, float]]
 
-
-class Task:
-    """Data and start values for one shape."""
-
-    def __init__(self, sizes: Sequence[int], batch: int, steps: int) -> None:
-        rng = np.random.default_rng(SEED)
-        self.sizes, self.batch, self.steps = list(sizes), batch, steps
-        self.X = rng.standard_normal((batch * steps, sizes[0]), np.float32)
-        hidden = np.maximum(self.X @ rng.standard_normal((sizes[0], 16), np.float32), 0)
-        self.y = (hidden @ rng.standard_normal((16, sizes[-1]), np.float32)).argmax(axis=1)
-        start = gpumlp.MLP(self.sizes, seed=SEED, device="numpy")
-        self.parameters = [
-            (np.array(W), np.array(b)) for W, b in zip(start.weights, start.biases, strict=True)
-        ]
-
-    @property
-    def name(self) -> str:
-        """Sizes and batch, as 32-16-2 (32)."""
-        return f"{'-'.join(map(str, self.sizes))} ({self.batch})"
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Row order of an epoch, (n,) as gpumlp draws it."""
-        return epoch_order(SEED, epoch, len(self.X))
-
-
-# ---- candidates: each is a function that trains two epochs and gives (seconds, mean loss) of the second ----
+# ---- candidates --------------------------------------------------------------------------------------------
 def with_gpumlp(task: Task, backend: Any) -> Epoch:
-    """The `Trainer`; the time between the ends of two epochs of one `fit`, so set-up is not in it."""
+    """The `Trainer`; the time between the ends of two epochs of one `fit`, so set-up is not in it.
+
+    `fit` draws the row order of the second epoch before the first one ends, so that a device need not wait
+    for it; the time of that is added.
+    """
     model = gpumlp.MLP(task.sizes, seed=SEED, device=backend.name)
     stamps: list[float] = []
     trainer = gpumlp.Trainer(
@@ -95,163 +72,29 @@ def with_gpumlp(task: Task, backend: Any) -> Epoch:
 
     def pair() -> tuple[float, float]:
         stamps.clear()
-        history = trainer.fit(task.X, task.y, epochs=2, progress=False)
-        return stamps[1] - stamps[0], history.loss[-1]
-
-    return pair
-
-
-def _after_warm_up(epoch: Callable[[int], float]) -> Epoch:
-    """Two epochs, of which the second is timed."""
-    done = [0]
-
-    def pair() -> tuple[float, float]:
-        epoch(done[0])
         start = time.perf_counter()
-        loss = epoch(done[0] + 1)
-        seconds = time.perf_counter() - start
-        done[0] += 2
-        return seconds, loss
+        task.order(trainer.epoch + 1)
+        drawing = time.perf_counter() - start
+        history = trainer.fit(task.X, task.y, epochs=2, progress=False)
+        return stamps[1] - stamps[0] + drawing, history.loss[-1]
 
     return pair
 
 
-def with_torch(task: Task, compiled: bool, device: str = "cpu") -> Epoch:
-    """PyTorch with fused Adam; `compiled`: network and loss through torch.compile."""
-    import torch
-
-    layers: list[Any] = []
-    for W, b in task.parameters:
-        layer = torch.nn.Linear(*W.shape)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(W.T.copy()))
-            layer.bias.copy_(torch.from_numpy(b))
-        layers += [layer, torch.nn.ReLU()]
-    network = torch.nn.Sequential(*layers[:-1]).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=LR, eps=EPS, fused=True)
-    X, y = torch.from_numpy(task.X).to(device), torch.from_numpy(task.y).to(device)
-
-    def loss_of(rows: Any, targets: Any) -> Any:
-        return torch.nn.functional.cross_entropy(network(rows), targets)
-
-    objective = torch.compile(loss_of) if compiled else loss_of
-
-    def epoch(number: int) -> float:
-        order = torch.from_numpy(task.order(number).astype(np.int64)).to(device)
-        total = torch.zeros((), device=device)
-        for index in order.split(task.batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = objective(X[index], y[index])
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return float(total) / task.steps
-
-    return _after_warm_up(epoch)
-
-
-def with_jax(task: Task) -> Epoch:
-    """JAX: one jitted `lax.scan` over the steps of an epoch, Adam written out."""
-    import jax
-    import jax.numpy as jnp
-
-    X, y = jnp.asarray(task.X), jnp.asarray(task.y.astype(np.int32))
-
-    def loss_of(parameters: Any, rows: Any, targets: Any) -> Any:
-        for W, b in parameters[:-1]:
-            rows = jax.nn.relu(rows @ W + b)
-        W, b = parameters[-1]
-        log_p = jax.nn.log_softmax(rows @ W + b)
-        return -jnp.take_along_axis(log_p, targets[:, None], axis=1).mean()
-
-    def step(state: Any, index: Any) -> tuple[Any, Any]:
-        p, m, v, t = state
-        loss, g = jax.value_and_grad(loss_of)(p, X[index], y[index])
-        t = t + 1
-        tree = jax.tree_util.tree_map
-        m = tree(lambda a, b: 0.9 * a + 0.1 * b, m, g)
-        v = tree(lambda a, b: 0.999 * a + 0.001 * b * b, v, g)
-        c1, c2 = 1 / (1 - 0.9**t), 1 / (1 - 0.999**t)
-        p = tree(lambda a, b, c: a - LR * c1 * b / (jnp.sqrt(c2 * c) + EPS), p, m, v)
-        return (p, m, v, t), loss
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: Any, order: Any) -> tuple[Any, Any]:
-        state, losses = jax.lax.scan(step, state, order)
-        return state, losses.mean()
-
-    start = [(jnp.array(W), jnp.array(b)) for W, b in task.parameters]
-    zeros = [jax.tree_util.tree_map(jnp.zeros_like, start) for _ in range(2)]
-    held = [(start, *zeros, jnp.zeros((), jnp.float32))]
-
-    def epoch(number: int) -> float:
-        order = jnp.asarray(task.order(number).astype(np.int32).reshape(task.steps, task.batch))
-        held[0], loss = run(held[0], order)
-        return float(loss)
-
-    return _after_warm_up(epoch)
-
-
-def with_sklearn(task: Task) -> Epoch:
-    """MLPClassifier; each `partial_fit` is one epoch in its own row order."""
-    from sklearn.neural_network import MLPClassifier
-
-    model = MLPClassifier(
-        task.sizes[1:-1], alpha=0.0, batch_size=task.batch, learning_rate_init=LR, random_state=SEED
-    )
-    classes = np.arange(task.sizes[-1])
-
-    def epoch(number: int) -> float:
-        del number
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.partial_fit(task.X, task.y, classes=classes)
-        return float(model.loss_)
-
-    if task.sizes[-1] == 2:
-        return _after_warm_up(epoch)  # one sigmoid output there: a little less work, the same likelihood
-    original = model._init_coef
-
-    def start_values(n_in: int, n_out: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-        for W, b in task.parameters:
-            if W.shape == (n_in, n_out):
-                return W.copy(), b.copy()
-        return original(n_in, n_out, dtype)
-
-    model._init_coef = start_values
-    return _after_warm_up(epoch)
-
-
-def candidates(task: Task, found: dict[str, Any], peers: Sequence[str]) -> dict[str, Epoch]:
-    """Name -> epoch function, for all executors and installed peers."""
-    made: dict[str, Epoch] = {}
+def candidates(task: Task, found: dict[str, Any], peers: Sequence[str]) -> dict[str, Callable[[], Epoch]]:
+    """Name -> what makes the epoch function, for all executors and the peers given."""
+    make: dict[str, Callable[[], Epoch]] = {}
     for name, backend in found.items():
         mark = " (simulated)" if name == "cuda" and simulated() else ""
-        made[f"gpumlp {name}{mark}"] = with_gpumlp(task, backend)
-    build: dict[str, tuple[str, Callable[[], Epoch]]] = {
-        "torch": ("PyTorch", lambda: with_torch(task, False)),
-        "torch-compile": ("PyTorch compiled", lambda: with_torch(task, True)),
-        "jax": ("JAX scan", lambda: with_jax(task)),
-        "sklearn": ("scikit-learn", lambda: with_sklearn(task)),
-    }
-    for key in peers:
-        title, make = build[key]
-        made[title] = make()
+        make[f"{OWN} {name}{mark}"] = functools.partial(with_gpumlp, task, backend)
+    for peer in peers:
+        make[PEERS[peer].title] = functools.partial(PEERS[peer].make, task)
     if "torch" in peers and "cuda" in found and not simulated():
         import torch
 
         if torch.cuda.is_available():
-            made["PyTorch cuda"] = with_torch(task, False, "cuda")
-    return made
-
-
-def installed(peer: str) -> bool:
-    """Whether `peer` can be imported; says so on stderr if not."""
-    module = {"sklearn": "sklearn", "jax": "jax"}.get(peer, "torch")
-    if importlib.util.find_spec(module) is None:
-        print(f"without {peer}: {module} is not installed", file=sys.stderr)
-        return False
-    return True
+            make["PyTorch cuda"] = functools.partial(with_torch, task, False, "cuda")
+    return make
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------
@@ -269,16 +112,25 @@ def unlike(losses: dict[str, float], before: float) -> list[str]:
 
 
 def measure(task: Task, found: dict[str, Any], peers: Sequence[str], repeats: int) -> dict[str, Any]:
-    """{"shape", "rows": {candidate: {"seconds" per step, "spread", "loss"}}, "unlike": lines}."""
-    epochs = candidates(task, found, peers)
+    """{"shape", "rows": {candidate: {"seconds" per step, "spread", "loss"}}, "ratios", "unlike": lines}."""
+    epochs: dict[str, Epoch] = {}
     losses: dict[str, float] = {}
 
     def timed(name: str) -> float:
         seconds, losses[name] = epochs[name]()
         return seconds / task.steps
 
-    for name in epochs:  # compiles and warms up
-        timed(name)
+    for name, make in candidates(task, found, peers).items():
+        try:
+            epochs[name] = make()
+            timed(name)  # compiles and warms up
+        except (
+            Exception
+        ) as error:  # a peer that is installed may not work, as torch.compile without a compiler
+            if name.startswith(OWN):
+                raise
+            print(f"{task.name} without {name}: {error!r:.200}", file=sys.stderr)
+            epochs.pop(name, None)
     times = interleave({name: functools.partial(timed, name) for name in epochs}, repeats)
     rows = {
         name: {
@@ -288,18 +140,84 @@ def measure(task: Task, found: dict[str, Any], peers: Sequence[str], repeats: in
         }
         for name, values in times.items()
     }
-    return {"shape": task.name, "rows": rows, "unlike": unlike(losses, math.log(task.sizes[-1]) * 1.5)}
+    losses = {name: losses[name] for name in rows}
+    return {
+        "shape": task.name,
+        "rows": rows,
+        "ratios": ratios(rows),
+        "unlike": unlike(losses, task.start_loss()),
+    }
 
 
-def best_peer(rows: dict[str, Any]) -> float | None:
-    """Seconds of the fastest candidate that is not gpumlp."""
-    return min((r["seconds"] for name, r in rows.items() if not name.startswith("gpumlp")), default=None)
+def best_peer(rows: dict[str, Any], names: tuple[str, ...] = ("",)) -> str | None:
+    """The fastest candidate that is not gpumlp and whose name starts with one of `names`."""
+    peers = [name for name in rows if name.startswith(names) and not name.startswith(OWN)]
+    return min(peers, key=lambda name: rows[name]["seconds"], default=None)
 
 
+def ratios(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{group of peers: {"peer": its fastest on the CPU, "ratio": gpumlp native's time over that one's}}."""
+    on_cpu = {name: row for name, row in rows.items() if not name.endswith(" cuda")}
+    groups = {
+        "best peer": best_peer(on_cpu),
+        "best of PyTorch and scikit-learn": best_peer(on_cpu, ("PyTorch", "scikit-learn")),
+    }
+    return {
+        group: {"peer": peer, "ratio": rows[NATIVE]["seconds"] / rows[peer]["seconds"]}
+        for group, peer in groups.items()
+        if peer and NATIVE in rows
+    }
+
+
+def load_baseline(file: str) -> dict[str, Any]:
+    """{"machine", "seconds": {(shape, candidate): time of a step}} of an older --json file."""
+    try:
+        with open(file) as stream:
+            old = json.load(stream)
+        seconds = {
+            (r["shape"], name): row["seconds"] for r in old["results"] for name, row in r["rows"].items()
+        }
+        return {"machine": old["machine"], "seconds": seconds}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SystemExit(f"error: cannot read the baseline {file}: {error!r}") from None
+
+
+def regressions(results: list[dict[str, Any]], baseline: dict[str, Any], tolerance: float) -> list[str]:
+    """Lines about gpumlp's own times that exceed the baseline's by more than `tolerance` (0.2: 20 %)."""
+    lines = []
+    for result in results:
+        for name, row in result["rows"].items():
+            before, now = baseline["seconds"].get((result["shape"], name)), row["seconds"]
+            if before and name.startswith(OWN) and now > before * (1 + tolerance):
+                lines.append(
+                    f"{result['shape']}, {name}: {duration(before)} -> {duration(now)} ({now / before:.2f} x)"
+                )
+    return lines
+
+
+def facts_of(found: dict[str, Any], load: str) -> dict[str, str]:
+    """`machine`, and the threads that the candidates' libraries use."""
+    facts = {**machine(), "load at start": load}
+    for name in ("OMP_WAIT_POLICY", "BLIS_NUM_THREADS", "XLA_FLAGS"):
+        if name in os.environ:
+            facts[name] = os.environ[name]
+    if "native" in found:
+        info = found["native"].info()
+        facts |= {f"{NATIVE} {name}": info[name] for name in ("threads", "gemm")}
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return facts
+    pools = {f"{pool['prefix']} {pool['num_threads']}" for pool in threadpool_info()}
+    return {**facts, "thread pools": ", ".join(sorted(pools))} if pools else facts
+
+
+# ---- showing -----------------------------------------------------------------------------------------------
 def show(result: dict[str, Any]) -> None:
     """The table of one shape."""
     rows = result["rows"]
-    best = best_peer(rows)
+    peer = best_peer(rows)
+    best = rows[peer]["seconds"] if peer else None
     print(f"\n{result['shape']}")
     print(
         table(
@@ -316,31 +234,40 @@ def show(result: dict[str, Any]) -> None:
             ],
         )
     )
+    for group, found in result["ratios"].items():
+        print(f"{NATIVE}: {found['ratio']:.2g} x the time of the {group} ({found['peer']})")
     for line in result["unlike"]:
         print(f"NOT ALIKE  {line}")
 
 
 def draw(results: list[dict[str, Any]], file: str) -> None:
-    """Bars of the step time, one panel per shape."""
+    """Bars of the step time, one panel per shape, three beside each other; gpumlp on top and coloured."""
     plt = pyplot()
     names = list(dict.fromkeys(name for r in results for name in r["rows"]))
-    size = (2.6 * len(results) + 1.2, 0.38 * len(names) + 1.2)
-    figure, axes = plt.subplots(1, len(results), figsize=size, sharey=True, squeeze=False)
-    for ax, result in zip(axes[0], results, strict=True):
+    names.sort(key=lambda name: (name != NATIVE, not name.startswith(OWN)))
+    columns = min(3, len(results))
+    lines = -(-len(results) // columns)
+    size = (3.2 * columns + 1.4, lines * (0.3 * len(names) + 1.0))
+    figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    for ax, result in zip(axes.flat, results, strict=False):
         longest = max(row["seconds"] for row in result["rows"].values())
         unit, scale = ("ms", 1e-3) if longest >= 1e-3 else ("us", 1e-6)
         for place, name in enumerate(names):
             row = result["rows"].get(name)
             if row:
-                color = COLORS[0] if name.startswith("gpumlp") else "0.65"
+                color = COLORS[0] if name.startswith(OWN) else "0.72"
                 ax.barh(place, row["seconds"] / scale, color=color)
-                ax.text(
-                    row["seconds"] / scale, place, f" {duration(row['seconds'])}", va="center", fontsize=8
-                )
+                weight = "bold" if name.startswith(OWN) else "normal"
+                text = f" {duration(row['seconds'])}"
+                ax.text(row["seconds"] / scale, place, text, va="center", fontsize=9, weight=weight)
         ax.set(title=result["shape"], xlabel=f"{unit} per step")
         ax.set_yticks(range(len(names)), names)
+        ax.locator_params(axis="x", nbins=4)
         ax.margins(x=0.32)
         ax.grid(False, axis="y")
+        ax.set_axisbelow(True)
+    for ax in axes.flat[len(results) :]:
+        ax.set_visible(False)
     axes[0, 0].invert_yaxis()
     figure.tight_layout()
     figure.savefig(file)
@@ -360,28 +287,37 @@ def shape(text: str) -> tuple[tuple[int, ...], int, int]:
     return sizes, numbers[0], numbers[1]
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure and print; returns {"machine", "results"}."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", nargs="+", default=["all"], help="all, or some of numpy, native, cuda")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--device", nargs="+", default=["all"], help="all, or some of numpy, native, cuda")
+    p.add_argument(
         "--peers",
         nargs="*",
         choices=PEERS,
-        default=["torch", "jax", "sklearn"],
-        help="of torch, torch-compile, jax, sklearn (default: all but torch-compile)",
+        default=list(PEERS),
+        metavar="PEER",
+        help=f"of {', '.join(PEERS)} (default: all that are installed)",
     )
-    parser.add_argument(
+    p.add_argument(
         "--shapes", nargs="+", type=shape, default=SHAPES, help="sizes:batch[:steps], as 32-16-2:32:300"
     )
-    parser.add_argument("--repeats", type=int, help="rounds (default 9; 3 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--json", metavar="FILE", help="write all figures")
-    parser.add_argument("--plot", metavar="FILE", help="draw bars")
-    args = parser.parse_args(argv)
+    p.add_argument("--repeats", type=int, help="rounds (default 9; 3 with --quick)")
+    p.add_argument("--quick", action="store_true", help="fewer rounds")
+    p.add_argument("--json", metavar="FILE", help="write all figures")
+    p.add_argument("--plot", metavar="FILE", help="draw bars")
+    p.add_argument(
+        "--baseline", metavar="FILE", help="older --json file; exit status 1 if gpumlp is slower now"
+    )
+    p.add_argument("--tolerance", type=float, default=0.25, help="slowdown that counts (default %(default)s)")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure and print; returns {"machine", "results", "regressions"}."""
+    args = parser().parse_args(argv)
     check_writable(args.json, args.plot)
+    baseline = load_baseline(args.baseline) if args.baseline else None
     load = load_at_start()
     found = backends(args.device)
     repeats = args.repeats or (3 if args.quick else 9)
@@ -390,9 +326,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for sizes, batch, steps in args.shapes:
         results.append(measure(Task(sizes, batch, steps), found, peers, repeats))
         show(results[-1])
-    facts = {**machine(), "load at start": load}
+    facts = facts_of(found, load)
     print(f"\n{facts_line(facts)}")
-    output = {"machine": facts, "results": results}
+    slower = regressions(results, baseline, args.tolerance) if baseline else []
+    if baseline:
+        # the last two depend on the peers that were loaded
+        varying = dict.fromkeys(("gpumlp", "load at start", "torch threads", "thread pools"))
+        if {**baseline["machine"], **varying} != {**facts, **varying}:
+            print("\nthe baseline was measured with another machine or other versions")
+        print(f"\nslower than the baseline by more than {args.tolerance:.0%}: {len(slower) or 'none'}")
+        print("\n".join(slower))
+    output = {"machine": facts, "results": results, "regressions": slower}
     if args.json:
         write_json(args.json, output)
     if args.plot:
@@ -401,4 +345,5 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(1 if any(r["unlike"] for r in main()["results"]) else 0)
+    done = main()
+    sys.exit(1 if done["regressions"] or any(r["unlike"] for r in done["results"]) else 0)

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 Script = Callable[[str], ModuleType]
-ALL = ("optimizer_paths", "train_mnist", "airfoil", "california", "bench_kernels", "bench_training")
+ALL = (
+    "optimizer_paths",
+    "train_mnist",
+    "airfoil",
+    "california",
+    "bench_kernels",
+    "bench_training",
+    "bench_scaling",
+)
 
 
 def textbook(rule: str, lr: float, steps: int) -> tuple[float, float]:
