@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ class _Runtime:
         integer, pointer = ctypes.c_longlong, ctypes.c_void_p
         self.setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
         self.setup.argtypes = [integer, pointer, pointer, integer, pointer, pointer]
-        self.run.argtypes = [ctypes.c_char_p]
+        self.run.argtypes = [pointer]
         self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 5]
         self.setup.restype = self.run.restype = self.replay.restype = None
         library.gpumlp_multiplies_fast.restype = integer
@@ -154,6 +155,49 @@ class _NativeReplay(Replay):
                 step[1] = k + (count if advance else 1)
             if self.last:
                 step[0] = step[1]
+
+
+class _Bound:
+    """See `Backend.bind`."""
+
+    def __init__(
+        self, run: Any, function: Function, arrays: dict[str, Any], scalars: dict[str, Any], free: str
+    ) -> None:
+        self._run, self.dtype, self.shape = run, function.dtype, arrays[free].shape
+        names = [name for name, *_ in function.arrays]
+        places = [part for name in names for part in (address_of(arrays[name]), 0)]
+        size = arrays[free].size
+        head = (*function.head, 0, function.serial_below, function.values_at, 1, size)
+        words = function.words.pack(*head, *places, *[scalars[n] for n in function.scalars], *function.tail)
+        self.packed = bytearray(words + bytes(function.with_values.size - len(words)))
+        self.address = address_of(self.packed)
+        self.pack_place = struct.Struct("=q").pack_into
+        self.place_at = 8 * (build.HEADER_WORDS + 2 * names.index(free))
+        self.pack_values = struct.Struct(f"={len(function.stepped)}{function.dtype.char}").pack_into
+        self.values_at = function.values_at
+        self.bytes = size * function.dtype.itemsize
+        self.others = [place for name, place in zip(names, places[::2], strict=True) if name != free]
+
+    def apart(self) -> bool:
+        """Whether the arrays that stay do not overlap."""
+        ordered = sorted(self.others)
+        return all(b - a >= self.bytes for a, b in zip(ordered, ordered[1:], strict=False))
+
+    def place(self, array: Any) -> int:
+        if type(array) is not np.ndarray or array.dtype != self.dtype or array.shape != self.shape:
+            return 0
+        if not array.flags.c_contiguous:
+            return 0
+        place = address_of(array)
+        for other in self.others:
+            if -self.bytes < place - other < self.bytes and place != other:
+                return 0
+        return place
+
+    def __call__(self, place: int, values: Sequence[float]) -> None:
+        self.pack_place(self.packed, self.place_at, place)
+        self.pack_values(self.packed, self.values_at, *values)
+        self._run(self.address)
 
 
 class NativeBackend(HostBackend):
@@ -270,6 +314,14 @@ class NativeBackend(HostBackend):
         for name, raw, written, _ in function.arrays:
             if written and not raw:
                 arrays[name][...] = copies[name].reshape(arrays[name].shape)
+
+    def bind(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], free: str) -> Any:
+        if any(a.role.startswith("raw") for a in kernel.arrays) or arrays[free].size == 0:
+            return None
+        if any(type(a) is not np.ndarray or not a.flags.c_contiguous for a in arrays.values()):
+            return None
+        run = _Bound(self._run, function_of(kernel, real_dtype(kernel, arrays)), arrays, scalars, free)
+        return run if run.place(arrays[free]) and run.apart() else None
 
     def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
         return _NativeReplay(ops, steps)

@@ -9,7 +9,10 @@ clipping, decay and the rule are one launch.
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import operator
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -25,7 +28,9 @@ _BLOCK = 32768  # elements that the NumPy reference handles at a time: its tempo
 def bias_correction(beta: float, t: Any) -> Any:
     """1 / (1 - beta^t), without the cancellation that 1 - beta**t suffers for beta near 1; `t` scalar or
     array."""
-    return -1.0 / np.expm1(t * math.log(beta)) if beta > 0 else np.ones_like(t, float)
+    if beta == 0:
+        return np.ones_like(t, float)
+    return -1.0 / (math.expm1 if isinstance(t, int) else np.expm1)(t * math.log(beta))
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Optimizer:
         self.t = 0
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple, Kernel] = {}
+        self._bound: tuple | None = None
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,8 +73,9 @@ class Optimizer:
         return {
             **self.__dict__,
             "state": state,
-            "_kernels": {},
-        }  # composed again: functions cannot be pickled
+            "_kernels": {},  # composed again: functions cannot be pickled
+            "_bound": None,
+        }
 
     # ---- what a rule defines -----------------------------------------------
     #: text that computes `C delta` (to be subtracted from the parameter) from `grad`, the state, and `lr`
@@ -320,6 +327,8 @@ class Optimizer:
         from gpumlp.backends import backend_of  # here, because backends import gpumlp.kernels.kernel
 
         plist, glist = _as_list(params), _as_list(grads)
+        if self._bound and self._update_bound(self._bound, plist, glist):
+            return
         if len(plist) != len(glist):
             raise ValueError(f"{len(plist)} parameter arrays but {len(glist)} gradient arrays")
         for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
@@ -332,6 +341,7 @@ class Optimizer:
         kernel = self.kernel()
         values = self.step_values(self.t + 1, float(self.lr))
         scalars, stepped = self.scalars(kernel), {name: float(values[name]) for name in kernel.stepped}
+        runs = []
         for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
             here = backend if number == 0 else backend_of(p)
             entry = self.state[number]
@@ -341,8 +351,39 @@ class Optimizer:
                 if _device(entry[name]) != _device(p):
                     entry[name] = here.asarray(_to_numpy(entry[name]))
                 state[name] = entry[name]
-            here.elementwise(kernel, {"g": g, "p": p, **state}, scalars, stepped)
+            arrays = {"g": g, "p": p, **state}
+            here.elementwise(kernel, arrays, scalars, stepped)
+            runs.append(here.bind(kernel, arrays, scalars, "g"))
         self.t += 1
+        settings = self._settings()
+        if all(runs) and all(isinstance(value, (int, float, bool, tuple)) for value in settings):
+            bound = [(weakref.ref(p), run) for p, run in zip(plist, runs, strict=True)]
+            self._bound = self.state, settings, kernel.stepped, bound
+
+    def _settings(self) -> tuple:
+        """All hyper-parameters but `lr`."""
+        return _reader(type(self))(self)
+
+    def _update_bound(self, found: tuple, params: list, grads: list) -> bool:
+        """`update` without its preparations if parameters, state and settings are those of the last call."""
+        state, settings, stepped, bound = found
+        lr = self.lr
+        if state is not self.state or len(bound) != len(params) or len(bound) != len(grads):
+            return False
+        if type(lr) is not float or not 0 <= lr < math.inf or settings != self._settings():
+            return False
+        places = []
+        for (held, run), p, g in zip(bound, params, grads, strict=True):
+            place = run.place(g)
+            if held() is not p or not p.flags.writeable or not place:
+                return False
+            places.append(place)
+        values = self.step_values(self.t + 1, lr)
+        row = [values[name] for name in stepped]
+        for (_, run), place in zip(bound, places, strict=True):
+            run(place, row)
+        self.t += 1
+        return True
 
 
 def _reference(
@@ -382,6 +423,11 @@ def _reference(
             step(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
 
     return blocked
+
+
+@functools.cache
+def _reader(rule: Any) -> Callable[[Any], tuple]:
+    return operator.attrgetter(*(f.name for f in fields(rule) if f.name != "lr"))
 
 
 def _device(array: Any) -> str:

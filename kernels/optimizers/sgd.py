@@ -69,8 +69,9 @@ class SGD(Optimizer):
         return {"momentum": self.momentum} if self.momentum > 0 else {}
 
     def stepped(self, t: Any, lr: Any) -> dict[str, Any]:
-        gain = {"gain": np.where(t == 1, 1.0, 1.0 - self.dampening)} if self.momentum > 0 else {}
-        return {"lr": lr, **gain}
+        if self.momentum == 0:
+            return {"lr": lr}
+        return {"lr": lr, "gain": np.where(t == 1, 1.0, 1.0 - self.dampening) if self.dampening else 1.0}
 
     def text(self) -> str:
         if self.momentum == 0:

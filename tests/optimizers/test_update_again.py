@@ -1,0 +1,110 @@
+"""Repeated `update` calls: quicker on the CPU, with the numbers, checks and messages of a first call."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from rules import OPTIONS, make
+from test_update import NAMES, values
+
+import gpumlp
+
+
+def halve(opt: Any, p: Any, g: Any) -> None:
+    opt.lr /= 2
+
+
+def penalise(opt: Any, p: Any, g: Any) -> None:
+    opt.l2 = 0.3
+
+
+def forget(opt: Any, p: Any, g: Any) -> None:
+    opt.reset()
+
+
+def reload(opt: Any, p: Any, g: Any) -> None:
+    opt.load_state_dict(opt.state_dict())
+
+
+def own_gradient(opt: Any, p: Any, g: list) -> None:
+    g[0] = p  # the parameter is its own gradient
+
+
+def strided(opt: Any, p: Any, g: list) -> None:
+    g[0] = np.repeat(np.asarray(g[0]), 2)[::2]
+
+
+CHANGES = [halve, penalise, forget, reload, own_gradient, strided, None]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__ if c else "nothing")
+@pytest.mark.parametrize("rule", NAMES)
+def test_what_changes_between_calls_counts(rule: str, dtype: Any, change: Callable | None) -> None:
+    """Bitwise the numbers of an optimiser that is copied before every call, so that nothing is remembered."""
+    opt, results = make(rule, OPTIONS[rule][-1]), []
+    for remember in (True, False):
+        one, p = copy.deepcopy(opt), values((50,), dtype, 0)
+        for step in range(5):
+            g = [values((50,), dtype, step)]
+            if step == 3 and change:
+                change(one, p, g)
+            one = one if remember else copy.deepcopy(one)
+            one.update([p], g)
+            assert (one._bound is not None) or not remember or gpumlp.get_backend("cpu").name == "numpy"
+        results.append((p, one.t))
+    assert np.array_equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+
+
+def test_a_gradient_inside_the_parameters_own_memory() -> None:
+    buffer = np.arange(60.0)
+    opt = gpumlp.SGD(lr=0.5)  # exact on these numbers
+    for _ in range(3):
+        opt.update(buffer[:50], np.ones(50))
+    quick = buffer[:50]
+    for _ in range(2):
+        opt.update(quick, np.ones(50))
+    expected = buffer.copy()
+    expected[:50] -= 0.5 * expected[5:55]
+    opt.update(quick, buffer[5:55])
+    assert np.array_equal(buffer, expected)
+
+
+def test_bad_input_after_good_calls_changes_nothing() -> None:
+    opt, p, q = gpumlp.Adam(), np.ones(4), np.ones(3)
+    for _ in range(3):
+        opt.update([p, q], [np.ones(4), np.ones(3)])
+    before, t = (p.copy(), q.copy()), opt.t
+    for bad, error in (
+        ([np.ones(4), np.ones(4)], ValueError),
+        ([np.ones(4), np.ones(3, np.float32)], TypeError),
+        ([np.ones(4)], ValueError),
+        ([np.ones(4), [1.0, 1.0, 1.0]], TypeError),
+    ):
+        with pytest.raises(error):
+            opt.update([p, q], bad)
+    with pytest.raises(ValueError, match="holds state"):
+        opt.update([q, p], [np.ones(3), np.ones(4)])
+    opt.lr = -1.0
+    with pytest.raises(ValueError, match="lr"):
+        opt.update([p, q], [np.ones(4), np.ones(3)])
+    opt.lr, q.flags.writeable = 0.1, False
+    with pytest.raises(ValueError, match="read-only"):
+        opt.update([p, q], [np.ones(4), np.ones(3)])
+    assert np.array_equal(p, before[0]) and np.array_equal(q, before[1]) and opt.t == t
+
+
+def test_neither_parameters_nor_gradients_are_kept_alive() -> None:
+    opt, p, g = gpumlp.RMSProp(), np.ones(4), np.ones(4)
+    for _ in range(3):
+        opt.update(p, g)
+    watched = [weakref.ref(p), weakref.ref(g)]
+    del p, g
+    gc.collect()
+    assert [w() for w in watched] == [None, None]
+    opt.update(np.ones(4), np.ones(4))
