@@ -1,10 +1,11 @@
 """Time a training step of gpumlp beside PyTorch, JAX, Keras, thinc, scikit-learn: the same arithmetic in all.
 
 float32, ReLU, softmax cross-entropy, Adam (lr 1e-3, eps 1e-8), the same start values, rows shuffled anew in
-every epoch and gathered for each step.  Candidates take turns; each turn is one epoch to warm up and one that
-is timed, set-up and compilation excluded, shuffling included.  All but scikit-learn draw the same row orders,
-so their losses must agree closely; if they do not, or if gpumlp is slower than --baseline, the exit status is
-1.  The peers are optional: what is not installed is named and left out.
+every epoch and gathered for each step.  Candidates take turns, after a pause of 0.1 s in which the threads of
+the one before go to sleep; each turn is one epoch to warm up and one that is timed, set-up and compilation
+excluded, shuffling included.  All but scikit-learn draw the same row orders, so their losses must agree
+closely; if they do not, or if gpumlp is slower than --baseline, the exit status is 1.  The peers are
+optional: what is not installed is named and left out.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ SHAPES: tuple[tuple[tuple[int, ...], int, int], ...] = (
     ((784, 1024, 1024, 10), 256, 10),
 )
 OWN, NATIVE = "gpumlp", "gpumlp native"
+#: seconds; an OpenMP or OpenBLAS thread spins so long after its last work, on a CPU that the next one needs
+SETTLE = 0.1
 #: how far a loss may be from the others': relatively, and in absolute terms
 SAME_ORDER, OWN_ORDER = (0.02, 0.001), (0.25, 0.01)
 
@@ -117,6 +120,7 @@ def measure(task: Task, found: dict[str, Any], peers: Sequence[str], repeats: in
     losses: dict[str, float] = {}
 
     def timed(name: str) -> float:
+        time.sleep(SETTLE)
         seconds, losses[name] = epochs[name]()
         return seconds / task.steps
 

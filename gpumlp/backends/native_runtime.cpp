@@ -205,7 +205,7 @@ static void run_alone(Job *job) {  // once through the phases; the tasks stay th
 // A task that another process keeps from its core makes everybody wait for milliseconds.  When that has happened, the
 // work is done alone for a while, for longer when it happens again soon.
 static void run_together(Pool *p, Job *job, bool linger) {
-    const Long shortest = 30000000, longest = 1000000000;
+    const Long shortest = 3000000, longest = 1000000000;
     p->job = *job;
     p->stop = p->done = false;
     __atomic_store_n(&p->linger, linger, __ATOMIC_RELAXED);
@@ -258,7 +258,11 @@ enum { VECTOR = 16, MAX_ROWS = 4 };
 #endif
 enum { DEPTH = 256, FAR = 1024 };  // rows of a packed panel; bytes
 
+template <class F> struct IndexOf { typedef int type; };
+template <> struct IndexOf<double> { typedef Long type; };
+
 template <class F> struct Vec {
+    typedef typename IndexOf<F>::type Index;
     typedef F type __attribute__((vector_size(VECTOR)));
     typedef F unaligned __attribute__((vector_size(VECTOR), aligned(sizeof(F)), may_alias));
     enum { lanes = VECTOR / sizeof(F) };
@@ -318,6 +322,53 @@ static void panel(const Product<F> &g, const F *b, Long ldb, Long p0, Long depth
     tiles<F, 1, V>(g, i, b, ldb, p0, depth, j, width);
 }
 
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+// to[p * pitch + w] = from[w * ld + p] for one square of vectors: interleaving rows i and i + L/2, log2(L) times
+template <class F> static inline void transpose_square(const F *from, Long ld, F *to, Long pitch) {
+    enum { L = Vec<F>::lanes };
+    typedef typename Vec<F>::type Vector;
+    typedef typename Vec<F>::unaligned Loose;
+    typedef typename Vec<F>::Index Index __attribute__((vector_size(VECTOR)));
+    Index low, high;
+    for (int i = 0; i < L; ++i) low[i] = i / 2 + i % 2 * L, high[i] = low[i] + L / 2;
+    Vector row[L], next[L];
+    for (int i = 0; i < L; ++i) row[i] = *(const Loose *)(from + i * ld);
+#pragma GCC unroll 4
+    for (int stage = 1; stage < L; stage *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < L / 2; ++i) {
+            next[2 * i] = __builtin_shuffle(row[i], row[i + L / 2], low);
+            next[2 * i + 1] = __builtin_shuffle(row[i], row[i + L / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) row[i] = next[i];
+    }
+    for (int i = 0; i < L; ++i) *(Loose *)(to + i * pitch) = row[i];
+}
+template <class F> static const bool squares = true;
+#else
+template <class F> static inline void transpose_square(const F *, Long, F *, Long) {}
+template <class F> static const bool squares = false;
+#endif
+
+// to[p * lanes + w] = from[w * ld + p] for w < width, else 0
+template <class F>
+static void transpose(const F *from, Long ld, F *to, Long lanes, Long width, Long depth) {
+    enum { L = Vec<F>::lanes };
+    for (Long w = 0; w < lanes;) {
+        Long p = 0;
+        if (squares<F> && w + L <= width) {
+            for (; p + L <= depth; p += L) transpose_square(from + w * ld + p, ld, to + p * lanes + w, lanes);
+            for (Long i = w; i < w + L; ++i)
+                for (Long rest = p; rest < depth; ++rest) to[rest * lanes + i] = from[i * ld + rest];
+            w += L;
+            continue;
+        }
+        for (; p < depth; ++p) to[p * lanes + w] = w < width ? from[w * ld + p] : F(0);
+        ++w;
+    }
+}
+
 template <class F> static void product(Product<F> g) {
     enum { LANES = Vec<F>::lanes, WIDTH = 2 * LANES };
     F packed[DEPTH * WIDTH] __attribute__((aligned(VECTOR)));
@@ -341,10 +392,7 @@ template <class F> static void product(Product<F> g) {
             const F *b = g.b + p0 * g.ldb + j;
             Long ldb = g.ldb;
             if (g.trans_b) {
-                for (Long w = 0; w < width; ++w)
-                    for (Long p = 0; p < depth; ++p) packed[p * lanes + w] = g.b[(j + w) * g.ldb + p0 + p];
-                for (Long w = width; w < lanes; ++w)
-                    for (Long p = 0; p < depth; ++p) packed[p * lanes + w] = 0;
+                transpose(g.b + j * g.ldb + p0, g.ldb, packed, lanes, width, depth);
             } else if (width < lanes) {
                 for (Long p = 0; p < depth; ++p)
                     for (Long w = 0; w < lanes; ++w) packed[p * lanes + w] = w < width ? b[p * g.ldb + w] : F(0);

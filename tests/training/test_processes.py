@@ -1,0 +1,105 @@
+"""Training on the CPU beside other threads and processes, in children of fork, in joblib's workers; Ctrl-C."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import gpumlp
+
+SIZES = [20, 64, 64, 2]
+
+
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 20)).astype(np.float32)
+    return X, (X[:, :3].sum(axis=1) > 0).astype(int)
+
+
+def train(device: str, epochs: int = 5) -> np.ndarray:
+    model = gpumlp.MLP(SIZES, seed=1, device=device)
+    trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="adam", batch_size=256)
+    trainer.fit(*rows(), epochs=epochs, progress=False)
+    return np.array(model.backend.to_numpy(model.flat))
+
+
+@pytest.fixture
+def cpu(device: str) -> str:
+    if gpumlp.get_backend(device).device != "cpu":
+        pytest.skip("CUDA does not survive fork")
+    return device
+
+
+def test_several_threads_train_at_once(cpu: str) -> None:
+    expected = train(cpu)
+    results: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: results.append(train(cpu))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3 and all(np.array_equal(result, expected) for result in results)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_training(cpu: str) -> None:
+    """The child, which has the forking thread only, trains to the same parameters; so does the parent."""
+    expected, results = train(cpu), []
+    thread = threading.Thread(target=lambda: results.append(train(cpu)))
+    thread.start()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(60)  # must not wait for ever
+            status = int(not np.array_equal(train(cpu), expected))
+        finally:
+            os._exit(status)
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert np.array_equal(results[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_made_by_fork(cpu: str) -> None:
+    expected = train(cpu)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert all(np.array_equal(result, expected) for result in pool.map(train, [cpu] * 4))
+
+
+def test_joblib_workers(cpu: str) -> None:
+    model_selection = pytest.importorskip("sklearn.model_selection")
+    X, y = rows()
+    est = gpumlp.MLPClassifier((16,), device=cpu, max_iter=3, random_state=0, tol=0, n_iter_no_change=99)
+    with pytest.warns(match="Maximum iterations"):
+        alone = model_selection.cross_val_score(est, X, y, cv=4, n_jobs=1)
+    assert np.array_equal(model_selection.cross_val_score(est, X, y, cv=4, n_jobs=2), alone)
+
+
+def test_ctrl_c_ends_a_long_training_within_a_second(cpu: str) -> None:
+    model = gpumlp.MLP(SIZES, seed=1, device=cpu)
+    trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="adam", batch_size=256)
+    trainer.fit(*rows(), epochs=1, progress=False)
+    pressed = [0.0]
+
+    def press() -> None:
+        pressed[0] = time.monotonic()
+        signal.raise_signal(signal.SIGINT)
+
+    previous = signal.signal(signal.SIGALRM, lambda *_: press())
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(*rows(), epochs=10**7, progress=False)
+        assert time.monotonic() - pressed[0] < 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    trainer.fit(*rows(), epochs=1, progress=False)  # goes on
+    assert np.isfinite(model.backend.to_numpy(model.flat)).all()
