@@ -1,4 +1,4 @@
-"""Training on the CPU beside other threads and processes, in children of fork, in joblib's workers; Ctrl-C."""
+"""Training on the CPU beside other threads, in children of fork, in joblib's workers; Ctrl-C."""
 
 from __future__ import annotations
 
