@@ -9,7 +9,6 @@ clipping, decay and the rule are one launch.
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import operator
 import weakref
@@ -63,6 +62,7 @@ class Optimizer:
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple, Kernel] = {}
         self._bound: tuple | None = None
+        self._read = operator.attrgetter(*(f.name for f in fields(self) if f.name != "lr"))
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -362,7 +362,7 @@ class Optimizer:
 
     def _settings(self) -> tuple:
         """All hyper-parameters but `lr`."""
-        return _reader(type(self))(self)
+        return self._read(self)
 
     def _update_bound(self, found: tuple, params: list, grads: list) -> bool:
         """`update` without its preparations if parameters, state and settings are those of the last call."""
@@ -423,11 +423,6 @@ def _reference(
             step(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
 
     return blocked
-
-
-@functools.cache
-def _reader(rule: Any) -> Callable[[Any], tuple]:
-    return operator.attrgetter(*(f.name for f in fields(rule) if f.name != "lr"))
 
 
 def _device(array: Any) -> str:
