@@ -212,23 +212,20 @@ static void run_together(Pool *p, Job *job, bool linger) {
     publish(p);
     while (!__atomic_load_n(&p->done, __ATOMIC_ACQUIRE)) {
         Long start = now();
-        if (claim_and_run(p, 0)) {
-            while (claim_and_run(p, 0)) {}
-            Long own = now() - start, wait = own > 50000 ? 2 * own : 100000;
-            Long state = __atomic_load_n(&p->state, __ATOMIC_RELAXED);
-            for (int i = 0; !__atomic_load_n(&p->done, __ATOMIC_ACQUIRE); ++i) {
-                if (__atomic_load_n(&p->state, __ATOMIC_RELAXED) != state) break;
-                if (i < spins) relax();
-                else sched_yield();
-                if (i % 256 != 255) continue;
-                Long time = now();
-                if (time - start - own < wait || p->stop) continue;
-                p->pause = time < p->alone_until + 4 * p->pause ? 2 * p->pause : shortest;
-                if (p->pause > longest) p->pause = longest;
-                p->alone_until = time + p->pause;
-                __atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);
-            }
-        } else relax();
+        while (claim_and_run(p, 0)) {}
+        Long own = now() - start, wait = own > 50000 ? 2 * own : 100000;
+        for (int i = 0; !__atomic_load_n(&p->done, __ATOMIC_ACQUIRE); ++i) {
+            if ((unsigned)__atomic_load_n(&p->state, __ATOMIC_RELAXED)) break;  // the next phase
+            if (i < spins) relax();
+            else sched_yield();
+            if (i % 256 != 255) continue;
+            Long time = now();
+            if (time - start - own < wait || p->stop) continue;
+            p->pause = time < p->alone_until + 4 * p->pause ? 2 * p->pause : shortest;
+            if (p->pause > longest) p->pause = longest;
+            p->alone_until = time + p->pause;
+            __atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);
+        }
     }
     *job = p->job;
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -430,3 +432,13 @@ def test_info(backend: NativeBackend) -> None:
     info = backend.info()
     assert info["executor"] == "native" and int(info["threads"]) >= 1
     assert {"compiler", "flags", "cache", "gemm"} <= set(info)
+
+
+def test_the_environment_chooses_who_multiplies(backend: NativeBackend) -> None:
+    program = "import gpumlp; print(gpumlp.get_backend('native').info()['gemm'])"
+    for value, own in (("0", True), ("1", blas.find_blas() is None)):
+        environment = {**os.environ, "GPUMLP_BLAS": value}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert (done.stdout.strip() == "own") is own
