@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -176,6 +177,8 @@ class _Bound:
         self.pack_values = struct.Struct(f"={len(function.stepped)}{function.dtype.char}").pack_into
         self.values_at = function.values_at
         self.bytes = size * function.dtype.itemsize
+        self.last: Any = lambda: None
+        self.last_place = self.packed_place = 0
         self.others = [place for name, place in zip(names, places[::2], strict=True) if name != free]
 
     def apart(self) -> bool:
@@ -186,16 +189,21 @@ class _Bound:
     def place(self, array: Any) -> int:
         if type(array) is not np.ndarray or array.dtype != self.dtype or array.shape != self.shape:
             return 0
+        if self.last() is array:  # an array with a weak reference cannot be moved by resize()
+            return self.last_place
         if not array.flags.c_contiguous:
             return 0
         place = address_of(array)
         for other in self.others:
             if -self.bytes < place - other < self.bytes and place != other:
                 return 0
+        self.last, self.last_place = weakref.ref(array), place
         return place
 
     def __call__(self, place: int, values: Sequence[float]) -> None:
-        self.pack_place(self.packed, self.place_at, place)
+        if place != self.packed_place:
+            self.pack_place(self.packed, self.place_at, place)
+            self.packed_place = place
         self.pack_values(self.packed, self.values_at, *values)
         self._run(self.address)
 

@@ -62,7 +62,8 @@ class Optimizer:
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple, Kernel] = {}
         self._bound: tuple | None = None
-        self._read = operator.attrgetter(*(f.name for f in fields(self) if f.name != "lr"))
+        #: all hyper-parameters but `lr`, of an optimiser
+        self._settings = operator.attrgetter(*(f.name for f in fields(self) if f.name != "lr"))
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -324,11 +325,11 @@ class Optimizer:
         The state is made at the first call and kept by this object; later calls must give the same shapes in
         the same order.  One launch per array.
         """
-        from gpumlp.backends import backend_of  # here, because backends import gpumlp.kernels.kernel
-
         plist, glist = _as_list(params), _as_list(grads)
         if self._bound and self._update_bound(self._bound, plist, glist):
             return
+        from gpumlp.backends import backend_of  # here, because backends import gpumlp.kernels.kernel
+
         if len(plist) != len(glist):
             raise ValueError(f"{len(plist)} parameter arrays but {len(glist)} gradient arrays")
         for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
@@ -355,14 +356,10 @@ class Optimizer:
             here.elementwise(kernel, arrays, scalars, stepped)
             runs.append(here.bind(kernel, arrays, scalars, "g"))
         self.t += 1
-        settings = self._settings()
+        settings = self._settings(self)
         if all(runs) and all(isinstance(value, (int, float, bool, tuple)) for value in settings):
             bound = [(weakref.ref(p), run) for p, run in zip(plist, runs, strict=True)]
             self._bound = self.state, settings, kernel.stepped, bound
-
-    def _settings(self) -> tuple:
-        """All hyper-parameters but `lr`."""
-        return self._read(self)
 
     def _update_bound(self, found: tuple, params: list, grads: list) -> bool:
         """`update` without its preparations if parameters, state and settings are those of the last call."""
@@ -370,7 +367,7 @@ class Optimizer:
         lr = self.lr
         if state is not self.state or len(bound) != len(params) or len(bound) != len(grads):
             return False
-        if type(lr) is not float or not 0 <= lr < math.inf or settings != self._settings():
+        if type(lr) is not float or not 0 <= lr < math.inf or settings != self._settings(self):
             return False
         places = []
         for (held, run), p, g in zip(bound, params, grads, strict=True):
@@ -378,7 +375,9 @@ class Optimizer:
             if held() is not p or not p.flags.writeable or not place:
                 return False
             places.append(place)
-        values = self.step_values(self.t + 1, lr)
+        values = self.stepped(self.t + 1, lr)
+        if len(values) < len(stepped):
+            values = self.step_values(self.t + 1, lr)  # penalties as well
         row = [values[name] for name in stepped]
         for (_, run), place in zip(bound, places, strict=True):
             run(place, row)
@@ -439,9 +438,9 @@ def _to_numpy(array: Any) -> np.ndarray:
 
 
 def _as_list(arrays: Any) -> list[Any]:
-    if isinstance(arrays, (list, tuple)):
-        return list(arrays)
-    return [arrays]
+    if type(arrays) is list:
+        return arrays
+    return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
 
 
 def _check_pair(number: int, p: Any, g: Any) -> None:
