@@ -108,7 +108,11 @@ class _NativeReplay(Replay):
             for op in ops
         ]
         self.addresses = np.array([w.ctypes.data for w in words], np.int64)
-        self.phases = phases(ops, self.runtime.threads)
+        blas = self.runtime.blas
+        self.uses_blas = blas is not None and len(launches) < len(ops)
+        # several threads may call a BLAS at once only if its own threads can be held to one
+        alone = blas is not None and self.uses_blas and not blas.set_threads
+        self.phases = phases(ops, 1 if alone else self.runtime.threads)
         self.held.append(words)
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
@@ -119,7 +123,6 @@ class _NativeReplay(Replay):
             table.ctypes.data,
             table.strides[0] if table.ndim == 2 else 0,
         )
-        self.uses_blas = self.runtime.blas is not None and len(launches) < len(ops)
         self.burst = 1
 
     def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:

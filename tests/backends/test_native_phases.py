@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from gpumlp.kernels.kernel import Kernel
 import gpumlp
 from gpumlp.backends import native, native_phases
 from gpumlp.backends.base import Gemm, Launch, Steps
+from gpumlp.backends.blas import find_blas
 from gpumlp.backends.native import NativeBackend
 
 pytestmark = pytest.mark.skipif(
@@ -143,6 +145,22 @@ def test_the_number_of_threads_leaves_no_trace(shared: Any, dtype: str) -> None:
     finally:
         runtime.use_blas(usual)
     assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_a_blas_with_threads_of_its_own_is_called_by_one(shared: Any) -> None:
+    runtime = native._runtime()
+    usual, found = runtime.blas, find_blas()
+    if found is None:
+        pytest.skip("no BLAS")
+    shared(2)
+    steps = Steps(np.array([0, 1], np.int64), np.zeros((1, 0)))
+    try:
+        for set_threads, shares in ((found.set_threads, 2 if found.set_threads else 1), (0, 1)):
+            runtime.use_blas(dataclasses.replace(found, set_threads=set_threads))
+            replay = NativeBackend().record([Gemm(_rows(64, 9), _rows(9, 5), _rows(64, 5))], steps)
+            assert replay.phases.tolist() == [[0, 1, shares]]
+    finally:
+        runtime.use_blas(usual)
 
 
 def test_a_share_that_is_held_up_changes_nothing(shared: Any) -> None:
