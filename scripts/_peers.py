@@ -58,7 +58,7 @@ class Task:
         return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), self.y]).mean())
 
 
-def _after_warm_up(epoch: Callable[[int], float]) -> Epoch:
+def after_warm_up(epoch: Callable[[int], float]) -> Epoch:
     """Two epochs, of which the second is timed."""
     done = [0]
 
@@ -108,7 +108,7 @@ def with_torch(task: Task, compiled: bool, device: str = "cpu") -> Epoch:
             total += loss.detach()
         return float(total) / task.steps
 
-    return _after_warm_up(epoch)
+    return after_warm_up(epoch)
 
 
 # ---- JAX ---------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def with_jax(task: Task, scan: bool) -> Epoch:
         held[0], total = (run if scan else one_by_one)(held[0], X, y, order)
         return float(total) / task.steps
 
-    return _after_warm_up(epoch)
+    return after_warm_up(epoch)
 
 
 # ---- Keras, thinc, scikit-learn ----------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def with_keras(task: Task) -> Epoch:
         history = network.fit(task.X[order], y[order], batch_size=task.batch, shuffle=False, verbose=0)
         return float(history.history["loss"][-1])
 
-    return _after_warm_up(epoch)
+    return after_warm_up(epoch)
 
 
 def with_thinc(task: Task) -> Epoch:
@@ -229,7 +229,7 @@ def with_thinc(task: Task) -> Epoch:
             network.finish_update(optimizer)
         return total / task.steps
 
-    return _after_warm_up(epoch)
+    return after_warm_up(epoch)
 
 
 def with_sklearn(task: Task) -> Epoch:
@@ -249,7 +249,7 @@ def with_sklearn(task: Task) -> Epoch:
         return float(model.loss_)
 
     if task.sizes[-1] == 2:
-        return _after_warm_up(epoch)  # one sigmoid output there: a little less work, the same likelihood
+        return after_warm_up(epoch)  # one sigmoid output there: a little less work, the same likelihood
     start = iter(task.parameters)
 
     def start_values(n_in: int, n_out: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +258,7 @@ def with_sklearn(task: Task) -> Epoch:
         return W.copy(), b.copy()
 
     model._init_coef = start_values
-    return _after_warm_up(epoch)
+    return after_warm_up(epoch)
 
 
 # ---- all of them -------------------------------------------------------------------------------------------

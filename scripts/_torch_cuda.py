@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import bench_training as bt
 import numpy as np
+from _peers import after_warm_up
 
 Epoch = Callable[[], tuple[float, float]]
 
@@ -71,7 +71,6 @@ def with_graph(task: bt.Task) -> Epoch:
         for state in optimizer.state.values():
             for value in state.values():
                 value.zero_()
-    done = [0]
 
     def epoch(number: int) -> float:
         order = torch.from_numpy(task.order(number).astype(np.int64)).cuda()
@@ -81,12 +80,4 @@ def with_graph(task: bt.Task) -> Epoch:
             graph.replay()
         return float(total) / task.steps
 
-    def pair() -> tuple[float, float]:
-        epoch(done[0])
-        start_time = time.perf_counter()
-        loss = epoch(done[0] + 1)
-        seconds = time.perf_counter() - start_time
-        done[0] += 2
-        return seconds, loss
-
-    return pair
+    return after_warm_up(epoch)
