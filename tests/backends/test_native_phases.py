@@ -35,12 +35,13 @@ COLUMN_SUMS = Kernel(
     body="out = C(0); for (long long i = 0; i < n; ++i) out += X[i * ld_X + c];",
     reference=lambda X, out, n, k: np.sum(X[:n], axis=0, keepdims=True, out=out),
 )
-# whoever has the last rows needs milliseconds, the others nothing
+# the last rows take milliseconds, the others together long enough for a sleeping thread to wake up
 UNEVEN = Kernel(
     name="gpumlp_test_uneven",
     inouts="T p",
-    body="const int turns = r + 8 < rows ? 1 : 40000;\nC x = p;\n"
-    "for (int i = 0; i < turns; ++i) x = x * C(0.5) + C(1);\np = r + 8 < rows ? p + C(1) : x;",
+    body="const bool light = r + 8 < rows;\nC x = p;\n"
+    "for (int i = 0; i < (light ? 2500 : 200000); ++i) x = x * C(0.5) + C(1);\n"
+    "p = light ? p + C(1) + C(0) * x : x;",
     reference=None,
 )
 
