@@ -190,7 +190,7 @@ class _Bound:
         return all(b - a >= self.bytes for a, b in zip(ordered, ordered[1:], strict=False))
 
     def place(self, array: Any) -> int:
-        if type(array) is not np.ndarray or array.dtype != self.dtype or array.shape != self.shape:
+        if type(array) is not np.ndarray or array.dtype is not self.dtype or array.shape != self.shape:
             return 0
         if self.last() is array:  # an array with a weak reference cannot be moved by resize()
             return self.last_place

@@ -79,7 +79,8 @@ class Adam(Optimizer):
         return {"beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2, "eps": self.eps}
 
     def stepped(self, t: Any, lr: Any) -> dict[str, Any]:
-        c1, c2 = (bias_correction(b, t) for b in self.betas)
+        beta1, beta2 = self.betas
+        c1, c2 = bias_correction(beta1, t), bias_correction(beta2, t)
         return {"lr": lr, "c1": c1 / np.sqrt(c2) if self.eps_hat else c1, "c2": c2}
 
     def text(self) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -19,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Optimizer", "bias_correction"]
+__all__ = ["Optimizer", "bias_correction", "device_of", "is_host", "to_numpy"]
 
 _BLOCK = 32768  # elements that the NumPy reference handles at a time: its temporaries stay in the cache
 
@@ -29,7 +27,7 @@ def bias_correction(beta: float, t: Any) -> Any:
     array."""
     if beta == 0:
         return np.ones_like(t, float)
-    return -1.0 / (math.expm1 if isinstance(t, int) else np.expm1)(t * math.log(beta))
+    return -1.0 / (math.expm1 if type(t) is int else np.expm1)(t * math.log(beta))
 
 
 @dataclass
@@ -51,6 +49,7 @@ class Optimizer:
     """
 
     name: ClassVar[str]
+    _again: ClassVar[Any] = None  # of an object: the quick way of its repeated `update`
     lr: float = 1e-2
     l1: float = field(default=0.0, kw_only=True)
     l2: float = field(default=0.0, kw_only=True)
@@ -61,21 +60,23 @@ class Optimizer:
         self.t = 0
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple, Kernel] = {}
-        self._bound: tuple | None = None
-        #: all hyper-parameters but `lr`, of an optimiser
-        self._settings = operator.attrgetter(*(f.name for f in fields(self) if f.name != "lr"))
         self.check()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+        if name not in ("lr", "t", "_again"):
+            self.__dict__["_again"] = None  # see `update`
 
     def __getstate__(self) -> dict[str, Any]:
         state = [  # on the host: it may be loaded where there is no such device
-            {n: a if n == "_shape" or _is_host(a) else _to_numpy(a) for n, a in entry.items()}
+            {n: a if n == "_shape" or is_host(a) else to_numpy(a) for n, a in entry.items()}
             for entry in self.state
         ]
         return {
             **self.__dict__,
             "state": state,
             "_kernels": {},  # composed again: functions cannot be pickled
-            "_bound": None,
+            "_again": None,
         }
 
     # ---- what a rule defines -----------------------------------------------
@@ -224,10 +225,11 @@ class Optimizer:
 
     def move_state(self, backend: Any) -> None:
         """Put the state arrays on the device of `backend`."""
+        self._again = None
         for entry in self.state:
             for name in self.state_names():
-                if _device(entry[name]) != backend.device:
-                    entry[name] = backend.asarray(_to_numpy(entry[name]))
+                if device_of(entry[name]) != backend.device:
+                    entry[name] = backend.asarray(to_numpy(entry[name]))
 
     def _check_state(self, params: Sequence[Any]) -> None:
         name, names = type(self).__name__, set(self.state_names())
@@ -254,7 +256,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Step count, hyper-parameters and NumPy copies of the state arrays, for `load_state_dict`."""
         arrays = [
-            {n: _to_numpy(a) for n, a in entry.items() if n != "_shape"} | {"_shape": entry["_shape"]}
+            {n: to_numpy(a) for n, a in entry.items() if n != "_shape"} | {"_shape": entry["_shape"]}
             for entry in self.state
         ]
         return {
@@ -325,64 +327,10 @@ class Optimizer:
         The state is made at the first call and kept by this object; later calls must give the same shapes in
         the same order.  One launch per array.
         """
-        plist, glist = _as_list(params), _as_list(grads)
-        if self._bound and self._update_bound(self._bound, plist, glist):
-            return
-        from gpumlp.backends import backend_of  # here, because backends import gpumlp.kernels.kernel
+        if self._again is None or not self._again(self, params, grads):
+            from gpumlp.kernels.optimizers.update import update  # here, because it needs gpumlp.backends
 
-        if len(plist) != len(glist):
-            raise ValueError(f"{len(plist)} parameter arrays but {len(glist)} gradient arrays")
-        for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
-            _check_pair(number, p, g)
-        if not plist:
-            return
-        backend = backend_of(plist[0])
-        self.check()
-        self.init_state(plist, backend)
-        kernel = self.kernel()
-        values = self.step_values(self.t + 1, float(self.lr))
-        scalars, stepped = self.scalars(kernel), {name: float(values[name]) for name in kernel.stepped}
-        runs = []
-        for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
-            here = backend if number == 0 else backend_of(p)
-            entry = self.state[number]
-            state = {}
-            for name in self.state_names():
-                # loaded from a state dict, or moved to another device
-                if _device(entry[name]) != _device(p):
-                    entry[name] = here.asarray(_to_numpy(entry[name]))
-                state[name] = entry[name]
-            arrays = {"g": g, "p": p, **state}
-            here.elementwise(kernel, arrays, scalars, stepped)
-            runs.append(here.bind(kernel, arrays, scalars, "g"))
-        self.t += 1
-        settings = self._settings(self)
-        if all(runs) and all(isinstance(value, (int, float, bool, tuple)) for value in settings):
-            bound = [(weakref.ref(p), run) for p, run in zip(plist, runs, strict=True)]
-            self._bound = self.state, settings, kernel.stepped, bound
-
-    def _update_bound(self, found: tuple, params: list, grads: list) -> bool:
-        """`update` without its preparations if parameters, state and settings are those of the last call."""
-        state, settings, stepped, bound = found
-        lr = self.lr
-        if state is not self.state or len(bound) != len(params) or len(bound) != len(grads):
-            return False
-        if type(lr) is not float or not 0 <= lr < math.inf or settings != self._settings(self):
-            return False
-        places = []
-        for (held, run), p, g in zip(bound, params, grads, strict=True):
-            place = run.place(g)
-            if held() is not p or not p.flags.writeable or not place:
-                return False
-            places.append(place)
-        values = self.stepped(self.t + 1, lr)
-        if len(values) < len(stepped):
-            values = self.step_values(self.t + 1, lr)  # penalties as well
-        row = [values[name] for name in stepped]
-        for (_, run), place in zip(bound, places, strict=True):
-            run(place, row)
-        self.t += 1
-        return True
+            update(self, params, grads)
 
 
 def _reference(
@@ -424,51 +372,20 @@ def _reference(
     return blocked
 
 
-def _device(array: Any) -> str:
+def device_of(array: Any) -> str:
     """ "cpu" or "cuda:<number>"."""
-    return "cpu" if _is_host(array) else f"cuda:{array.device.id}"
+    return "cpu" if is_host(array) else f"cuda:{array.device.id}"
 
 
 def _state_dtype(p: Any) -> np.dtype:
     return np.dtype(np.float64 if p.dtype == np.float64 else np.float32)
 
 
-def _to_numpy(array: Any) -> np.ndarray:
+def to_numpy(array: Any) -> np.ndarray:
+    """Copy on the host."""
     return np.array(array.get() if hasattr(array, "get") else array)
 
 
-def _as_list(arrays: Any) -> list[Any]:
-    if type(arrays) is list:
-        return arrays
-    return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
-
-
-def _check_pair(number: int, p: Any, g: Any) -> None:
-    if not hasattr(p, "dtype") or not hasattr(g, "dtype") or not hasattr(p, "strides"):
-        raise TypeError(
-            f"params[{number}] is {type(p).__name__} and grads[{number}] is {type(g).__name__}; "
-            "expected NumPy or CuPy arrays"
-        )
-    if _is_host(p) is not _is_host(g) or getattr(p, "device", None) != getattr(g, "device", None):
-        raise TypeError(
-            f"params[{number}] is {_where(p)} but grads[{number}] is {_where(g)}; "
-            "move one of them so that both are on the same device"
-        )
-    if p.dtype != g.dtype:
-        raise TypeError(f"params[{number}] is {p.dtype} but grads[{number}] is {g.dtype}; cast the gradient")
-    if p.dtype not in (np.float32, np.float64):
-        raise TypeError(f"params[{number}] is {p.dtype}; supported are float32 and float64")
-    if p.shape != g.shape:
-        raise ValueError(f"params[{number}] has shape {p.shape} but grads[{number}] has shape {g.shape}")
-    if isinstance(p, np.ndarray) and not p.flags.writeable:
-        raise ValueError(f"params[{number}] is read-only; pass a writable array (it is updated in place)")
-
-
-def _is_host(array: Any) -> bool:
+def is_host(array: Any) -> bool:
+    """Whether it is a NumPy array."""
     return isinstance(array, np.ndarray)
-
-
-def _where(array: Any) -> str:
-    module = type(array).__module__.split(".")[0]
-    device = getattr(array, "device", None)
-    return f"{module} {type(array).__name__}" + (f" on {device}" if device is not None else "")

@@ -56,7 +56,7 @@ def test_what_changes_between_calls_counts(rule: str, dtype: Any, change: Callab
                 change(one, p, g)
             one = one if remember else copy.deepcopy(one)
             one.update([p], g)
-            assert (one._bound is not None) or not remember or gpumlp.get_backend("cpu").name == "numpy"
+            assert (one._again is not None) or not remember or gpumlp.get_backend("cpu").name == "numpy"
         results.append((p, one.t))
     assert np.array_equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
 
