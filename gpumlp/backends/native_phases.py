@@ -21,6 +21,9 @@ __all__ = ["by_rows", "phases"]
 ROW_UNIT = 8  # as in native_runtime.cpp
 FLOPS_PER_NS, ELEMENTS_PER_NS = 100.0, 6.5  # of one core, for the choice of the number of threads only
 LEAST_NS = 2500.0  # smallest share that is worth handing to another thread
+# A thread gets several shares of a long phase: if one of the cores is slower, another takes some of its shares.  Of a
+# product each share packs one factor anew, which costs little for so many rows.
+FINE_NS, FINE_ROWS, FINE_SHARES, MOST_SHARES = 50e3, 64, 4, 32
 
 # first byte, the one after the last; address and stride of the rows and their number if each row is touched
 # by its own share only; whether it is written
@@ -50,7 +53,13 @@ def phases(ops: Sequence[Op], threads: int) -> np.ndarray:
 
 def _shares(ops: Sequence[Op], threads: int) -> int:
     most = max(_units(op) for op in ops)
-    return max(1, min(threads, most, int(sum(_nanoseconds(op) for op in ops) / LEAST_NS)))
+    work = sum(_nanoseconds(op) for op in ops)
+    shares = max(1, min(threads, most, int(work / LEAST_NS)))
+    if shares < threads or threads == 1:
+        return shares
+    rows = min((len(op.c) for op in ops if isinstance(op, Gemm) and not op.trans_a), default=most * FINE_ROWS)
+    each = min(FINE_SHARES, int(work / threads / FINE_NS), most // threads, rows // FINE_ROWS // threads)
+    return min(threads * max(1, each), MOST_SHARES)
 
 
 def _units(op: Op) -> int:

@@ -56,9 +56,9 @@ static bool next_phase(Job *job) {  // false after the last one
 
 // ---- thread pool ---------------------------------------------------------------------------------------------------
 // A phase is cut into tasks that do not depend on who runs them.  A task is claimed by clearing its bit in `state`,
-// which holds (generation << 32 | unclaimed tasks).  Thread i prefers task i, so that rows stay in its caches, but takes
-// any other one: a thread that another process keeps from its core delays nothing that it has not begun.  Whoever
-// finishes a phase's last task publishes the next phase.
+// which holds (generation << 38 | number of tasks << 32 | unclaimed tasks).  Each thread begins with its own range of
+// tasks, so that rows stay in its caches, and goes on with those of others: a thread that another process keeps from its
+// core delays nothing that it has not begun.  Whoever finishes a phase's last task publishes the next phase.
 
 struct Pool;
 struct Worker {
@@ -73,7 +73,7 @@ struct Pool {
     Worker worker[32];
     int workers, sleeping;
     bool linger;                   // spin for a moment before sleeping, because more work may follow at once
-    Long alone_until, pause;       // nanoseconds, see run_together
+    Long alone_until, pause;       // nanoseconds, see hold_up
     alignas(64) Long state;
     alignas(64) Long left;         // tasks of the phase that are not finished
     bool stop, done;
@@ -103,8 +103,8 @@ static void publish(Pool *p) {
         Long tasks = p->job.phases[p->job.phase].tasks;
         if (tasks > 1) {
             p->left = tasks;
-            Long generation = ((p->state >> 32) + 1) & 0x7fffffff;
-            __atomic_store_n(&p->state, generation << 32 | ((1LL << tasks) - 1), __ATOMIC_SEQ_CST);
+            Long generation = ((p->state >> 38) + 1) & 0xffffff;
+            __atomic_store_n(&p->state, generation << 38 | tasks << 32 | ((1LL << tasks) - 1), __ATOMIC_SEQ_CST);
             if (__atomic_load_n(&p->sleeping, __ATOMIC_SEQ_CST)) {
                 pthread_mutex_lock(&p->lock);
                 pthread_cond_broadcast(&p->wake);
@@ -119,11 +119,18 @@ static void publish(Pool *p) {
     __atomic_store_n(&p->done, true, __ATOMIC_RELEASE);
 }
 
+// The next of thread `me`'s own tasks, else the one that its owner would come to last.
+static int preferred(Long state, int me) {
+    const Long unclaimed = (unsigned)state, tasks = state >> 32 & 63;
+    const Long first = tasks * me / pool_threads, end = tasks * (me + 1) / pool_threads;
+    const Long own = unclaimed & ((1LL << end) - (1LL << first));
+    return own ? __builtin_ctzll(own) : 63 - __builtin_clzll(unclaimed);
+}
+
 static bool claim_and_run(Pool *p, int me) {
     Long seen = __atomic_load_n(&p->state, __ATOMIC_SEQ_CST);
-    unsigned unclaimed = (unsigned)seen;
-    if (!unclaimed) return false;
-    int task = unclaimed >> me & 1 ? me : __builtin_ctz(unclaimed);
+    if (!(unsigned)seen) return false;
+    int task = preferred(seen, me);
     const int order = __ATOMIC_SEQ_CST;
     if (!__atomic_compare_exchange_n(&p->state, &seen, seen & ~(1LL << task), false, order, order)) return true;
     run_task(p->job, task);
@@ -202,31 +209,37 @@ static void run_alone(Job *job) {  // once through the phases; the tasks stay th
     --job->times;
 }
 
-// A task that another process keeps from its core makes everybody wait for milliseconds.  When that has happened, the
-// work is done alone for a while, for longer when it happens again soon.
+// A task that another process keeps from its core makes everybody wait.  The work is then done alone for four times as
+// long as the wait was, for longer if together went well for less time than alone before.
+static void hold_up(Pool *p, Long waited) {
+    const Long longest = 100000000;
+    const Long time = now(), together = time - waited - p->alone_until;
+    p->pause = together < p->pause ? 2 * p->pause : 4 * waited;
+    if (p->pause > longest) p->pause = longest;
+    p->alone_until = time + p->pause;
+}
+
 static void run_together(Pool *p, Job *job, bool linger) {
-    const Long shortest = 3000000, longest = 1000000000;
     p->job = *job;
     p->stop = p->done = false;
     __atomic_store_n(&p->linger, linger, __ATOMIC_RELAXED);
     publish(p);
+    Long waited = 0;
     while (!__atomic_load_n(&p->done, __ATOMIC_ACQUIRE)) {
-        Long start = now();
+        const Long start = now();
         while (claim_and_run(p, 0)) {}
-        Long own = now() - start, wait = own > 50000 ? 2 * own : 100000;
+        const Long end = now(), own = end - start, patience = own > 50000 ? 2 * own : 100000;
+        bool late = false;
         for (int i = 0; !__atomic_load_n(&p->done, __ATOMIC_ACQUIRE); ++i) {
             if ((unsigned)__atomic_load_n(&p->state, __ATOMIC_RELAXED)) break;  // the next phase
             if (i < spins) relax();
             else sched_yield();
-            if (i % 256 != 255) continue;
-            Long time = now();
-            if (time - start - own < wait || p->stop) continue;
-            p->pause = time < p->alone_until + 4 * p->pause ? 2 * p->pause : shortest;
-            if (p->pause > longest) p->pause = longest;
-            p->alone_until = time + p->pause;
-            __atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);
+            if (!late && i % 256 == 255) late = now() - end > patience;
+            if (late) __atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);  // after this time through the phases
         }
+        if (late) waited += now() - end;
     }
+    if (waited) hold_up(p, waited);
     *job = p->job;
 }
 
@@ -517,7 +530,8 @@ Long gpumlp_multiplies_fast() {
 // One operation at once, k = 0.  Per-step values are stored `op[VALUES]` bytes after the start of `op`.
 void gpumlp_run(const Word *op) {
     bool product = op[KIND].i == GEMM;
-    Long tasks = product || op[ROWS].i * op[COLS].i < op[SERIAL_BELOW].i ? 1 : pool_threads;
+    Long size = op[ROWS].i * op[COLS].i, tasks = product || size < op[SERIAL_BELOW].i ? 1 : pool_threads;
+    if (tasks > 1 && size >= 8 * op[SERIAL_BELOW].i) tasks = 4 * tasks < 32 ? 4 * tasks : 32;
     const char *values = product ? nullptr : (const char *)op + op[VALUES].i;
     if (tasks == 1) {
         run_share(op, values, 0, 0, 1);
