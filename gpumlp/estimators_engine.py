@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Launch, Op
+from gpumlp.inputs import Rows
 from gpumlp.kernels.rows import SUM
 from gpumlp.losses import Huber
 from gpumlp.network import MLP
@@ -165,8 +166,9 @@ class Engine(Trainer):
             self.alpha > 0,
         )
         if not keep or key != self._key or self.session is None:
-            data = self._resident(X, y, w)
-            if keep:
+            if not keep:
+                data = self._resident(Rows(X, y, w))
+            else:
                 zeros = backend.zeros
                 data = Data(
                     zeros(X.shape, dtype),
@@ -195,7 +197,9 @@ class Engine(Trainer):
 
     def load_validation(self, X: Any, y: Any, w: np.ndarray | None) -> None:
         """Put validation rows on the device; `epoch` evaluates them from now on."""
-        self.evaluation = Evaluation(self.model, self.objective, self._resident(X, y, w), self._out[-2:])
+        self.evaluation = Evaluation(
+            self.model, self.objective, self._resident(Rows(X, y, w)), self._out[-2:]
+        )
 
     def _update_ops(self) -> list[Op]:
         squares = penalty_ops(self.model, self._out[self.n_steps : -2]) if self.optimizer.l2 > 0 else []
@@ -266,7 +270,7 @@ class Objective:
         engine._ready()
         self.engine, model = engine, engine.model
         n = X.shape[0]
-        self.session = engine._prepare(engine._resident(X, y, w), n, update=False)
+        self.session = engine._prepare(engine._resident(Rows(X, y, w)), n, update=False)
         self.weight = self.session.data.weight
         self.constant = 0.0
         if constant is not None:

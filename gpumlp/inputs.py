@@ -9,11 +9,13 @@ consecutive pieces of it), ``default_rng([seed, 2])`` splits off validation rows
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends import Backend, backend_of
+from gpumlp.kernels.kernel import FIXED
 from gpumlp.kernels.losses import Loss
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "is_cuda",
     "is_number",
     "positive_int",
+    "resident_dtype",
     "split_rows",
     "split_validation",
 ]
@@ -43,7 +46,7 @@ def epoch_order(seed: int, epoch: int, n_rows: int) -> np.ndarray:
 def split_rows(
     seed: int, n_rows: int, fraction: float, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, validation rows): a seeded split, int64, each with rows and weight."""
+    """(training rows, validation rows): a seeded split, int32, each with rows and weight."""
     if not 0 < fraction < 1:
         raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
     if n_rows < 2:
@@ -55,7 +58,7 @@ def split_rows(
             "sample_weight: after the split by `validation` the weights of one side are all 0; "
             "give validation rows yourself"
         )
-    return order[held:], order[:held]
+    return order[held:].astype(np.int32), order[:held].astype(np.int32)
 
 
 def dropout_key(seed: int) -> int:
@@ -128,39 +131,33 @@ def _host(name: str, x: Any, hint: str = "") -> Any:
     return x
 
 
-def _finite(name: str, x: Any, xp: Any) -> None:
+def _check_range(name: str, x: Any, dtype: np.dtype) -> None:
+    """ValueError that names a value which is not finite, or not finite as `dtype`.  Makes no copy of `x`."""
+    xp = _xp(x)
     if x.dtype.kind != "f" or x.size == 0:
         return
-    with np.errstate(all="ignore"):
-        total = float(x.sum(dtype=x.dtype if x.dtype.itemsize >= 4 else "float32"))
-    if np.isfinite(total):  # a finite sum proves that all terms are; overflow of the sum is looked at below
-        return
-    bad = xp.argwhere(~xp.isfinite(x))
+    with np.errstate(over="ignore"):
+        if all(np.isfinite(dtype.type(float(end))) for end in (x.min(), x.max())):  # NaN is both
+            return
+        bad = xp.argwhere(~xp.isfinite(x))
+        large = xp.argwhere(~xp.isfinite(x.astype(dtype))) if not len(bad) else bad
+    place = tuple(int(i) for i in large[0])
+    where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
     if len(bad):
-        place = tuple(int(i) for i in bad[0])
-        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
         raise ValueError(
             f"{name} contains {float(x[place])} ({where}; {len(bad)} such values in all); "
             "remove or fill these rows first"
         )
+    raise ValueError(
+        f"{name} contains {float(x[place]):g} ({where}), which is too large for {dtype}; "
+        "scale the data, or use a model with dtype='float64'"
+    )
 
 
 def _cast(name: str, x: Any, dtype: np.dtype) -> Any:
-    """`x` as `dtype`, all finite; a value that is finite but too large for `dtype` is named."""
-    xp = _xp(x)
-    with np.errstate(over="ignore"):
-        cast = x.astype(dtype, copy=False)
-    try:
-        _finite(name, cast, xp)
-    except ValueError:
-        _finite(name, x, xp)
-        place = tuple(int(i) for i in xp.argwhere(~xp.isfinite(cast))[0])
-        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
-        raise ValueError(
-            f"{name} contains {float(x[place]):g} ({where}), which is too large for {dtype}; "
-            "scale the data, or use a model with dtype='float64'"
-        ) from None
-    return cast
+    """`x` as `dtype`, all finite."""
+    _check_range(name, x, dtype)
+    return x.astype(dtype, copy=False)
 
 
 def _xp(x: Any) -> Any:
@@ -168,9 +165,10 @@ def _xp(x: Any) -> Any:
 
 
 def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, name: str = "X") -> Any:
-    """`X` as a C-contiguous array (n, n_inputs) of `dtype`: on the device if it was there, else on the host.
+    """`X` as a C-contiguous array (n, n_inputs), on the device if it was there, else on the host.
 
-    Integers and half precision are converted; objects and complex numbers are refused.
+    It keeps its dtype, and is not copied, if `kernels.rows.gather_kernel` can read it; else it is converted
+    to `dtype`, the model's.  All values are finite as `dtype`.  Objects and complex numbers are refused.
     """
     X = _host(name, X)
     if is_cuda(X):
@@ -192,8 +190,18 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
         )
     if X.shape[1] != n_inputs:
         raise ValueError(f"{name} has {X.shape[1]} features (columns), the network was built for {n_inputs}")
-    X = _cast(name, X, dtype)
-    return X if X.flags.c_contiguous else X.copy(order="C")
+    _check_range(name, X, dtype)
+    if X.dtype.kind == "b":
+        X = X.view(np.uint8)
+    if X.flags.c_contiguous and X.dtype.name in FIXED and X.dtype.isnative:
+        return X
+    return X.astype(dtype, order="C")
+
+
+def resident_dtype(X: Any, backend: Backend, dtype: np.dtype) -> np.dtype:
+    """What rows `X` are kept as on `backend` for a model of `dtype`: as they are where they need not be
+    copied or need no more room than in `dtype`."""
+    return X.dtype if backend.device == "cpu" or is_cuda(X) or X.itemsize <= dtype.itemsize else dtype
 
 
 def check_targets(
@@ -222,7 +230,7 @@ def check_targets(
             f"X has {n_rows} rows but {name} has {y.shape[0] if y.ndim else 0}; they must be equal"
         )
     xp = _xp(y)
-    _finite(name, y, xp)
+    _check_range(name, y, np.dtype(np.float64))
     if loss.classes:
         return _class_numbers(y, n_outputs, name, loss, xp)
     if y.ndim == 1:
@@ -293,8 +301,34 @@ def check_weights(
     return w
 
 
-#: X (n_rows, n_inputs), y, and weights on the host or None; as checked
-Rows = tuple[Any, Any, "np.ndarray | None"]
+@dataclass
+class Rows:
+    """Checked rows of data.
+
+    X : (n, n_inputs), as `check_features` gives it.  y : (n,) or (n, n_outputs).
+    w : (n,) on the host, or None.
+    index : int32 (n_rows,), on the host: the rows that are meant; None: all of them.
+    """
+
+    X: Any
+    y: Any
+    w: np.ndarray | None
+    index: np.ndarray | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows that are meant."""
+        return int(self.X.shape[0]) if self.index is None else len(self.index)
+
+    def take(self, x: Any) -> Any:
+        """Those of X, y, w or an order of `n_rows` rows that are meant; `x` itself if all are."""
+        if self.index is None:
+            return x
+        return x[backend_of(x).xp.asarray(self.index)]
+
+    def alone(self) -> Rows:
+        """The same rows in arrays of their own."""
+        return Rows(self.take(self.X), self.take(self.y), None if self.w is None else self.take(self.w))
 
 
 def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:
@@ -304,7 +338,7 @@ def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: st
         raise ValueError(f"X{suffix} has no rows; expected at least one")
     n_out = model.layer_sizes[-1]
     y = check_targets(y, X.shape[0], n_out, loss, model.backend, model.dtype, f"y{suffix}", X)
-    return X, y, check_weights(w, X.shape[0], model.backend, model.dtype)
+    return Rows(X, y, check_weights(w, X.shape[0], model.backend, model.dtype))
 
 
 def split_validation(
@@ -327,13 +361,8 @@ def split_validation(
         elif len(what) > 80:
             what = f"validation is a {type(validation).__name__}"
         raise ValueError(f"{what}; expected a fraction, (X_val, y_val), (X_val, y_val, weights) or None")
-    X, y, w = rows
-    xp = model.backend.xp if is_cuda(X) else np
-    train, held = (
-        (X[xp.asarray(part)], y[xp.asarray(part)], None if w is None else w[part])
-        for part in split_rows(seed, X.shape[0], validation, w)
-    )
-    return train, held
+    train, held = split_rows(seed, rows.n_rows, validation, rows.w)
+    return replace(rows, index=train), replace(rows, index=held)
 
 
 def is_number(value: Any) -> bool:

@@ -24,12 +24,12 @@ from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_sca
 from gpumlp.kernels.losses import evaluation_kernel, output_kernel, training_kernel
 from gpumlp.kernels.rows import (
     CLIP,
-    GATHER,
     LOSS_SCALE,
     STORE_SUM,
     SUM,
     SUM_SQUARES,
     WEIGHT_SQUARES,
+    gather_kernel,
     partial_rows,
 )
 from gpumlp.network import pad
@@ -170,8 +170,9 @@ class Workspace:
 
 
 def _gather(space: Workspace, rows: int, X: Any, index: Any, stride: int) -> Launch:
+    kernel = gather_kernel(None if X.dtype == space.model.dtype else X.dtype.name)
     return Launch(
-        GATHER,
+        kernel,
         {"x": space.a[0][:rows], "index": index, "X": X},
         {"stride": stride},
         rows,

@@ -28,25 +28,29 @@ _STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/r
 class Data:
     """Rows on a device.
 
-    X : (n_rows, n_inputs), the model's dtype.  y : int32 (n_rows,) class numbers, or the dtype (n_rows,
-    n_outputs).
-    w : (n_rows,) weights, or None.  w_host : the same on the host.
+    X : (n, n_inputs), of the model's dtype or one of `gpumlp.kernels.kernel.FIXED`.
+    y : int32 (n,) class numbers, or the model's dtype (n, n_outputs).  w : (n,) weights, or None.
+    w_host : the same on the host.  index : int32 on the host, the rows that are meant; None: all.
     """
 
     X: Any
     y: Any
     w: Any
     w_host: np.ndarray | None
+    index: np.ndarray | None = None
 
     @property
     def n_rows(self) -> int:
-        """Number of rows."""
-        return int(self.X.shape[0])
+        """Number of rows that are meant."""
+        return int(self.X.shape[0]) if self.index is None else len(self.index)
 
     @property
     def weight(self) -> float:
-        """Sum of the rows' weights."""
-        return float(self.n_rows) if self.w_host is None else float(self.w_host.sum(dtype=np.float64))
+        """Sum of their weights."""
+        if self.w_host is None:
+            return float(self.n_rows)
+        w = self.w_host if self.index is None else self.w_host[self.index]
+        return float(w.sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,7 @@ class Session:
             self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
 
     def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:
-        """All steps of an epoch in the given order of rows; sums[0] is the sum of the rows' losses."""
+        """All steps of an epoch in the given order of row numbers; sums[0] is the sum of the rows' losses."""
         self.feed.order[:] = order
         self.fill(table)
         self.feed.send()
@@ -212,7 +216,8 @@ class Evaluation:
         self.chunks = -(-n // rows)
         self.objective, self.n_out, self.weight = objective, model.layer_sizes[-1], data.weight
         self.feed = Feed(backend, (), model.dtype, 1, self.chunks * rows)
-        self.feed.order[:n] = np.arange(n)  # the last chunk is filled up with row 0, which is not summed
+        # the last chunk is filled up with row 0, which is not summed
+        self.feed.order[:n] = np.arange(n) if data.index is None else data.index
         values = [backend.zeros(self.chunks * rows, model.dtype) for _ in range(2)]
         space = Workspace(model, rows, training=False)
         self.forward = backend.record(
@@ -227,7 +232,10 @@ class Evaluation:
         self.feed.send()
         self.spread = 0.0
         if objective.loss.metric == "rmse":
-            self.set_reference(backend.to_numpy(data.y), data.w_host)
+            y, w, index = backend.to_numpy(data.y), data.w_host, data.index
+            if index is not None:
+                y, w = y[index], None if w is None else w[index]
+            self.set_reference(y, w)
 
     def set_reference(self, y: np.ndarray, w: np.ndarray | None) -> None:
         """Take these targets and weights, on the host, as reference of R2 and of the means."""

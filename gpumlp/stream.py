@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpumlp.inputs import Rows, resident_dtype
 from gpumlp.plan import FORWARD_ROWS, sum_ops
 from gpumlp.session import Data, Evaluation, Objective, Session
 
@@ -28,10 +29,12 @@ _CHUNK_BYTES = 256 * _MIB  # the host makes a copy of every chunk
 _SHARE = 0.9  # of the available memory that is planned for: pools round sizes up
 
 
-def row_bytes(X: Any, y: Any, w: Any) -> int:
-    """Bytes of one row of data on the device."""
+def row_bytes(model: MLP, rows: Rows) -> int:
+    """Bytes of one row of data on the model's device."""
+    X, y, w = rows.X, rows.y, rows.w
     per_target = y.dtype.itemsize * (y.shape[1] if y.ndim > 1 else 1)
-    return X.dtype.itemsize * X.shape[1] + per_target + (0 if w is None else w.dtype.itemsize)
+    per_input = resident_dtype(X, model.backend, model.dtype).itemsize
+    return per_input * X.shape[1] + per_target + (0 if w is None else w.dtype.itemsize)
 
 
 def fixed_bytes(model: MLP, optimizer: Optimizer, batch: int, precision: Precision | None = None) -> int:
@@ -84,9 +87,10 @@ def plan_memory(
 class _Slot:
     """One of the two device buffers for a chunk."""
 
-    def __init__(self, model: MLP, X: Any, y: Any, w: np.ndarray | None, rows: int) -> None:
+    def __init__(self, model: MLP, source: Rows, rows: int) -> None:
+        X, y, w = source.X, source.y, source.w
         zeros = model.backend.zeros
-        self.X = zeros((rows, X.shape[1]), X.dtype)
+        self.X = zeros((rows, X.shape[1]), resident_dtype(X, model.backend, model.dtype))
         self.y = zeros((rows, *y.shape[1:]), y.dtype)
         self.w = None if w is None else zeros(rows, w.dtype)
         self.backend = model.backend
@@ -96,11 +100,11 @@ class _Slot:
         """Its first `rows` rows."""
         return Data(self.X[:rows], self.y[:rows], None if self.w is None else self.w[:rows], None)
 
-    def load(self, X: Any, y: Any, w: np.ndarray | None, rows: np.ndarray | slice) -> None:
-        """Copy the given rows in; later work of the backend waits for them."""
-        pairs = [(self.X, X[rows]), (self.y, y[rows])]
-        if w is not None and self.w is not None:
-            pairs.append((self.w, w[rows]))
+    def load(self, source: Rows, numbers: np.ndarray | slice) -> None:
+        """Copy rows of these numbers in; later work of the backend waits for them."""
+        pairs = [(self.X, source.X[numbers]), (self.y, source.y[numbers])]
+        if source.w is not None and self.w is not None:
+            pairs.append((self.w, source.w[numbers]))
         fitted = [(buffer[: len(part)], part) for buffer, part in pairs]
         self.backend.wait(self.backend.prefetch(fitted, after=self.free))
 
@@ -111,8 +115,8 @@ class StreamSession:
     Parameters
     ----------
     model : MLP
-    X, y, w : host arrays
-        All rows, as checked.
+    rows : Rows
+        On the host.
     batch, chunk : int
         Rows per step, and per device buffer (a multiple of `batch`).
     make : callable
@@ -122,39 +126,37 @@ class StreamSession:
     def __init__(
         self,
         model: MLP,
-        X: Any,
-        y: Any,
-        w: np.ndarray | None,
+        rows: Rows,
         batch: int,
         chunk: int,
         make: Callable[..., Session],
     ) -> None:
         self.backend = model.backend
-        self.X, self.y, self.w, self.batch, self.chunk = X, y, w, batch, chunk
-        n = X.shape[0]
+        self.rows, self.batch, self.chunk = rows, batch, chunk
+        n = rows.n_rows
         self.n_rows, self.n_steps = n, -(-n // batch)
-        self.weight = float(n) if w is None else float(w.sum(dtype=np.float64))
+        self.weight = float(n) if rows.w is None else float(rows.take(rows.w).sum(dtype=np.float64))
         full, rest = divmod(n, chunk)
-        self.slots = [_Slot(model, X, y, w, min(chunk, n)) for _ in range(min(2, full + (rest > 0)))]
+        self.slots = [_Slot(model, rows, min(chunk, n)) for _ in range(min(2, full + (rest > 0)))]
         sizes = [chunk] * full + [rest] * (rest > 0)
         made: dict[tuple[int, int], Session] = {}
         self.sessions: list[Session] = []
-        for number, rows in enumerate(sizes):
-            key = number % 2, rows
+        for number, size in enumerate(sizes):
+            key = number % 2, size
             if key not in made:
                 space = self.sessions[0].space if self.sessions else None
-                made[key] = make(self.slots[key[0]].data(rows), min(batch, rows), space=space)
-                made[key].feed.order[:] = np.arange(rows)
+                made[key] = make(self.slots[key[0]].data(size), min(batch, size), space=space)
+                made[key].feed.order[:] = np.arange(size)
             self.sessions.append(made[key])
         self._chunk_sums = model.backend.zeros(len(sizes), model.dtype)
 
     def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:
-        """All steps of an epoch; sums[0] is the sum of the rows' losses."""
+        """All steps of an epoch; `order` are row numbers; sums[0] is the sum of the rows' losses."""
         step = 0
         for number, session in enumerate(self.sessions):
             slot = self.slots[number % 2]
             start = number * self.chunk
-            slot.load(self.X, self.y, self.w, order[start : start + session.data.n_rows])
+            slot.load(self.rows, order[start : start + session.data.n_rows])
             session.fill({name: values[step : step + session.n_steps] for name, values in table.items()})
             session.feed.send()
             session.run()
@@ -175,18 +177,16 @@ class StreamSession:
 class StreamEvaluation:
     """`Evaluation` for rows on the host; reads two numbers per chunk."""
 
-    def __init__(
-        self, model: MLP, objective: Objective, X: Any, y: Any, w: np.ndarray | None, chunk: int, sums: Any
-    ) -> None:
-        self.backend, self.X, self.y, self.w, self.sums = model.backend, X, y, w, sums
-        self.n_rows, self.chunk = X.shape[0], min(chunk, X.shape[0])
-        self.slot = _Slot(model, X, y, w, self.chunk)
+    def __init__(self, model: MLP, objective: Objective, rows: Rows, chunk: int, sums: Any) -> None:
+        self.backend, self.rows, self.sums = model.backend, rows, sums
+        self.n_rows, self.chunk = rows.n_rows, min(chunk, rows.n_rows)
+        self.slot = _Slot(model, rows, self.chunk)
         self.parts = {
-            rows: Evaluation(model, objective, self.slot.data(rows), sums)
-            for rows in {self.chunk, self.n_rows % self.chunk} - {0}
+            size: Evaluation(model, objective, self.slot.data(size), sums)
+            for size in {self.chunk, self.n_rows % self.chunk} - {0}
         }
         whole = self.parts[self.chunk]
-        whole.set_reference(y, w)
+        whole.set_reference(rows.take(rows.y), None if rows.w is None else rows.take(rows.w))
         self.whole = whole
         self.total = np.zeros(2)
 
@@ -195,7 +195,8 @@ class StreamEvaluation:
         self.total = np.zeros(2)
         for start in range(0, self.n_rows, self.chunk):
             stop = min(self.n_rows, start + self.chunk)
-            self.slot.load(self.X, self.y, self.w, slice(start, stop))
+            part = slice(start, stop)
+            self.slot.load(self.rows, part if self.rows.index is None else self.rows.index[part])
             self.parts[stop - start].run()
             self.slot.free = self.backend.mark()
             self.total += self.backend.to_numpy(self.sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpumlp.backends.base import Op, on_device
 from gpumlp.errors import diverged
 from gpumlp.history import EarlyStopping, History, get_early_stopping
 from gpumlp.inputs import (
+    Rows,
     check_rows,
     check_two_classes,
     dropout_key,
@@ -20,6 +22,7 @@ from gpumlp.inputs import (
     is_cuda,
     is_number,
     positive_int,
+    resident_dtype,
     split_validation,
 )
 from gpumlp.losses import Huber, get_loss
@@ -184,23 +187,22 @@ class Trainer:
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
         train, val = split_validation(self.model, self.loss, rows, validation, self.seed)
         if self.loss.classes:
-            check_two_classes(train[1])
+            check_two_classes(train.take(train.y))
         self._ready()
-        evaluation = self._evaluation(*val) if val else None
-        names = ["loss", "lr", "seconds", *(f"val_{m}" for m in self.objective.metrics if evaluation)]
+        names = ["loss", "lr", "seconds", *(f"val_{m}" for m in self.objective.metrics if val)]
         if stop and stop.monitor not in names:
             raise ValueError(
                 f"early stopping monitors {stop.monitor!r}, recorded are {', '.join(names)}"
-                + ("" if evaluation else "; give validation data for the val_ metrics")
+                + ("" if val else "; give validation data for the val_ metrics")
             )
         from gpumlp.progress import Progress
 
-        session = self._train_session(*train, streaming)
+        session, evaluation = self._plans(train, val, streaming)
         bar = Progress(epochs, progress)
         history = History()
         self._precision.refresh()
         try:
-            self._loop(session, train[2], evaluation, epochs, stop, history, bar)
+            self._loop(session, train, evaluation, epochs, stop, history, bar)
         finally:
             bar.close()
         return history
@@ -216,7 +218,7 @@ class Trainer:
                 f"{self.schedule} depends on the number of planned steps, which step() does not know; "
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
-        self._run_staged(*check_rows(self.model, self.loss, X, y, sample_weight), update=True)
+        self._run_staged(check_rows(self.model, self.loss, X, y, sample_weight), update=True)
         self.optimizer.t += 1
         self.model.output = self.loss.link
 
@@ -231,7 +233,7 @@ class Trainer:
             all outputs together).
         """
         self._ready()
-        evaluation = self._evaluation(*check_rows(self.model, self.loss, X, y, sample_weight))
+        evaluation = self._evaluation(check_rows(self.model, self.loss, X, y, sample_weight))
         evaluation.run()
         return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:3])
 
@@ -248,7 +250,7 @@ class Trainer:
             The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host.  Not clipped; decoupled
             decay is not part of the objective.
         """
-        session = self._run_staged(*check_rows(self.model, self.loss, X, y, sample_weight), update=False)
+        session = self._run_staged(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
         session.sum_losses(self._sums)
         backend, opt = self.model.backend, self.optimizer
         value = float(backend.to_numpy(self._sums)[0]) / session.data.weight
@@ -262,7 +264,7 @@ class Trainer:
     def _loop(
         self,
         session: Session | StreamSession,
-        w: np.ndarray | None,
+        rows: Rows,
         evaluation: Evaluation | StreamEvaluation | None,
         epochs: int,
         stop: EarlyStopping | None,
@@ -273,13 +275,13 @@ class Trainer:
         watch = stop or EarlyStopping(monitor="val_loss" if evaluation else "loss", patience=epochs)
         total = self.optimizer.t + epochs * session.n_steps
         skipped = self._precision.loss_scale()[1]
-        order = self._order(session.n_rows)
+        order = self._order(rows)
         best: float | None = None
         saved = None
         try:
             for number in range(epochs):
                 start = time.perf_counter()
-                table = self._values(batch_weights(w, order, session.batch), total)
+                table = self._values(batch_weights(rows.w, order, session.batch), total)
                 model.output = self.loss.link
                 with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
                     session.epoch(order, table, self._sums)
@@ -288,7 +290,8 @@ class Trainer:
                     if evaluation:
                         evaluation.run()
                 if number + 1 < epochs:
-                    order = self._order(session.n_rows)  # now, while the device works
+                    del order
+                    order = self._order(rows)  # now, while the device works
                 sums = backend.to_numpy(self._sums)
                 figures = {"loss": self._mean_loss(session, float(sums[0]), number)}
                 figures["lr"] = float(table["lr"][-1])
@@ -313,8 +316,10 @@ class Trainer:
             if saved is not None:
                 backend.copy(model.flat, saved)
 
-    def _order(self, n_rows: int) -> np.ndarray:
-        return epoch_order(self.seed, self.epoch, n_rows)
+    def _order(self, rows: Rows) -> np.ndarray:
+        """Row numbers in the order of the next epoch."""
+        order = epoch_order(self.seed, self.epoch, rows.n_rows)
+        return order if rows.index is None else rows.index[order]
 
     def _mean_loss(self, session: Session | StreamSession, value: float, number: int) -> float:
         """Mean loss of the epoch from the sum over its rows; DivergenceError if that is not finite."""
@@ -365,33 +370,49 @@ class Trainer:
             self._staged: tuple[tuple, Session] | None = None
             self._backend = backend
 
-    def _resident(self, X: Any, y: Any, w: np.ndarray | None) -> Data:
-        backend = self.model.backend
-        return Data(backend.asarray(X), backend.asarray(y), None if w is None else backend.asarray(w), w)
+    def _resident(self, rows: Rows) -> Data:
+        backend, model, w = self.model.backend, self.model, rows.w
+        X = backend.asarray(rows.X, resident_dtype(rows.X, backend, model.dtype))
+        return Data(X, backend.asarray(rows.y), None if w is None else backend.asarray(w), w, rows.index)
 
-    def _chunk(self, X: Any, y: Any, w: np.ndarray | None, batch: int, streaming: bool | None) -> int | None:
-        """Rows per chunk if the rows are to be streamed."""
-        if is_cuda(X):
+    def _chunk(self, rows: Rows, batch: int, streaming: bool | None) -> int | None:
+        """Rows per chunk if `rows`, all that its arrays hold, are to be streamed."""
+        if is_cuda(rows.X):
             return None
-        n, per_row = X.shape[0], row_bytes(X, y, w)
-        batch = min(batch, n)
+        n, per_row = rows.X.shape[0], row_bytes(self.model, rows)
+        batch = min(batch, rows.n_rows)
         return plan_memory(self.model, self.optimizer, batch, n, per_row, streaming, self._precision)
 
     @on_device
-    def _evaluation(self, X: Any, y: Any, w: np.ndarray | None) -> Evaluation | StreamEvaluation:
-        chunk = self._chunk(X, y, w, min(FORWARD_ROWS, X.shape[0]), None)
+    def _evaluation(self, rows: Rows) -> Evaluation | StreamEvaluation:
+        chunk = self._chunk(rows, min(FORWARD_ROWS, rows.n_rows), None)
         if chunk is not None:
-            return StreamEvaluation(self.model, self.objective, X, y, w, chunk, self._sums[1:3])
-        return Evaluation(self.model, self.objective, self._resident(X, y, w), self._sums[1:3])
+            return StreamEvaluation(self.model, self.objective, rows, chunk, self._sums[1:3])
+        return Evaluation(self.model, self.objective, self._resident(rows), self._sums[1:3])
 
-    def _train_session(
-        self, X: Any, y: Any, w: np.ndarray | None, streaming: bool | None
-    ) -> Session | StreamSession:
-        batch = min(self.batch_size, X.shape[0])
-        chunk = self._chunk(X, y, w, batch, streaming)
+    def _plans(
+        self, train: Rows, val: Rows | None, streaming: bool | None
+    ) -> tuple[Session | StreamSession, Evaluation | StreamEvaluation | None]:
+        """What trains on `train` and evaluates `val`; parts of the same rows are on the device once."""
+        batch = min(self.batch_size, train.n_rows)
+        shared = val is not None and val.X is train.X
+        if not shared:
+            evaluation = self._evaluation(val) if val else None
+            return self._train_session(train, batch, self._chunk(train, batch, streaming)), evaluation
+        assert val is not None
+        chunk = self._chunk(train, batch, streaming)
+        if chunk is not None:  # in arrays of their own, validation rows may fit on the device
+            evaluation = self._evaluation(val.alone())
+            return self._train_session(train, batch, self._chunk(train, batch, True)), evaluation
+        session = self._train_session(train, batch, None)
+        assert isinstance(session, Session)
+        data = replace(session.data, index=val.index)
+        return session, Evaluation(self.model, self.objective, data, self._sums[1:3])
+
+    def _train_session(self, rows: Rows, batch: int, chunk: int | None) -> Session | StreamSession:
         if chunk is not None:
-            return StreamSession(self.model, X, y, w, batch, chunk, self._prepare)
-        return self._prepare(self._resident(X, y, w), batch)
+            return StreamSession(self.model, rows, batch, chunk, self._prepare)
+        return self._prepare(self._resident(rows), batch)
 
     @on_device
     def _prepare(
@@ -418,10 +439,11 @@ class Trainer:
         """Identities of what an update writes; they change when a state is loaded or reset."""
         return [id(self.model.flat), *(id(a) for entry in self.optimizer.state for a in entry.values())]
 
-    def _run_staged(self, X: Any, y: Any, w: np.ndarray | None, update: bool) -> Session:
+    def _run_staged(self, rows: Rows, update: bool) -> Session:
         """One step on one batch, copied to buffers of its own; the last plan is kept for batches of equal
         size."""
         self._ready()
+        X, y, w = rows.X, rows.y, rows.w
         model, backend, opt = self.model, self.model.backend, self.optimizer
         kernel = opt.kernel(clip=self.clip_norm is not None)
         key = (X.shape[0], w is not None, update, kernel.name, *opt.scalars(kernel).values())

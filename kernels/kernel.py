@@ -30,12 +30,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Array", "Kernel", "Scalar"]
+__all__ = ["FIXED", "Array", "Kernel", "Scalar"]
+
+#: array types that are the same whatever T and C are, by NumPy's names -> C++
+FIXED = {
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "int64": "long long",
+    "float32": "float",
+    "float64": "double",
+}
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array parameter: `ctype` is "T", "C" or a fixed type; `role` is in, out, inout, raw or rawout."""
+    """One array parameter: `ctype` is "T", "C" or one of `FIXED`; `role` is in, out, inout, raw or rawout."""
 
     ctype: str
     name: str
@@ -69,7 +81,7 @@ class Kernel:
         Name shown by profilers; starts with ``gpumlp_``.  Two kernels with different text have different
         names.
     inputs, outputs, inouts, raws, rawouts : str
-        Array parameters, ``"T z, C m"``; the fixed types are ``int32``, ``int64``, ``uint8``.
+        Array parameters, ``"T z, C m"``, or with a type of `FIXED`.
     scalars : str
         Constants passed by value, e.g. ``"C eps, int64 stride"``.
     stepped : tuple of str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from gpumlp.kernels.kernel import Kernel
 
@@ -15,6 +17,7 @@ __all__ = [
     "SUM",
     "SUM_SQUARES",
     "WEIGHT_SQUARES",
+    "gather_kernel",
     "partial_rows",
 ]
 
@@ -33,18 +36,27 @@ def partial_rows(n: int) -> tuple[int, int]:
 
 
 def _gather(x: np.ndarray, index: np.ndarray, X: np.ndarray, k: int, stride: int) -> None:
-    np.take(X, index[k * stride : k * stride + x.shape[0]], axis=0, out=x, mode="clip")
+    rows = index[k * stride : k * stride + x.shape[0]]
+    if X.dtype == x.dtype:
+        np.take(X, rows, axis=0, out=x, mode="clip")
+    else:
+        x[...] = X[rows]
 
 
-GATHER = Kernel(
-    name="gpumlp_gather",
-    outputs="T x",
-    raws="int32 index, C X",
-    scalars="int64 stride",
-    body="x = X[(long long)index[k * stride + r] * ld_X + c];",
-    reference=_gather,
-)
-"""x[r] = X[index[k stride + r]]: the rows of batch k."""
+@functools.cache
+def gather_kernel(dtype: str | None = None) -> Kernel:
+    """x[r] = X[index[k stride + r]]: the rows of batch k, converted; X is of type C or one of `FIXED`."""
+    return Kernel(
+        name=f"gpumlp_gather_{dtype}" if dtype else "gpumlp_gather",
+        outputs="T x",
+        raws=f"int32 index, {dtype or 'C'} X",
+        scalars="int64 stride",
+        body="x = C(X[(long long)index[k * stride + r] * ld_X + c]);",
+        reference=_gather,
+    )
+
+
+GATHER = gather_kernel()
 
 
 def _slices(values: np.ndarray, n: int, chunk: int) -> list[np.ndarray]:

@@ -132,7 +132,7 @@ class Backend(ABC):
 
     @abstractmethod
     def copy(self, dst: Any, src: Any) -> None:
-        """dst[...] = src, where `src` is on the host or on this device; same shape and dtype, both
+        """dst[...] = src, converted, where `src` is on the host or on this device; same shape, both
         contiguous."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpumlp.kernels.kernel import Array, Kernel
+from gpumlp.kernels.kernel import FIXED, Array, Kernel
 
 __all__ = ["Form", "Source", "array_dtype", "needs_stride", "source", "team_size"]
 
@@ -57,7 +57,6 @@ struct gpumlp_bfloat16 {
 };
 """,
 }
-_FIXED = {"int32": "int", "int64": "long long", "uint8": "unsigned char"}
 
 _PACK = """
 template <typename S> struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) gpumlp_pack { S v[4]; };
@@ -239,7 +238,7 @@ def _parameters(
 
 
 def _ctype(array: Array) -> str:
-    return _FIXED.get(array.ctype, array.ctype)
+    return FIXED.get(array.ctype, array.ctype)
 
 
 def _const(array: Array) -> str:

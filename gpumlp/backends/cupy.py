@@ -60,14 +60,17 @@ class _Staging:
         view = np.frombuffer(memory, np.uint8, size)
         return memory, view, cupy.cuda.Event(disable_timing=True)
 
-    def send(self, target: int, src: np.ndarray, stream: Any) -> None:
-        """Copy the bytes of `src` (C-contiguous) to the device address `target`."""
-        data = src.reshape(-1).view(np.uint8)
-        for start in range(0, data.size, _STAGING_BYTES):
-            part = data[start : start + _STAGING_BYTES]
-            memory, view, event = self._slot(part.size)
-            view[: part.size] = part
-            runtime.memcpyAsync(target + start, memory.ptr, part.size, runtime.memcpyHostToDevice, stream.ptr)
+    def send(self, dst: cupy.ndarray, src: np.ndarray, stream: Any) -> None:
+        """Copy `src` (C-contiguous), converted, to the device array `dst` (C-contiguous)."""
+        data, dtype, target = src.reshape(-1), dst.dtype, dst.data.ptr
+        step = _STAGING_BYTES // dtype.itemsize
+        for start in range(0, data.size, step):
+            part = data[start : start + step]
+            size = part.size * dtype.itemsize
+            memory, view, event = self._slot(size)
+            view[:size].view(dtype)[:] = part
+            runtime.memcpyAsync(target, memory.ptr, size, runtime.memcpyHostToDevice, stream.ptr)
+            target += size
             event.record(stream)
             self._slots.append((memory, view, event))
 
@@ -193,7 +196,7 @@ class CupyBackend(Backend):
                 elif not isinstance(x, np.ndarray) and _dlpack_on_device(x):
                     x = cupy.from_dlpack(x)
                 else:
-                    return self._upload(np.asarray(x, dtype))
+                    return self._upload(np.asarray(x), dtype)
             if x.device.id != self.number:
                 raise TypeError(
                     f"an array on cuda:{x.device.id} was given where one on {self.device} is expected; "
@@ -203,8 +206,8 @@ class CupyBackend(Backend):
                 x = x if dtype is None else x.astype(dtype, copy=False)
                 return x if x.flags.c_contiguous else x.copy(order="C")
 
-    def _upload(self, host: np.ndarray) -> cupy.ndarray:
-        array = self.empty(host.shape, host.dtype)
+    def _upload(self, host: np.ndarray, dtype: Any = None) -> cupy.ndarray:
+        array = self.empty(host.shape, host.dtype if dtype is None else dtype)
         self.copy(array, host)
         return array
 
@@ -221,7 +224,7 @@ class CupyBackend(Backend):
 
         A host array larger than the staging buffers may make the caller wait for its first part.
         """
-        if dst.shape != src.shape or dst.dtype != src.dtype:
+        if dst.shape != src.shape:
             raise ValueError(f"copy of {src.shape} {src.dtype} into {dst.shape} {dst.dtype}")
         with self.work() as stream:
             if dst.nbytes == 0:
@@ -229,8 +232,8 @@ class CupyBackend(Backend):
             if not dst.flags.c_contiguous:
                 dst[...] = self.asarray(src)
             elif isinstance(src, np.ndarray):
-                self._staging.send(dst.data.ptr, np.ascontiguousarray(src), stream)
-            elif src.flags.c_contiguous:
+                self._staging.send(dst, np.ascontiguousarray(src), stream)
+            elif src.flags.c_contiguous and src.dtype == dst.dtype:
                 dst.data.copy_from_device_async(src.data, dst.nbytes, stream)
             else:
                 dst[...] = src
@@ -253,7 +256,7 @@ class CupyBackend(Backend):
                 side.wait_event(after)
             try:
                 for dst, src in pairs:
-                    self._prefetching.send(dst.data.ptr, np.ascontiguousarray(src), side)
+                    self._prefetching.send(dst, np.ascontiguousarray(src), side)
             except BaseException:  # Ctrl-C: `dst` may be freed now, so no copy to it may be on its way
                 side.synchronize()
                 raise

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from gpumlp.errors import DeviceError
-from gpumlp.kernels.kernel import Kernel
+from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [
     "Compiler",
@@ -58,7 +58,6 @@ FLAGS = (
 HERE = Path(__file__).parent
 NARROW = 10  # most columns of a row kernel that is made for its number of columns
 HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in native_runtime.cpp
-_C_NAMES = {"int32": "int", "int64": "long long", "uint8": "unsigned char"}
 _COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
 _SLOW = re.compile(r"\bsqrt\b|/")
 
@@ -145,7 +144,7 @@ _NARROW = tuple(
 
 def _pointer(ctype: str, role: str) -> str:
     const = "const " if role in ("in", "raw") else ""
-    return f"{const}{_C_NAMES.get(ctype, ctype)} *const" + (" __restrict__" if role == "raw" else "")
+    return f"{const}{FIXED.get(ctype, ctype)} *const" + (" __restrict__" if role == "raw" else "")
 
 
 def _unpack(kernel: Kernel) -> list[str]:

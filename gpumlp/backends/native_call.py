@@ -12,7 +12,7 @@ import numpy as np
 
 from gpumlp.backends import native_build as build
 from gpumlp.backends.base import Gemm, Launch
-from gpumlp.kernels.kernel import Kernel
+from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [
     "REALS",
@@ -28,11 +28,6 @@ __all__ = [
     "real_dtype",
 ]
 
-FIXED: dict[str, np.dtype] = {
-    "int32": np.dtype(np.int32),
-    "int64": np.dtype(np.int64),
-    "uint8": np.dtype(np.uint8),
-}
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
 WHOLE = np.array([0, 2**62, np.float64(1).view(np.int64)], np.int64)  # one segment over all columns, decay 1
 
@@ -46,7 +41,12 @@ class Function:
         self.dtype = dtype
         self.rowwise, self.masked = kernel.rowwise, kernel.masked
         self.arrays: list[tuple[str, bool, bool, np.dtype]] = [
-            (a.name, a.role.startswith("raw"), a.role not in ("in", "raw"), FIXED.get(a.ctype, dtype))
+            (
+                a.name,
+                a.role.startswith("raw"),
+                a.role not in ("in", "raw"),
+                np.dtype(a.ctype) if a.ctype in FIXED else dtype,
+            )
             for a in kernel.arrays
         ]
         self.scalars = [s.name for s in kernel.constants]

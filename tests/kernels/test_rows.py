@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpumlp.kernels.activations import forward_kernel
+from gpumlp.kernels.kernel import FIXED
 from gpumlp.kernels.rows import (
     CLIP,
     GATHER,
@@ -16,6 +17,7 @@ from gpumlp.kernels.rows import (
     SUM,
     SUM_SQUARES,
     WEIGHT_SQUARES,
+    gather_kernel,
     partial_rows,
 )
 from launching import HOW, RECORDED_K, Flat, Padded, run
@@ -28,19 +30,26 @@ SIZES = [1, 3, 127, 512, 1023, 1024, 1025, 2**16 + 1]
 
 
 @pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("source", [None, *FIXED])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 8), (33, 127), (2, 1000)])
-def test_gather(backend: Any, dtype: Any, shape: tuple[int, int], how: str) -> None:
+def test_gather(backend: Any, dtype: Any, shape: tuple[int, int], source: str | None, how: str) -> None:
     rows, cols = shape
     rng = np.random.default_rng(cols)
-    data = rng.normal(size=(17, cols)).astype(dtype)
-    data[3] = [np.nan, np.inf, -np.inf, -0.0][cols % 4]
+    data = (100 * rng.normal(size=(17, cols))).astype(np.int64).astype(source or dtype)
+    if data.dtype.kind == "f":
+        data /= 7
+        data[3] = [np.nan, np.inf, -np.inf, -0.0][cols % 4]
+    else:
+        limits = np.iinfo(data.dtype)
+        data[3] = (limits.min, limits.max)[cols % 2]
     stride = rows + 2
     index = rng.integers(0, 17, (RECORDED_K + 1) * stride).astype(np.int32)
     index[::5] = 3
     x = Padded(backend, np.zeros(shape, dtype))
     arrays = {"x": x, "index": backend.asarray(index), "X": Padded(backend, data)}
-    k = run(backend, how, GATHER, arrays, {"stride": stride}, rows=rows, cols=cols, dtype=dtype)
-    close(x.read(), data[index[k * stride : k * stride + rows]], "exact")
+    kernel = gather_kernel(source)
+    k = run(backend, how, kernel, arrays, {"stride": stride}, rows=rows, cols=cols, dtype=dtype)
+    close(x.read(), data[index[k * stride : k * stride + rows]].astype(dtype), "exact")
 
 
 @pytest.mark.parametrize("n", SIZES)

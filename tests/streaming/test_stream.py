@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.inputs import check_rows
+from gpumlp.inputs import Rows, check_rows
 from gpumlp.stream import fixed_bytes, plan_memory, row_bytes
 
 MIB = 1 << 20
@@ -43,7 +43,7 @@ def test_streaming_uses_several_chunks(backend):
     X, y = _data(1000)
     model = gpumlp.MLP([6, 16, 2], device=backend)
     trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="sgd", batch_size=32)
-    session = trainer._train_session(*check_rows(model, trainer.loss, X, y), streaming=True)
+    session, _ = trainer._plans(check_rows(model, trainer.loss, X, y), None, streaming=True)
     if backend.name == "cuda":  # the device is large: all rows in one chunk unless memory is short
         assert len(session.sessions) >= 1
     else:
@@ -75,7 +75,7 @@ def test_plan_memory_decides_by_what_is_available():
     model = gpumlp.MLP([100, 50, 2], device="numpy")
     optimizer, n = gpumlp.Adam(), 10**6
     X, y = np.zeros((1, 100), np.float32), np.zeros(1, np.int32)
-    per_row = row_bytes(X, y, None)
+    per_row = row_bytes(model, Rows(X, y, None))
     assert per_row == 404
     fixed = fixed_bytes(model, optimizer, 128)
     model.backend = _Small(4096 * MIB)
