@@ -36,10 +36,22 @@ __all__ = [
 ]
 
 
-def epoch_order(seed: int, epoch: int, n_rows: int) -> np.ndarray:
-    """The permutation of epoch `epoch` (from 0): (n_rows,) int32."""
-    order = np.arange(n_rows, dtype=np.int32)
+_PIECE = 1 << 16
+
+
+def epoch_order(
+    seed: int, epoch: int, n_rows: int, out: np.ndarray | None = None, index: np.ndarray | None = None
+) -> np.ndarray:
+    """The permutation of epoch `epoch` (from 0), or with `index` that of its entries: int32 (n_rows,), written
+    to `out` if given."""
+    order = np.empty(n_rows, np.int32) if out is None else out
+    pieces = [slice(start, min(n_rows, start + _PIECE)) for start in range(0, n_rows, _PIECE)]
+    for piece in pieces:  # large temporary arrays would count
+        order[piece] = np.arange(piece.start, piece.stop, dtype=np.int32)
     np.random.default_rng([seed, 1, epoch]).shuffle(order)
+    if index is not None:
+        for piece in pieces:
+            order[piece] = index[order[piece]]
     return order
 
 
@@ -271,7 +283,7 @@ def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> An
             f"{name} has class numbers from {low} to {high}; a network with {n_outputs} outputs needs "
             f"0..{n_outputs - 1}"
         )
-    return xp.ascontiguousarray(y.astype(np.int32))
+    return xp.ascontiguousarray(y.astype(np.int32, copy=False))
 
 
 def check_two_classes(y: Any) -> None:

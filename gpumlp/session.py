@@ -169,9 +169,14 @@ class Session:
         for op in self._summing:
             self.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
 
-    def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:
-        """All steps of an epoch in the given order of row numbers; sums[0] is the sum of the rows' losses."""
-        self.feed.order[:] = order
+    @property
+    def order(self) -> np.ndarray:
+        """Row numbers of the coming epoch, to be written: int32 (n_rows,), on the host."""
+        return self.feed.order
+
+    def epoch(self, table: dict[str, np.ndarray], sums: Any) -> None:
+        """All steps of an epoch, in `order`, which may be written again then; sums[0] is the sum of the rows'
+        losses."""
         self.fill(table)
         self.feed.send()
         self.run()

@@ -135,6 +135,7 @@ class StreamSession:
         self.rows, self.batch, self.chunk = rows, batch, chunk
         n = rows.n_rows
         self.n_rows, self.n_steps = n, -(-n // batch)
+        self.order = np.empty(n, np.int32)  # as `Session.order`
         self.weight = float(n) if rows.w is None else float(rows.take(rows.w).sum(dtype=np.float64))
         full, rest = divmod(n, chunk)
         self.slots = [_Slot(model, rows, min(chunk, n)) for _ in range(min(2, full + (rest > 0)))]
@@ -150,13 +151,13 @@ class StreamSession:
             self.sessions.append(made[key])
         self._chunk_sums = model.backend.zeros(len(sizes), model.dtype)
 
-    def epoch(self, order: np.ndarray, table: dict[str, np.ndarray], sums: Any) -> None:
-        """All steps of an epoch; `order` are row numbers; sums[0] is the sum of the rows' losses."""
+    def epoch(self, table: dict[str, np.ndarray], sums: Any) -> None:
+        """As `Session.epoch`."""
         step = 0
         for number, session in enumerate(self.sessions):
             slot = self.slots[number % 2]
             start = number * self.chunk
-            slot.load(self.rows, order[start : start + session.data.n_rows])
+            slot.load(self.rows, self.order[start : start + session.data.n_rows])
             session.fill({name: values[step : step + session.n_steps] for name, values in table.items()})
             session.feed.send()
             session.run()

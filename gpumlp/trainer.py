@@ -275,23 +275,22 @@ class Trainer:
         watch = stop or EarlyStopping(monitor="val_loss" if evaluation else "loss", patience=epochs)
         total = self.optimizer.t + epochs * session.n_steps
         skipped = self._precision.loss_scale()[1]
-        order = self._order(rows)
+        self._draw_order(rows, session.order)
         best: float | None = None
         saved = None
         try:
             for number in range(epochs):
                 start = time.perf_counter()
-                table = self._values(batch_weights(rows.w, order, session.batch), total)
+                table = self._values(batch_weights(rows.w, session.order, session.batch), total)
                 model.output = self.loss.link
                 with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
-                    session.epoch(order, table, self._sums)
+                    session.epoch(table, self._sums)
                     self.optimizer.t += session.n_steps
                     self.epoch += 1
                     if evaluation:
                         evaluation.run()
                 if number + 1 < epochs:
-                    del order
-                    order = self._order(rows)  # now, while the device works
+                    self._draw_order(rows, session.order)  # now, while the device works
                 sums = backend.to_numpy(self._sums)
                 figures = {"loss": self._mean_loss(session, float(sums[0]), number)}
                 figures["lr"] = float(table["lr"][-1])
@@ -316,10 +315,9 @@ class Trainer:
             if saved is not None:
                 backend.copy(model.flat, saved)
 
-    def _order(self, rows: Rows) -> np.ndarray:
-        """Row numbers in the order of the next epoch."""
-        order = epoch_order(self.seed, self.epoch, rows.n_rows)
-        return order if rows.index is None else rows.index[order]
+    def _draw_order(self, rows: Rows, out: np.ndarray) -> None:
+        """Write row numbers in the order of the next epoch."""
+        epoch_order(self.seed, self.epoch, rows.n_rows, out, rows.index)
 
     def _mean_loss(self, session: Session | StreamSession, value: float, number: int) -> float:
         """Mean loss of the epoch from the sum over its rows; DivergenceError if that is not finite."""

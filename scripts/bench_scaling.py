@@ -54,12 +54,16 @@ PARTS = ("rows", "parameters", "memory", "busy")
 BATCH, FIXED_ROWS = 256, 1024
 #: a turn of a size takes at least so long, but no more than so many epochs
 TURN_SECONDS, MOST_EPOCHS = 0.05, 50
-#: name, layer sizes, rows, batch
-CASES: tuple[tuple[str, tuple[int, ...], int, int], ...] = (
-    ("small", (20, 64, 64, 2), 100_000, 256),
-    ("MNIST", (784, 256, 128, 10), 60_000, 128),
-    ("wide", (784, 1024, 1024, 10), 100_000, 256),
-    ("10^7 parameters", (784, 2792, 2792, 10), 4096, 256),
+#: name, layer sizes, rows, batch, type of the rows, fraction held out for validation
+CASES: tuple[tuple[str, tuple[int, ...], int, int, str, float | None], ...] = (
+    ("small", (20, 64, 64, 2), 100_000, 256, "float32", None),
+    ("MNIST", (784, 256, 128, 10), 60_000, 128, "float32", None),
+    ("held out", (784, 256, 128, 10), 60_000, 128, "float32", 0.15),
+    ("float64", (784, 256, 128, 10), 60_000, 128, "float64", None),
+    ("bytes", (784, 256, 128, 10), 60_000, 128, "uint8", 0.15),
+    ("narrow", (20, 64, 64, 2), 4_000_000, 256, "float32", None),
+    ("wide", (784, 1024, 1024, 10), 100_000, 256, "float32", None),
+    ("10^7 parameters", (784, 2792, 2792, 10), 4096, 256, "float32", None),
 )
 MB = 10**6
 FREE_BYTES = 60 * MB
@@ -214,10 +218,11 @@ def child(status: str, text: str) -> None:
     """
     case = json.loads(text)
     X, y = rows_and_classes(case["sizes"], case["rows"])
+    X = X if X.dtype == case["dtype"] else (10 * np.abs(X)).astype(case["dtype"])
     backend = gpumlp.get_backend(case["device"])
     forget_peak()
     trainer = trainer_for(case["sizes"], case["batch"], backend.name)
-    trainer.fit(X, y, epochs=MEMORY_EPOCHS, progress=False)
+    trainer.fit(X, y, epochs=MEMORY_EPOCHS, validation=case["validation"], progress=False)
     on_cuda = backend.name == "cuda"
     pool = backend.xp.get_default_memory_pool() if on_cuda else None
     figures = {
@@ -236,9 +241,8 @@ def allowance(figures: dict[str, int]) -> int:
     return fixed + 5 * figures["parameters"] + 3 * figures["activations"]
 
 
-def peak_of(sizes: Sequence[int], n: int, batch: int, device: str) -> dict[str, Any]:
+def peak_of(case: dict[str, Any]) -> dict[str, Any]:
     """The figures of `child` from a process of its own, with "allowed" and "ok"."""
-    case = {"sizes": list(sizes), "rows": n, "batch": batch, "device": device}
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), json.dumps(case)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
@@ -254,19 +258,31 @@ def memory(device: str, quick: bool) -> list[dict[str, Any]]:
         print(f"\npeak memory: not measured, because it is read from {STATUS}, which only Linux has")
         return []
     results = [
-        {"case": name, **peak_of(sizes, max(1024, n // 10) if quick else n, batch, device)}
-        for name, sizes, n, batch in CASES
+        peak_of(
+            {
+                "case": name,
+                "sizes": list(sizes),
+                "rows": max(1024, n // 10) if quick else n,
+                "batch": batch,
+                "dtype": dtype,
+                "validation": validation,
+                "device": device,
+            }
+        )
+        for name, sizes, n, batch, dtype, validation in CASES
     ]
     columns = ("idle", "data", "parameters", "activations", "peak", "allowed")
     print("\npeak memory of training in MB; parameters and one batch's activations are counted once here")
     print(
         table(
-            ["", "network", "rows", "batch", *columns, ""],
+            ["", "network", "rows", "type", "validation", "batch", *columns, ""],
             [
                 [
                     r["case"],
                     "-".join(map(str, r["sizes"])),
                     f"{r['rows']:,}",
+                    r["dtype"],
+                    r["validation"] or "",
                     r["batch"],
                     *(f"{r[name] / MB:.1f}" for name in columns),
                     "pass" if r["ok"] else "FAIL",

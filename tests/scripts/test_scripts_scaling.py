@@ -55,7 +55,7 @@ def test_time_over_size(
 def test_peak_memory_is_that_of_the_training(
     bench: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "CASES", (("tiny", (500, 16, 3), 20_000, 64),))
+    monkeypatch.setattr(bench, "CASES", (("tiny", (500, 16, 3), 20_000, 64, "float32", 0.2),))
     (row,) = bench.main(["--only", "memory", "--device", device])["memory"]
     assert row["data"] == 4 * 20_000 * 501
     assert row["parameters"] == 4 * gpumlp.MLP([500, 16, 3], device="numpy").n_params
@@ -69,7 +69,7 @@ def test_peak_memory_is_that_of_the_training(
 def test_too_much_memory_is_a_failure(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "CASES", (("tiny", (5, 3), 1024, 64),))
+    monkeypatch.setattr(bench, "CASES", (("tiny", (5, 3), 1024, 64, "uint8", None),))
     monkeypatch.setattr(bench, "FREE_BYTES", -(10**12))
     (row,) = bench.memory("numpy", quick=True)
     assert not row["ok"] and "FAIL" in capsys.readouterr().out
