@@ -267,7 +267,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ----------
     loss : str or gpumlp.Huber, default="squared_error"
         "squared_error" (half the mean square) and "poisson" (half the deviance; the output is exp of the
-        network) as in scikit-learn, "absolute_error", "huber".
+        network) as in scikit-learn, "absolute_error", "huber" (the mean over rows and outputs, with the
+        gradient of that mean).
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun

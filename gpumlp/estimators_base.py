@@ -315,6 +315,11 @@ class BaseMLP(BaseEstimator, ABC):
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
+        if rows.w is not None and not (rows.w[train].any() and rows.w[held].any()):
+            raise ValueError(
+                "Sample weights must contain at least one non-zero number on both sides of the split for "
+                "early stopping; increase validation_fraction, or give validation data"
+            )
         return rows.take(train), rows.take(held)
 
     def _load(self, engine: Engine, rows: Rows, val: Rows | None, batch: int, incremental: bool) -> None:

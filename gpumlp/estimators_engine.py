@@ -24,8 +24,6 @@ from gpumlp.trainer import Trainer
 
 __all__ = ["Engine", "Solver", "make_optimizer"]
 
-_MEAN_OVER_OUTPUTS = ("squared_error", "absolute_error", "huber")
-
 
 def make_optimizer(est: Any) -> Optimizer:
     """The update rule for an estimator's parameters."""
@@ -118,11 +116,11 @@ class Engine(Trainer):
         model.output = self.loss.link
         self.alpha, self.l1, self.optimizer = float(alpha), float(l1), optimizer
         self.penalties(optimizer, self.alpha, self.l1)
-        # scikit-learn's gradient is that of the sum over outputs, also where the loss that it reports is the
-        # mean
-        self.objective = replace(self.objective, per_output=1.0)
-        n_out = model.layer_sizes[-1]
-        self.scale = 1.0 / n_out if self.loss.name in _MEAN_OVER_OUTPUTS else 1.0
+        self.scale = 1.0  # of the loss that is reported
+        if self.loss.name not in ("absolute_error", "huber"):  # scikit-learn has losses summed over outputs
+            self.objective = replace(self.objective, per_output=1.0)
+        if self.loss.name == "squared_error":  # and reports the mean of this one, with the sum's gradient
+            self.scale = 1.0 / model.layer_sizes[-1]
         self.session: Session | None = None
         self.evaluation: Evaluation | None = None
         self._key: tuple | None = None

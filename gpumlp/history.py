@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 __all__ = ["EarlyStopping", "History", "get_early_stopping"]
 
 
@@ -90,7 +92,7 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "min", "max"):
             raise ValueError(f"EarlyStopping: mode={self.mode!r}; expected 'auto', 'min' or 'max'")
-        if not isinstance(self.patience, int) or self.patience < 1:
+        if not isinstance(self.patience, (int, np.integer)) or self.patience < 1:
             raise ValueError(f"EarlyStopping: patience={self.patience!r}; expected an integer >= 1")
         if not 0 <= self.min_delta < math.inf:
             raise ValueError(f"EarlyStopping: min_delta={self.min_delta!r}; expected a finite number >= 0")

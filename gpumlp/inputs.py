@@ -42,8 +42,8 @@ _PIECE = 1 << 16
 def epoch_order(
     seed: int, epoch: int, n_rows: int, out: np.ndarray | None = None, index: np.ndarray | None = None
 ) -> np.ndarray:
-    """The permutation of epoch `epoch` (from 0), or with `index` that of its entries: int32 (n_rows,), written
-    to `out` if given."""
+    """The permutation of epoch `epoch` (from 0), or with `index` that of its entries: int32 (n_rows,),
+    written to `out` if given."""
     order = np.empty(n_rows, np.int32) if out is None else out
     pieces = [slice(start, min(n_rows, start + _PIECE)) for start in range(0, n_rows, _PIECE)]
     for piece in pieces:  # large temporary arrays would count

@@ -307,7 +307,7 @@ def evaluation_ops(
 def sum_ops(backend: Backend, values: Any, n: int, out: Any) -> list[Launch]:
     """out[0] = sum of the first `n` of `values`, in two launches and a fixed order."""
     rows, cols = partial_rows(n)
-    partial, (_, chunk) = backend.empty(rows, values.dtype), partial_rows(rows)
+    partial, chunk = backend.empty(rows, values.dtype), max(256, rows)  # see `partial_rows`
     return [
         Launch(SUM, {"values": values, "partial": partial}, {"n": n, "chunk": cols}, rows, cols),
         Launch(SUM, {"values": partial, "partial": out}, {"n": rows, "chunk": chunk}, 1, chunk),

@@ -110,8 +110,11 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """From 1 to `final` along half a cosine over the planned steps (Loshchilov & Hutter 2017; d2l.ai
-    12.11)."""
+    """From 1 to `final` along half a cosine over `steps` steps, by default all until the end of the present
+    `fit`, those of earlier ones included (Loshchilov & Hutter 2017; d2l.ai 12.11).
+
+    So another `fit` goes on at the place of its first step on a longer curve; give `steps` for one curve over
+    several fits."""
 
     final: float = 0.0
     steps: int = 0

@@ -62,7 +62,8 @@ class Trainer:
     proximal : bool
         Treat l1 by soft thresholding (exact zeros) instead of the subgradient.
     clip_norm : float, optional
-        Scale the gradient of the data loss down to this Euclidean norm where it is longer.
+        Scale the gradient of the data loss down to this Euclidean norm where it is longer (to 0 where the
+        norm overflows).
     schedule : str, Schedule or callable, optional
         Factor on the learning rate per step; see `gpumlp.schedules`.
     seed : int
@@ -167,7 +168,8 @@ class Trainer:
             Show a progress bar; by default only on a terminal.
         streaming : bool, optional
             Keep the rows on the host and send them in chunks.  By default where they do not fit on the
-            device.  The result is the same; see `gpumlp.stream`.
+            device.  The parameters are the same to the bit (losses are summed in another order); see
+            `gpumlp.stream`.
 
         Returns
         -------
@@ -182,7 +184,7 @@ class Trainer:
         MemoryError
             Network, optimiser state and one batch do not fit on the device.
         """
-        positive_int("epochs", epochs)
+        epochs = positive_int("epochs", epochs)
         stop = get_early_stopping(early_stopping)
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
         train, val = split_validation(self.model, self.loss, rows, validation, self.seed)

@@ -142,9 +142,20 @@ def _rows(
     return out, index[out]
 
 
-def _finish(loss: Loss, weighted: bool) -> tuple[str, str]:
-    weight = "const C weight = w[row];" if weighted else ""
-    return weight, "weight * " if weighted else ""
+_WEIGHT = "const C weight = w[row];"
+
+
+def _weigh(value: str, weighted: bool) -> str:
+    """Text of weight * value; a row of weight 0 does not count, whatever its value is."""
+    return f"(weight > C(0) ? weight * ({value}) : C(0))" if weighted else f"({value})"
+
+
+def _weighed(w: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """The same in NumPy; `w` (rows,), `values` (rows,) or (rows, cols)."""
+    if w is None:
+        return values
+    scale = w.reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(scale > 0, scale * values, 0)
 
 
 @functools.cache
@@ -166,25 +177,19 @@ def training_kernel(name: str, weighted: bool, scaled: bool = False) -> Kernel:
     inv_weight, 1 / (sum of the batch's weights).
     """
     loss = LOSSES[name]
-    weight, times = _finish(loss, weighted)
-    factor = f"{times}inv_weight" + (" * loss_scale[0]" if scaled else "")
+    factor = "inv_weight" + (" * loss_scale[0]" if scaled else "")
     if loss.classes:
-        body = f"""{_ROW}
-{weight}
-{_SOFTMAX_PARTS}
-const C inv_total = C(1) / total;
-const C factor = {factor};
-ROW_ONE {{ row_loss[k * stride + r] = {times}({_SOFTMAX_VALUE}); }}
-ROW_EACH {{ d[c] = factor * (exp(z[c] - top) * inv_total - (c == label ? C(1) : C(0))); }}"""
+        gradient = "exp(z[c] - top) * inv_total - (c == label ? C(1) : C(0))"
+        parts = f"{_SOFTMAX_PARTS}\nconst C inv_total = C(1) / total;\nconst C factor = {factor};"
+        value, each = _SOFTMAX_VALUE, f"d[c] = {_weigh(f'factor * ({gradient})', weighted)};"
     else:
-        body = f"""{_ROW}
-{weight}
-ROW_SUM(total, {loss.value})
-const C factor = {factor} * per_output;
-ROW_ONE {{ row_loss[k * stride + r] = {times}per_output * total; }}
-ROW_EACH {{
-{loss.gradient}
-d[c] = factor * gc; }}"""
+        parts = f"ROW_SUM(total, {loss.value})\nconst C factor = {factor} * per_output;"
+        value, each = "per_output * total", f"{loss.gradient}\nd[c] = {_weigh('factor * gc', weighted)};"
+    body = f"""{_ROW}
+{_WEIGHT if weighted else ""}
+{parts}
+ROW_ONE {{ row_loss[k * stride + r] = {_weigh(value, weighted)}; }}
+ROW_EACH {{ {each} }}"""
 
     def reference(
         z: np.ndarray,
@@ -203,10 +208,10 @@ d[c] = factor * gc; }}"""
         out = slice(k * stride, k * stride + z.shape[0])
         rows = index[out]
         value, gradient = loss.reference(z, y[rows], delta)
-        scale = np.ones((z.shape[0], 1), z.dtype) if w is None else w[rows][:, None]
-        row_loss[out] = scale[:, 0] * (per_output * value.sum(axis=1))
+        weights = None if w is None else w[rows]
+        row_loss[out] = _weighed(weights, per_output * value.sum(axis=1))
         factor = inv_weight * per_output * (1 if loss_scale is None else loss_scale[0])
-        np.multiply(scale * factor, gradient, out=d)
+        d[...] = _weighed(weights, factor * gradient)
 
     return Kernel(
         name=f"gpumlp_{name}" + ("_weighted" if weighted else "") + ("_scaled" if scaled else ""),
@@ -230,7 +235,6 @@ def evaluation_kernel(name: str, weighted: bool) -> Kernel:
     all of them are right.  Squared errors are summed over the outputs, of predictions (exp(z) for Poisson).
     """
     loss = LOSSES[name]
-    weight, times = _finish(loss, weighted)
     if loss.classes:
         # counts what is not below the label's output; NaN never is, so it is a wrong answer
         metric = "ROW_SUM(above, (z[c] < z[label] || (z[c] == z[label] && c >= label) ? C(0) : C(1)))"
@@ -238,18 +242,19 @@ def evaluation_kernel(name: str, weighted: bool) -> Kernel:
         body, value = f"{_SOFTMAX_PARTS}\n{metric}", _SOFTMAX_VALUE
     else:
         if loss.link == "sigmoid":
-            metric = f"ROW_SUM(wrong, ((z[c] > C(0)) != ({_YC} > C(0.5)) ? C(1) : C(0)))"
+            right = f"({_YC} > C(0.5) ? z[c] > C(0) : z[c] <= C(0))"  # NaN is neither
+            metric = f"ROW_SUM(wrong, ({right} ? C(0) : C(1)))"
             score = "(wrong == C(0) ? C(1) : C(0))"
         else:
             error = f"(exp(z[c]) - {_YC})" if loss.link == "exp" else _DC
             metric, score = f"ROW_SUM(squares, {error} * {error})", "squares"
         body, value = f"ROW_SUM(total, {loss.value})\n{metric}", "per_output * total"
     body = f"""{_ROW}
-{weight}
+{_WEIGHT if weighted else ""}
 {body}
 ROW_ONE {{
-    row_loss[k * stride + r] = {times}({value});
-    row_metric[k * stride + r] = {times}{score};
+    row_loss[k * stride + r] = {_weigh(value, weighted)};
+    row_metric[k * stride + r] = {_weigh(score, weighted)};
 }}"""
 
     def reference(
@@ -268,15 +273,15 @@ ROW_ONE {{
         rows = index[out]
         target = y[rows]
         value, _ = loss.reference(z, target, delta)
-        scale = 1 if w is None else w[rows]
-        row_loss[out] = scale * (per_output * value.sum(axis=1))
+        weights = None if w is None else w[rows]
+        row_loss[out] = _weighed(weights, per_output * value.sum(axis=1))
         if loss.classes:
             score = (z.argmax(axis=1) == target) & ~np.isnan(z).any(axis=1)
         elif loss.link == "sigmoid":
-            score = ((z > 0) == (target > 0.5)).all(axis=1)
+            score = np.where(target > 0.5, z > 0, z <= 0).all(axis=1)
         else:
             score = np.square((np.exp(z) if loss.link == "exp" else z) - target).sum(axis=1)
-        row_metric[out] = scale * score
+        row_metric[out] = _weighed(weights, score)
 
     return Kernel(
         name=f"gpumlp_{name}_evaluate" + ("_weighted" if weighted else ""),
@@ -306,7 +311,10 @@ def output_kernel(link: str) -> Kernel:
     text = {
         "identity": "ROW_EACH { out[(k * stride + r) * ld_out + c] = z[c]; }",
         "exp": "ROW_EACH { out[(k * stride + r) * ld_out + c] = exp(z[c]); }",
-        "sigmoid": "ROW_EACH { out[(k * stride + r) * ld_out + c] = C(1) / (C(1) + exp(-z[c])); }",
+        "sigmoid": """ROW_EACH {
+    const C zc = z[c], e = exp(-fabs(zc));
+    out[(k * stride + r) * ld_out + c] = (zc >= C(0) ? C(1) : e) / (C(1) + e);
+}""",
         "softmax": """ROW_MAX(top, z[c])
 ROW_SUM(total, exp(z[c] - top))
 ROW_EACH { out[(k * stride + r) * ld_out + c] = exp(z[c] - top) / total; }""",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 from gpumlp.kernels.kernel import Kernel
@@ -29,9 +30,10 @@ def partial_rows(n: int) -> tuple[int, int]:
     """(rows, cols) into which the sums below cut `n` elements; a function of `n` alone, so sums are
     repeatable.
 
-    cols is at least 256, also for fewer elements: then a GPU runs all sums by one compiled kernel.
+    Neither is much larger than the root of n, because rounding errors grow with the length of a sum.  cols is
+    at least 256, also for fewer elements: then a GPU runs all sums by one compiled kernel.
     """
-    rows = max(1, min(512, n // 512))
+    rows = max(1, min(n // 512, max(512, math.isqrt(n))))
     return rows, max(256, -(-n // rows))
 
 

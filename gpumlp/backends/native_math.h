@@ -2,7 +2,7 @@
 //
 // One text serves float and double; `Real` holds what differs.  The polynomials are plain Taylor series (but for the
 // tail of erf), long enough that their truncation is below the rounding error.  Errors measured against long double:
-// at most 2 units in the last place (2.1 without fused multiply-add), see tests/backends/test_native_math.py.  NaN,
+// at most 2 units in the last place (2.2 without fused multiply-add), see tests/backends/test_native_math.py.  NaN,
 // infinities, overflow and gradual underflow are as in libm.  This text is put in front of every kernel; it must not
 // include a header.
 

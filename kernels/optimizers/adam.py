@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -81,7 +82,9 @@ class Adam(Optimizer):
     def stepped(self, t: Any, lr: Any) -> dict[str, Any]:
         beta1, beta2 = self.betas
         c1, c2 = bias_correction(beta1, t), bias_correction(beta2, t)
-        return {"lr": lr, "c1": c1 / np.sqrt(c2) if self.eps_hat else c1, "c2": c2}
+        # s c2 overflows where sqrt(s) sqrt(c2) does not
+        root = (math.sqrt if type(t) is int else np.sqrt)(c2)
+        return {"lr": lr, "c1": c1 / root if self.eps_hat else c1, "root_c2": root}
 
     def text(self) -> str:
         lines = ["v = beta1 * v + gain1 * grad;", "s = beta2 * s + gain2 * grad * grad;"]
@@ -89,7 +92,7 @@ class Adam(Optimizer):
         if self.amsgrad:
             lines.append("s_max = s_max > s ? s_max : s;")
             s = "s_max"
-        root = f"sqrt({s})" if self.eps_hat else f"sqrt({s} * c2)"
+        root = f"sqrt({s})" if self.eps_hat else f"sqrt({s}) * root_c2"
         lines.append(f"const C delta = lr * c1 * v / ({root} + eps);")
         return "\n".join(lines)
 
@@ -102,7 +105,7 @@ class Adam(Optimizer):
         if self.amsgrad:
             np.maximum(s, values["s_max"], out=values["s_max"])
             s = values["s_max"]
-        root = np.sqrt(s) if self.eps_hat else np.sqrt(s * values["c2"])
+        root = np.sqrt(s) if self.eps_hat else np.sqrt(s) * values["root_c2"]
         return lr * values["c1"] * v / (root + values["eps"])
 
 

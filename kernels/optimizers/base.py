@@ -212,9 +212,14 @@ class Optimizer:
         if self.state:
             self._check_state(params)
             return
-        start = self.state_start()
+        start, eps = self.state_start(), getattr(self, "eps", 1.0)
         for p in params:
             dtype = _state_dtype(p)
+            if eps < np.finfo(dtype).tiny:
+                raise ValueError(
+                    f"{type(self).__name__}: eps={eps!r} is too small for {dtype}; expected at least "
+                    f"{np.finfo(dtype).tiny:.2g}"
+                )
             entry: dict[str, Any] = {"_shape": tuple(p.shape)}
             for name in self.state_names():
                 entry[name] = backend.zeros(p.shape, dtype)

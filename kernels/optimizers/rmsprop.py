@@ -71,7 +71,8 @@ class RMSProp(Optimizer):
         variance = "s - m * m" if self.centered else "s"
         lines = ["s = rho * s + gain * grad * grad;"]
         if self.centered:
-            lines += ["m = rho * m + gain * grad;", "C var = s - m * m;", "var = var < C(0) ? C(0) : var;"]
+            lines += ["m = rho * m + gain * grad;", "C var = s - m * m;"]
+            lines += ["var = var >= C(0) ? var : (var < C(0) ? C(0) : s);"]  # s where m * m is infinite too
             variance = "var"
         root = f"sqrt({variance} + eps)" if self.eps_in_sqrt else f"(sqrt({variance}) + eps)"
         if self.momentum > 0:
@@ -89,7 +90,8 @@ class RMSProp(Optimizer):
             m = values["m"]
             m *= rho
             m += gain * grad
-            variance = np.maximum(s - m * m, 0)
+            variance = s - m * m
+            variance = np.where(np.isnan(variance), s, np.maximum(variance, 0))
         step = grad / (np.sqrt(variance + eps) if self.eps_in_sqrt else np.sqrt(variance) + eps)
         if self.momentum > 0:
             v = values["v"]

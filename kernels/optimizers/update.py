@@ -74,7 +74,12 @@ class Again:
 
     def __init__(self, optimizer: Optimizer, kernel: Kernel, params: Sequence[Any], runs: list[Any]) -> None:
         self.pairs = [(weakref.ref(p), run) for p, run in zip(params, runs, strict=True)]
-        self.state = [dict(entry) for entry in optimizer.state]  # `runs` know addresses only
+        #: state arrays as (number of the parameter, name, array); `runs` know addresses only
+        self.state = [
+            (number, name, entry[name])
+            for number, entry in enumerate(optimizer.state)
+            for name in optimizer.state_names()
+        ]
         own = optimizer.stepped(1, 0.0)
         # behind the rule's own values, in the kernel's order: penalties, which are constant
         self.fixed = [float(getattr(optimizer, name)) for name in kernel.stepped if name not in own]
@@ -90,6 +95,9 @@ class Again:
             return False
         if not len(params) == len(grads) == len(self.pairs):
             return False
+        for number, name, array in self.state:  # replaced by hand, maybe
+            if optimizer.state[number].get(name) is not array:
+                return False
         places = []
         for (held, run), p, g in zip(self.pairs, params, grads):  # noqa: B905 - `strict` takes 0.2 us
             place = run.place(g)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: largest error in units in the last place; measured on x86-64 with and without fused multiply-add
-BOUNDS = {"exp": 1.1, "expm1": 2.0, "log": 0.9, "log1p": 0.9, "tanh": 2.1, "sqrt": 0.51, "erf": 2.0}
+BOUNDS = {"exp": 1.1, "expm1": 2.0, "log": 0.9, "log1p": 0.9, "tanh": 2.2, "sqrt": 0.51, "erf": 2.0}
 SPECIAL = [
     0.0,
     -0.0,

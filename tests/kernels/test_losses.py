@@ -110,8 +110,10 @@ def test_evaluation(backend: Any, dtype: Any, name: str, cols: int, weighted: bo
     case.check_rows(metric, scores, scale=1)
 
 
-def rows_of(backend: Any, name: str, z: Any, y: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row losses, gradients, metrics) of given rows, unweighted."""
+def rows_of(
+    backend: Any, name: str, z: Any, y: Any, dtype: Any, weights: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row losses, gradients, metrics) of given rows."""
     z, loss = np.asarray(z, dtype), LOSSES[name]
     rows, cols = z.shape
     index = backend.asarray(np.arange(rows, dtype=np.int32))
@@ -121,7 +123,9 @@ def rows_of(backend: Any, name: str, z: Any, y: Any, dtype: Any) -> tuple[np.nda
     scalars: dict[str, Any] = {"stride": rows}
     scalars.update({} if loss.classes else {"per_output": 1 / cols})
     scalars.update({"delta": 1.0} if name == "huber" else {})
-    train, evaluate = training_kernel(name, False), evaluation_kernel(name, False)
+    weighted = weights is not None
+    arrays.update({"w": backend.asarray(np.asarray(weights, dtype))} if weighted else {})
+    train, evaluate = training_kernel(name, weighted), evaluation_kernel(name, weighted)
     run(backend, "launch", train, {**arrays, "d": d}, scalars, {"inv_weight": 1.0}, rows=rows, cols=cols)
     run(backend, "launch", evaluate, {**arrays, "row_metric": metric}, scalars, rows=rows, cols=cols)
     return out.read(), d.read(), metric.read()
@@ -169,6 +173,34 @@ def test_binary_of_huge_logits(backend: Any, dtype: Any) -> None:
     close(loss, [0, 0, 1e4, 1e4, math.log(2)], "elementwise")
     close(d[:, 0], [0, 0, 1, -1, -0.5], "elementwise")
     assert metric.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_binary_of_nan_is_a_wrong_answer(backend: Any, dtype: Any) -> None:
+    z = [[np.nan, 1.0], [np.nan, 1.0], [-1.0, 1.0]]
+    _, _, metric = rows_of(backend, "binary_cross_entropy", z, [[0, 1], [1, 1], [0, 1]], dtype)
+    assert metric.tolist() == [0, 0, 1]
+
+
+@pytest.mark.cuda_sample(5)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_of_weight_zero_does_not_count(backend: Any, name: str, value: float) -> None:
+    """Whatever the network makes of it."""
+    z = [[value, 1.0], [0.5, -0.5]]
+    labels: Any = [0, 1] if LOSSES[name].classes else [[0.0, 1.0], [1.0, 0.0]]
+    loss, d, metric = rows_of(backend, name, z, labels, np.float32, weights=[0.0, 2.0])
+    assert loss[0] == metric[0] == 0 and (d[0] == 0).all()
+    alone = rows_of(backend, name, z[1:], labels[1:], np.float32, weights=[2.0])
+    assert loss[1] == alone[0][0] and metric[1] == alone[2][0] and (d[1] == alone[1][0]).all()
+
+
+def test_sigmoid_far_below_zero_is_not_zero(backend: Any) -> None:
+    """exp(95) is infinite in float32, exp(-95) is a denormal number."""
+    out, z = Padded(backend, np.zeros((1, 2), np.float32)), np.array([[-95.0, 95.0]], np.float32)
+    arrays = {"z": Padded(backend, z), "out": out}
+    run(backend, "launch", output_kernel("sigmoid"), arrays, {"stride": 1}, rows=1, cols=2)
+    low, high = out.read()[0]
+    assert abs(low - math.exp(-95)) <= 2.0**-149 and high == 1
 
 
 def test_poisson_overflow_is_infinite(backend: Any, dtype: Any) -> None:

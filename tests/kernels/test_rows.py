@@ -24,6 +24,7 @@ from launching import HOW, RECORDED_K, Flat, Padded, run
 from tolerances import close
 
 from gpumlp.backends.base import Launch, Steps
+from gpumlp.plan import sum_ops
 
 pytestmark = pytest.mark.memory
 SIZES = [1, 3, 127, 512, 1023, 1024, 1025, 2**16 + 1]
@@ -50,6 +51,16 @@ def test_gather(backend: Any, dtype: Any, shape: tuple[int, int], source: str | 
     kernel = gather_kernel(source)
     k = run(backend, how, kernel, arrays, {"stride": stride}, rows=rows, cols=cols, dtype=dtype)
     close(x.read(), data[index[k * stride : k * stride + rows]].astype(dtype), "exact")
+
+
+def test_long_sums_lose_few_digits(backend: Any) -> None:
+    """Equal terms are rounded all in one direction: the error of a sum grows with its length."""
+    n, term = 10**7, np.float32(0.1)
+    assert max(partial_rows(n)) < 4000
+    values, total = backend.asarray(np.full(n, term)), backend.zeros(1, np.float32)
+    for op in sum_ops(backend, values, n, total):
+        backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
+    close(backend.to_numpy(total), [n * float(term)], "row sum", scale=0)
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -97,6 +97,19 @@ def test_bad_input_after_good_calls_changes_nothing() -> None:
     assert np.array_equal(p, before[0]) and np.array_equal(q, before[1]) and opt.t == t
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_state_array_replaced_by_hand_counts(whole: bool) -> None:
+    opt, p, g = gpumlp.SGD(lr=1.0, momentum=0.5), np.zeros(4), np.ones(4)
+    opt.update(p, g)
+    opt.update(p, g)
+    if whole:
+        opt.state[0] = {**opt.state[0], "v": np.zeros(4)}
+    else:
+        opt.state[0]["v"] = np.zeros(4)
+    opt.update(p, g)
+    assert p.tolist() == [-3.5] * 4 and opt.state[0]["v"].tolist() == [1.0] * 4
+
+
 def test_neither_parameters_nor_gradients_are_kept_alive() -> None:
     opt, p, g = gpumlp.RMSProp(), np.ones(4), np.ones(4)
     for _ in range(3):

@@ -129,6 +129,24 @@ def test_regression_losses(loss: Any, solver: str, device: str) -> None:
         assert robust.loss_ == pytest.approx(value.mean() + penalty, rel=1e-9)
 
 
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_a_step_with_several_outputs_follows_the_reported_loss(loss: str, device: str) -> None:
+    """Bias gradients are those of the mean over rows and outputs."""
+    rng = np.random.default_rng(0)
+    data, target = rng.normal(size=(20, 2)), rng.normal(0, 3, (20, 4))
+    options = {"solver": "sgd", "alpha": 0.0, "momentum": 0.0, "batch_size": 20, "random_state": 0}
+    est = MLPRegressor(loss, hidden_layer_sizes=(), learning_rate_init=0.5, device=device, **options)
+    est.partial_fit(data, target)
+    before, (W, b) = est.loss_, (est.coefs_[0].copy(), est.intercepts_[0].copy())
+    d = data @ W + b - target
+    size = np.abs(d)
+    est.partial_fit(data, target)
+    value = size if loss == "absolute_error" else np.where(size <= 1, d * d / 2, size - 0.5)
+    assert est.loss_ == pytest.approx(value.mean()) and before != est.loss_
+    slope = np.sign(d) if loss == "absolute_error" else np.clip(d, -1, 1)
+    np.testing.assert_allclose(est.intercepts_[0], b - 0.5 * slope.mean(axis=0) / 4, rtol=1e-9)
+
+
 # ---- validation -----------------------------------------------
 def test_given_validation_rows(device: str) -> None:
     X1, X2, y1, y2 = train_test_split(X, Y, test_size=40, random_state=0)

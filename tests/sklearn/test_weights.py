@@ -101,6 +101,11 @@ def test_bad_weights(device: str) -> None:
         fit(MLPClassifier, X, y, np.zeros(len(X)), device=device)
     with pytest.raises(ValueError, match="sample_weight"):
         fit(MLPClassifier, X, y, np.ones(3), device=device)
+    one = np.zeros(len(X))
+    one[0] = 1  # on one side of the split only
+    for kind in (MLPClassifier, MLPRegressor):
+        with pytest.raises(ValueError, match="non-zero number on both sides of the split"):
+            fit(kind, X, y, one, device=device, early_stopping=True)
     with pytest.raises(ValueError, match="Input sample_weight contains NaN"):
         fit(MLPClassifier, X, y, np.full(len(X), np.nan), device=device)
     with pytest.raises(ValueError, match="class_weight='balanced' is not supported for partial_fit"):

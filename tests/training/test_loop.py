@@ -110,8 +110,8 @@ class TestEarlyStopping:
 
     def test_goes_on_while_it_improves(self, device: str) -> None:
         trainer = bias_only(device, 0.5)
-        stop = EarlyStopping(monitor="loss", patience=1)
-        history = trainer.fit(X1, Y1, epochs=6, early_stopping=stop, progress=False)
+        stop = EarlyStopping(monitor="loss", patience=np.int64(1))
+        history = trainer.fit(X1, Y1, epochs=np.int64(6), early_stopping=stop, progress=False)
         assert len(history) == 6 and not history.stopped_early
 
     def test_min_delta(self, device: str) -> None:
