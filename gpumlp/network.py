@@ -51,10 +51,11 @@ class Layer:
         """Elements of the block, padding included."""
         return -(-(self.n_in + 1) // 8) * 8 * self.ld
 
-    def matrix(self, flat: Any) -> Any:
-        """View (n_in + 1, n_out) of the layer's weights and, in the last row, biases."""
+    def matrix(self, flat: Any, rows: int = 0) -> Any:
+        """View (n_in + 1, n_out) of the layer's weights and, in the last row, biases; with `rows`, that many
+        rows, of which those behind the biases are zero."""
         block = flat[self.offset : self.offset + self.size].reshape(-1, self.ld)
-        return block[: self.n_in + 1, : self.n_out]
+        return block[: rows or self.n_in + 1, : self.n_out]
 
 
 def layout(sizes: Sequence[int]) -> tuple[list[Layer], int]:

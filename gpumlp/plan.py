@@ -100,8 +100,11 @@ class Workspace:
 
     a[l] is (rows, n_l), the input of layer l, followed in memory by the constant 1; z[l] the output of the
     gemm of layer l (the same buffer as a[l + 1] where the activation needs no z); d[l] the gradient with
-    respect to z[l].  Their dtype is that of `precision`; with 16 bits, row strides are multiples of
-    8.
+    respect to z[l].  Their dtype is that of `precision`; with 16 bits, row strides are multiples of 8.
+
+    full[l] is a[l] with the constant 1.  For tensor cores it has the zeros behind it as well, so that the
+    inner dimension of products is a multiple of 8 (or 1, 2, 4 for narrow TF32): cuBLAS reads such rows in
+    pieces of 16 bytes.
     """
 
     def __init__(self, model: MLP, rows: int, training: bool, precision: Precision | None = None) -> None:
@@ -125,14 +128,14 @@ class Workspace:
     def _with_one(self, n: int) -> Any:
         buffer = self.model.backend.zeros((self.rows, self._pad(n + 1)), self.precision.dtype)
         buffer[:, n] = self.precision.one
-        return buffer[:, : n + 1]
+        return buffer if self.precision.tensor_cores else buffer[:, : n + 1]
 
     def forward(self, rows: int, key: int | None = None) -> list[Op]:
         """Gemms and activations for the first `rows` rows; with `key`, dropout."""
         ops: list[Op] = []
         for n, layer in enumerate(self.model.layers):
             z = self.z[n][:rows]
-            w = layer.matrix(self.precision.flat)
+            w = layer.matrix(self.precision.flat, self.full[n].shape[1])
             ops.append(Gemm(self.full[n][:rows], w, z, tf32=self.precision.tf32))
             if n < len(self.model.activations):
                 kernel, scalars = self._activation(forward_kernel, n, key)
@@ -159,7 +162,8 @@ class Workspace:
                 value = (self.z[n - 1] if source == "z" else self.a[n])[:rows]
                 ops.append(Launch(kernel, {source: value, "d": below}, scalars, rows, layer.n_in))
         for full, d, layer in zip(self.full, self.d, self.model.layers, strict=True):
-            ops.append(Gemm(full[:rows], d[:rows], layer.matrix(grads), trans_a=True, tf32=tf32))
+            into = layer.matrix(grads, full.shape[1])
+            ops.append(Gemm(full[:rows], d[:rows], into, trans_a=True, tf32=tf32))
         return ops
 
     def _activation(self, make: Any, n: int, key: int | None) -> tuple[Any, dict[str, float | int]]:

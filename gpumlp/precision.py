@@ -60,6 +60,8 @@ class Precision:
     scaler : array (4,) or None
         For float16, see `LOSS_SCALE`: [scale, factor, good steps, skipped steps].
     tf32 : bool
+    tensor_cores : bool
+        Products are done by tensor cores.
 
     Raises
     ------
@@ -86,6 +88,7 @@ class Precision:
             )
         self.dtype = model.dtype if stored is None else stored
         self.half = None if stored is None else backend.zeros(model.flat_size, stored)
+        self.tensor_cores = name != "float32"
         self.scaler: Any = None
         if name == "float16":
             self.scaler = backend.zeros(4, model.dtype) if scaler is None else scaler

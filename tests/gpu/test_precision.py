@@ -10,6 +10,7 @@ import pytest
 from trainers import trainer
 
 import gpumlp
+from gpumlp.inputs import check_rows
 from gpumlp.plan import Workspace
 from gpumlp.precision import PRECISIONS, Precision
 
@@ -124,6 +125,25 @@ def test_types_and_sizes_of_buffers(cuda: Any, precision: str) -> None:
     assert all(b.dtype == PRECISIONS[precision] for b in buffers)
     assert all(b.strides[0] % 16 == 0 and b.data.ptr % 16 == 0 for b in buffers)
     assert Workspace(network, 16, True).z[-1].dtype == np.float32
+
+
+@pytest.mark.parametrize(("precision", "narrowest"), [("tf32", 4), *((name, 8) for name in HALF)])
+def test_products_have_aligned_inner_dimensions(cuda: Any, precision: str, narrowest: int) -> None:
+    """And what they are filled up with stays zero, in the activations and in all arrays of the update."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 3)), rng.integers(0, 3, 90)
+    network = gpumlp.MLP([3, 20, 5, 3], "tanh", device=cuda, dropout=0.1)
+    t = gpumlp.Trainer(
+        network, loss="softmax_cross_entropy", optimizer="adam", l1=1e-3, batch_size=32, precision=precision
+    )
+    t.fit(X, y, epochs=3, progress=False)
+    space = t._prepare(t._resident(check_rows(network, t.loss, X, y)), 32).space
+    assert [full.shape[1] for full in space.full] == [narrowest, 24, 8]
+    for array in (network.flat, t._grads, *(t.optimizer.state[0][n] for n in ("v", "s"))):
+        host = cuda.to_numpy(array)
+        for layer in network.layers:
+            layer.matrix(host)[...] = 0
+        assert not host.any()
 
 
 @pytest.mark.parametrize("precision", HALF)
