@@ -5,7 +5,12 @@ Importing this package imports neither CuPy nor scikit-learn; what reads model f
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# In a checkout, from whose root Python imports this folder, `kernels/` lies beside it; installed, it is in it.
+if not os.path.isdir(os.path.join(__path__[0], "kernels")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
@@ -60,7 +65,7 @@ def __getattr__(name: str) -> Any:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"gpumlp.{name} needs scikit-learn ({error}); install it with: pip install 'gpumlp[sklearn]'"
+            f"gpumlp.{name} needs scikit-learn ({error}); install it with: pip install scikit-learn"
         ) from None
     from gpumlp import estimators
 
@@ -68,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "MLPClassifier", "MLPRegressor", "load"})
+    return __all__

@@ -339,7 +339,8 @@ class MLP:
         save_model(self, path)
 
     def __repr__(self) -> str:
-        names = sorted(set(self.activations)) if self.activations else ["linear"]
+        names = list(self.activations) or ["linear"]
+        names = names[:1] if len(set(names)) == 1 else names
         return (
             f"MLP({'-'.join(map(str, self.layer_sizes))}, {', '.join(names)}, {self.n_params} parameters, "
             f"{self.dtype}, {self.backend.name} on {self.device})"
