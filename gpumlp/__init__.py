@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-# In a checkout, from whose root Python imports this folder, `kernels/` lies beside it; installed, it is in it.
+# In a checkout, from whose root Python imports this folder, `kernels/` lies beside it; installed, inside.
 if not os.path.isdir(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
 

@@ -19,7 +19,16 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.estimators_base import BaseMLP
-from gpumlp.estimators_inputs import Rows, array_module, check_weights, check_X_y, on_device, to_host, unpack
+from gpumlp.estimators_inputs import (
+    Rows,
+    array_module,
+    check_weights,
+    check_X_y,
+    on_device,
+    to_host,
+    unpack,
+    where_rows_are,
+)
 from gpumlp.losses import Huber
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -128,6 +137,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
+    @where_rows_are
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """One pass over the given rows.
 
@@ -151,6 +161,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._label_binarizer = LabelBinarizer().fit(y if _is_multilabel(y) else classes)
         return self._fit(X, y, sample_weight, None, incremental=True)
 
+    @where_rows_are
     def predict(self, X: Any) -> Any:
         """Classes (n_samples,), or a 0/1 matrix (n_samples, n_classes) for multilabel.
 
@@ -167,17 +178,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         p = to_host(p)
         return self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
 
+    @where_rows_are
     def predict_proba(self, X: Any) -> Any:
         """Probabilities (n_samples, n_classes), in the order of `classes_`; CuPy if `X` is on a GPU."""
         check_is_fitted(self)
         p = self._output(X, "softmax" if self.out_activation_ == "softmax" else "sigmoid")
         return p if self.n_outputs_ > 1 else array_module(p).concatenate([1 - p, p], axis=1)
 
+    @where_rows_are
     def predict_log_proba(self, X: Any) -> Any:
         """Logarithms of `predict_proba`."""
         p = self.predict_proba(X)
         return np.log(p, out=p)
 
+    @where_rows_are
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (of whole rows for multilabel)."""
         w = to_host(unpack(sample_weight))
@@ -333,15 +347,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
+    @where_rows_are
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One pass over the given rows; parameters as in `fit`."""
         return self._fit(X, y, sample_weight, None, incremental=True)
 
+    @where_rows_are
     def predict(self, X: Any) -> Any:
         """Values (n_samples,) or (n_samples, n_outputs); CuPy if `X` is on a GPU, else NumPy."""
         out = self._output(X, "exp" if self.loss == "poisson" else "identity")
         return out[:, 0] if out.shape[1] == 1 else out
 
+    @where_rows_are
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2, the mean over outputs."""
         w = to_host(unpack(sample_weight))

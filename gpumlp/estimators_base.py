@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.activations import ACTIVATIONS
 from gpumlp.backends import Backend, backend_of, get_backend
 from gpumlp.estimators_engine import Engine, Objective, Solver
-from gpumlp.estimators_inputs import Rows, cast, check_X, dense, on_device, to_host
+from gpumlp.estimators_inputs import Rows, cast, check_X, dense, on_device, to_host, where_rows_are
 from gpumlp.network import MLP
 from gpumlp.optimizers import SGD
 from gpumlp.plan import FORWARD_ROWS
@@ -110,6 +110,7 @@ class BaseMLP(BaseEstimator, ABC):
 
     # ---- fitting -----------------------------------------------
     @_fit_context(prefer_skip_nested_validation=True)
+    @where_rows_are
     def fit(
         self,
         X: Any,

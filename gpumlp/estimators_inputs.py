@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+from typing import cast as as_type
 
 import numpy as np
 from sklearn.utils import _safe_indexing
@@ -24,21 +28,31 @@ __all__ = [
     "take",
     "to_host",
     "unpack",
+    "where_rows_are",
 ]
 
-_CUDA = 2  # kDLCUDA
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def unpack(x: Any) -> Any:
     """`x` as CuPy array if it is on a CUDA device, as NumPy array if it speaks only DLPack, else as it is."""
     if is_cuda(x):
         return _cupy(x)
-    if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray):
-        if int(x.__dlpack_device__()[0]) == _CUDA:
-            return _cupy(x)
-        if not hasattr(x, "__array__"):
-            return np.from_dlpack(x)
+    if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) and not hasattr(x, "__array__"):
+        return np.from_dlpack(x)
     return x
+
+
+def where_rows_are(method: _Method) -> _Method:
+    """Decorator: a method of an estimator runs while the device of its `X`, if that is on one, is current."""
+
+    @functools.wraps(method)
+    def run(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        X = unpack(X)
+        with backend_of(X).active() if is_cuda(X) else nullcontext():
+            return method(self, X, *args, **kwargs)
+
+    return as_type(_Method, run)
 
 
 def _cupy(x: Any) -> Any:
@@ -46,7 +60,7 @@ def _cupy(x: Any) -> Any:
 
     if isinstance(x, cupy.ndarray):
         return x
-    return cupy.asarray(x) if is_cuda(x) else cupy.from_dlpack(x)
+    return cupy.asarray(x) if hasattr(x, "__cuda_array_interface__") else cupy.from_dlpack(x)
 
 
 def array_module(x: Any) -> Any:

@@ -41,20 +41,36 @@ if TYPE_CHECKING:
     from gpumlp.session import Data, Objective
 
 __all__ = [
+    "FORWARD_BYTES",
     "FORWARD_ROWS",
     "Feed",
     "ForwardPlan",
     "Workspace",
     "evaluation_ops",
     "forward",
+    "forward_bytes",
+    "forward_rows",
     "optimizer_ops",
     "penalty_ops",
     "sum_ops",
     "training_ops",
 ]
 
-#: rows that a forward pass handles at a time
-FORWARD_ROWS = 4096
+#: most rows that a forward pass handles at a time, and what their activations may take
+FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
+
+
+def forward_bytes(model: MLP, rows: int) -> int:
+    """Of the activations of `rows` rows in a forward pass; about."""
+    return model.dtype.itemsize * rows * sum(n + 8 for n in model.layer_sizes)
+
+
+def forward_rows(model: MLP) -> int:
+    """Most rows that a forward pass of `model` handles at a time: a power of two."""
+    rows = FORWARD_ROWS
+    while rows > 64 and forward_bytes(model, rows) > FORWARD_BYTES:
+        rows //= 2
+    return rows
 
 
 class Feed:
@@ -370,7 +386,7 @@ def forward(model: MLP, X: Any, link: str, plans: dict[int, ForwardPlan]) -> Any
     out = xp.empty((n, model.layer_sizes[-1]), model.dtype)
     if n == 0:
         return out
-    rows = min(FORWARD_ROWS, 1 << (n - 1).bit_length())
+    rows = min(forward_rows(model), 1 << (n - 1).bit_length())
     if rows not in plans:
         plans[rows] = ForwardPlan(model, rows)
     for start in range(0, n, rows):

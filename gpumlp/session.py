@@ -12,7 +12,7 @@ import numpy as np
 from gpumlp.backends.base import Launch, Op, Replay
 from gpumlp.kernels.losses import Loss
 from gpumlp.kernels.rows import RESET
-from gpumlp.plan import FORWARD_ROWS, Feed, Workspace, evaluation_ops, sum_ops, training_ops
+from gpumlp.plan import Feed, Workspace, evaluation_ops, forward_rows, sum_ops, training_ops
 
 if TYPE_CHECKING:
     from gpumlp.network import MLP
@@ -217,7 +217,7 @@ class Evaluation:
     def __init__(self, model: MLP, objective: Objective, data: Data, sums: Any) -> None:
         self.backend = backend = model.backend
         n = data.n_rows
-        rows = min(FORWARD_ROWS, n)
+        rows = min(forward_rows(model), n)
         self.chunks = -(-n // rows)
         self.objective, self.n_out, self.weight = objective, model.layer_sizes[-1], data.weight
         self.feed = Feed(backend, (), model.dtype, 1, self.chunks * rows)

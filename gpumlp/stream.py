@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp.inputs import Rows, resident_dtype
-from gpumlp.plan import FORWARD_ROWS, sum_ops
+from gpumlp.plan import forward_bytes, forward_rows, sum_ops
 from gpumlp.session import Data, Evaluation, Objective, Session
 
 if TYPE_CHECKING:
@@ -37,48 +37,51 @@ def row_bytes(model: MLP, rows: Rows) -> int:
     return per_input * X.shape[1] + per_target + (0 if w is None else w.dtype.itemsize)
 
 
-def fixed_bytes(model: MLP, optimizer: Optimizer, batch: int, precision: Precision | None = None) -> int:
-    """Estimate of what training needs besides the rows: parameters, gradients, state, activations."""
+def fixed_bytes(
+    model: MLP, optimizer: Optimizer, batch: int, precision: Precision | None = None, evaluated: int = 0
+) -> int:
+    """Estimate of what training needs besides the rows: parameters, gradients, state, activations; and those
+    of `evaluated` validation rows."""
     size = model.dtype.itemsize
     half = 0 if precision is None or precision.half is None else precision.half.nbytes
     arrays = 3 + len(optimizer.state_names())  # parameters, gradients, the best parameters; and the state
     widths = sum(3 * (n + 8) for n in model.layer_sizes)
-    evaluation = sum(n + 8 for n in model.layer_sizes) * FORWARD_ROWS
-    return half + size * (arrays * model.flat_size + widths * batch + evaluation)
+    evaluation = forward_bytes(model, min(evaluated, forward_rows(model)))
+    return half + size * (arrays * model.flat_size + widths * batch) + evaluation
 
 
 def plan_memory(
-    model: MLP,
-    optimizer: Optimizer,
-    batch: int,
-    n_rows: int,
-    per_row: int,
-    streaming: bool | None,
-    precision: Precision | None = None,
+    model: MLP, fixed: int, batch: int, n_rows: int, per_row: int, streaming: bool | None, what: str
 ) -> int | None:
-    """Rows per chunk, or None if all rows can be on the device.
+    """Rows per chunk, a multiple of `batch`, or None if all rows can be on the device.
+
+    Parameters
+    ----------
+    fixed, per_row : int
+        Bytes that are needed besides the rows, and for each row on the device.
+    what : str
+        For the message: "training" or "evaluation".
 
     Raises
     ------
     MemoryError
-        Network, optimiser state and one batch do not fit; the message says how much is needed and what to
-        lower.
+        What is fixed and one batch do not fit; the message says how much is needed and what to lower.
     """
     available = model.backend.available_bytes()
     if available is None:
         return max(batch, n_rows // 4 // batch * batch) if streaming else None
     budget = int(available * _SHARE)
-    fixed = fixed_bytes(model, optimizer, batch, precision)
     per_row += model.dtype.itemsize + 4  # its loss, its place in the order
     if not streaming and (streaming is False or fixed + n_rows * per_row <= budget):
         return None
     chunk = (budget - fixed) // 2 // per_row // batch * batch
     if chunk < batch:
         need = fixed + 2 * batch * per_row
+        lower = "batch_size or the network's size" if what == "training" else "the network's size"
         raise MemoryError(
-            f"training needs about {need / _MIB:,.0f} MiB on {model.device} "
-            f"({model.n_params:,} parameters, batches of {batch} rows), {available / _MIB:,.0f} MiB are "
-            "available. Lower batch_size or the network's size, or call gpumlp.free_memory()"
+            f"{what} needs about {need / _MIB:,.1f} MiB on {model.device} "
+            f"({model.n_params:,} parameters, batches of {batch} rows), {max(0, budget) / _MIB:,.1f} MiB can "
+            f"be used. Lower {lower}, or call gpumlp.free_memory()"
         )
     chunk = min(chunk, max(1, _CHUNK_BYTES // per_row // batch) * batch)
     return min(chunk, -(-n_rows // batch) * batch)

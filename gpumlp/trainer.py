@@ -28,11 +28,11 @@ from gpumlp.inputs import (
 from gpumlp.losses import Huber, get_loss
 from gpumlp.network import MLP, unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
-from gpumlp.plan import FORWARD_ROWS, Workspace, optimizer_ops
+from gpumlp.plan import Workspace, forward_bytes, forward_rows, optimizer_ops
 from gpumlp.precision import Precision, check_precision
 from gpumlp.schedules import get_schedule
 from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights, step_table
-from gpumlp.stream import StreamEvaluation, StreamSession, plan_memory, row_bytes
+from gpumlp.stream import StreamEvaluation, StreamSession, fixed_bytes, plan_memory, row_bytes
 
 __all__ = ["Trainer"]
 
@@ -309,6 +309,8 @@ class Trainer:
                         backend.copy(saved, model.flat)
                 bar.update(number, figures)
                 ended = [bool(callback(self, history)) for callback in self.callbacks]
+                if ended:
+                    self._precision.refresh()  # they may have changed the parameters
                 since = number - (-1 if history.best_epoch is None else history.best_epoch)
                 history.stopped_early = stop is not None and since >= stop.patience
                 if history.stopped_early or any(ended):
@@ -375,17 +377,21 @@ class Trainer:
         X = backend.asarray(rows.X, resident_dtype(rows.X, backend, model.dtype))
         return Data(X, backend.asarray(rows.y), None if w is None else backend.asarray(w), w, rows.index)
 
-    def _chunk(self, rows: Rows, batch: int, streaming: bool | None) -> int | None:
-        """Rows per chunk if `rows`, all that its arrays hold, are to be streamed."""
+    def _chunk(self, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:
+        """Rows per chunk if `rows`, all that its arrays hold, are to be streamed for training."""
         if is_cuda(rows.X):
             return None
+        fixed = fixed_bytes(self.model, self.optimizer, batch, self._precision, evaluated)
         n, per_row = rows.X.shape[0], row_bytes(self.model, rows)
-        batch = min(batch, rows.n_rows)
-        return plan_memory(self.model, self.optimizer, batch, n, per_row, streaming, self._precision)
+        return plan_memory(self.model, fixed, batch, n, per_row, streaming, "training")
 
     @on_device
     def _evaluation(self, rows: Rows) -> Evaluation | StreamEvaluation:
-        chunk = self._chunk(rows, min(FORWARD_ROWS, rows.n_rows), None)
+        model, chunk = self.model, None
+        if not is_cuda(rows.X):
+            batch, n = min(forward_rows(model), rows.n_rows), rows.X.shape[0]
+            fixed = forward_bytes(model, batch)
+            chunk = plan_memory(model, fixed, batch, n, row_bytes(model, rows), None, "evaluation")
         if chunk is not None:
             return StreamEvaluation(self.model, self.objective, rows, chunk, self._sums[1:3])
         return Evaluation(self.model, self.objective, self._resident(rows), self._sums[1:3])
@@ -400,7 +406,7 @@ class Trainer:
             evaluation = self._evaluation(val) if val else None
             return self._train_session(train, batch, self._chunk(train, batch, streaming)), evaluation
         assert val is not None
-        chunk = self._chunk(train, batch, streaming)
+        chunk = self._chunk(train, batch, streaming, val.n_rows)
         if chunk is not None:  # in arrays of their own, validation rows may fit on the device
             evaluation = self._evaluation(val.alone())
             return self._train_session(train, batch, self._chunk(train, batch, True)), evaluation
@@ -446,7 +452,7 @@ class Trainer:
         X, y, w = rows.X, rows.y, rows.w
         model, backend, opt = self.model, self.model.backend, self.optimizer
         kernel = opt.kernel(clip=self.clip_norm is not None)
-        key = (X.shape[0], w is not None, update, kernel.name, *opt.scalars(kernel).values())
+        key = (X.shape[0], w is not None, update, kernel.name, self.clip_norm, *opt.scalars(kernel).values())
         if self._staged is None or self._staged[0] != (*key, *self._buffers()):
             zeros = backend.zeros
             data = Data(zeros(X.shape, model.dtype), zeros(y.shape, y.dtype), None, None)

@@ -55,7 +55,8 @@ class Setup:
     @property
     def evaluations(self) -> int:
         """Graph launches of one evaluation: its chunks of rows, and the sums."""
-        return -(-self.validation // gpumlp.plan.FORWARD_ROWS) + 1 if self.validation else 0
+        rows = gpumlp.plan.forward_rows(gpumlp.MLP(self.sizes, device="numpy"))
+        return -(-self.validation // rows) + 1 if self.validation else 0
 
     @property
     def node_limit(self) -> int:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"
 _NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
 _CUDA = re.compile(r"cuda:(\d{1,4})")
 _made: dict[str, Backend] = {}
+_making = threading.RLock()
 _warned: set[str] = set()
 
 
@@ -56,7 +58,9 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if wanted == "cuda":
         wanted = "cuda:0"
     if wanted not in _made:
-        _made[wanted] = _make(wanted)
+        with _making:  # two backends of a device would not know of each other's work
+            if wanted not in _made:
+                _made[wanted] = _make(wanted)
     return _made[wanted]
 
 
@@ -126,8 +130,8 @@ def cuda_problem(device: int = 0) -> str | None:
     """
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         return (
-            "CuPy is not installed: pip install 'gpumlp[gpu]', or the CuPy package for your CUDA "
-            "version, such as cupy-cuda12x[ctk] or cupy-cuda13x[ctk]"
+            "CuPy is not installed: pip install 'cupy-cuda12x[ctk]', or the CuPy package for your CUDA "
+            "version, such as cupy-cuda13x[ctk]"
         )
     try:
         import cupy

@@ -96,6 +96,52 @@ class _CupyReplay(Replay):
                     call()
 
 
+class _Work:
+    """See `CupyBackend.work`."""
+
+    def __init__(self, backend: CupyBackend) -> None:
+        self._backend, self._device = backend, cupy.cuda.Device(backend.number)
+
+    def __enter__(self) -> Any:
+        backend = self._backend
+        backend._lock.acquire()
+        try:
+            self._device.__enter__()
+            try:
+                self._stream = stream = cupy.cuda.get_current_stream()
+                if backend._depth == 0:
+                    _refuse_capture(stream)
+                    stream.wait_event(backend._done)
+            except BaseException:
+                self._device.__exit__()
+                raise
+        except BaseException:
+            backend._lock.release()
+            raise
+        backend._depth += 1
+        return stream
+
+    def __exit__(self, *_: object) -> None:
+        backend = self._backend
+        backend._depth -= 1
+        try:
+            if backend._depth == 0:  # now, because the caller's stream may be gone at the next call
+                backend._done.record(self._stream)
+        finally:
+            self._device.__exit__()
+            backend._lock.release()
+
+
+def _refuse_capture(stream: Any) -> None:
+    """RuntimeError if the caller captures `stream`: a graph would hold numbers and events of one call."""
+    if stream.ptr > 1 and not runtime.is_hip and stream.is_capturing():
+        raise RuntimeError(
+            "gpumlp was called while the current stream is being captured into a CUDA graph; its calls "
+            "cannot be part of one (they count steps on the host). End the capture first: a Trainer makes a "
+            "graph of its steps by itself"
+        )
+
+
 class CupyBackend(Backend):
     """Runs on one CUDA device.
 
@@ -120,7 +166,6 @@ class CupyBackend(Backend):
         self._lock = threading.RLock()
         self._kernels = Kernels(self.number)
         self.load_seconds = self._kernels.seconds
-        self._last: tuple[int, int] | None = None
         self._depth = 0
         self._blas: Cublas | None = None
         self._capture_stream: Any = None
@@ -130,25 +175,10 @@ class CupyBackend(Backend):
             self._staging, self._prefetching = _Staging(), _Staging()
 
     # ---- order and memory -----------------------------------------------
-    @contextmanager
-    def work(self) -> Iterator[Any]:
-        """The device is current, and the current stream (the value) is behind all earlier work of this
-        backend."""
-        with self._lock, cupy.cuda.Device(self.number):
-            stream = cupy.cuda.get_current_stream()
-            if self._depth == 0:
-                # the per-thread default stream has the same address in all threads
-                thread = threading.get_ident() if stream.ptr == runtime.streamPerThread else 0
-                if self._last not in (None, (stream.ptr, thread)):
-                    stream.wait_event(self._done)
-                self._last = stream.ptr, thread
-            self._depth += 1
-            try:
-                yield stream
-            finally:
-                self._depth -= 1
-                if self._depth == 0:  # now, because the caller's stream may be gone at the next call
-                    self._done.record(stream)
+    def work(self) -> _Work:
+        """A context: the device is current, and the current stream (the value) is behind all earlier work of
+        this backend."""
+        return _Work(self)
 
     @contextmanager
     def _memory(self, what: str) -> Iterator[None]:
@@ -156,12 +186,14 @@ class CupyBackend(Backend):
             yield
         except cupy.cuda.memory.OutOfMemoryError as error:
             free, total = runtime.memGetInfo()
-            cached = cupy.get_default_memory_pool().free_bytes()
+            pool = cupy.get_default_memory_pool()
+            limit = pool.get_limit()
+            limited = f", which is limited to {limit / _MIB:,.1f} MiB" if limit else ""
             raise MemoryError(
                 f"{self.device} is out of memory: {what} was asked for; {free / _MIB:,.1f} MiB of "
-                f"{total / _MIB:,.1f} MiB are free, {cached / _MIB:,.1f} MiB more are cached by CuPy's "
-                "memory pool. Use a smaller batch_size, network or data set, or give cached memory back with "
-                "gpumlp.free_memory()"
+                f"{total / _MIB:,.1f} MiB are free, {pool.free_bytes() / _MIB:,.1f} MiB more are cached by "
+                f"CuPy's memory pool{limited}. Use a smaller batch_size, network or data set, or give cached "
+                "memory back with gpumlp.free_memory()"
             ) from error
 
     def free_memory(self) -> None:
@@ -241,7 +273,8 @@ class CupyBackend(Backend):
     def available_bytes(self) -> int:
         """Free memory of the device and of CuPy's pool, within the pool's limit if one is set."""
         with self.work():
-            self._cublas()  # its workspace comes first
+            with suppress(OSError, ImportError):  # then products are CuPy's
+                self._cublas()  # its workspace comes first
             pool = cupy.get_default_memory_pool()
             free = runtime.memGetInfo()[0] + pool.free_bytes()
             limit = pool.get_limit()
@@ -307,6 +340,7 @@ class CupyBackend(Backend):
             return
         values = {**scalars, **stepped}
         with self.work():
+            arrays = _apart(kernel, arrays)
             if all(a.flags.c_contiguous for a in plain) or all(a.flags.f_contiguous for a in plain):
                 self._kernels.run(self._kernels.bind(kernel, arrays, values, 1, first.size))
             else:
@@ -432,6 +466,35 @@ class CupyBackend(Backend):
                 "cublas": blas,
                 "cuda graphs": "on" if self.graph else "off",
             }
+
+
+def _extent(array: Any) -> tuple[int, int]:
+    """First byte of an array that is not empty, and the one after the last."""
+    low = high = array.data.ptr
+    if array.flags.c_contiguous:
+        return low, low + array.nbytes
+    for n, stride in zip(array.shape, array.strides, strict=True):
+        low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
+    return low, high + array.itemsize
+
+
+def _apart(kernel: Kernel, arrays: dict[str, Any]) -> dict[str, Any]:
+    """`arrays` with copies of those that are read where others are written: threads have no order.
+
+    The same elements in the same places do no harm: a thread reads before it writes.
+    """
+    roles = {a.name: a.role for a in kernel.arrays}
+    written = [(arrays[n], _extent(arrays[n])) for n, role in roles.items() if role in ("out", "inout")]
+    for name, role in roles.items():
+        array = arrays[name]
+        if role != "in":
+            continue
+        low, high = _extent(array)
+        for other, (first, last) in written:
+            same = array.data.ptr == other.data.ptr and array.strides == other.strides
+            if low < last and first < high and not same:
+                arrays = {**arrays, name: array.copy()}
+    return arrays
 
 
 def _version(number: int) -> str:

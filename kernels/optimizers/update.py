@@ -135,6 +135,8 @@ def _check_pair(number: int, p: Any, g: Any) -> None:
         raise TypeError(f"params[{number}] is {p.dtype}; supported are float32 and float64")
     if p.shape != g.shape:
         raise ValueError(f"params[{number}] has shape {p.shape} but grads[{number}] has shape {g.shape}")
+    if p.size and any(n > 1 and stride == 0 for n, stride in zip(p.shape, p.strides, strict=True)):
+        raise ValueError(f"params[{number}] is broadcast: elements share memory; pass a copy")
     if isinstance(p, np.ndarray) and not p.flags.writeable:
         raise ValueError(f"params[{number}] is read-only; pass a writable array (it is updated in place)")
 

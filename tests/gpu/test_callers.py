@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,110 @@ def test_streams_may_change_between_calls(cuda: Any, digits: Any) -> None:
         got = t.model.get_parameters()
     for a, b in zip(got, expected.model.get_parameters(), strict=True):
         np.testing.assert_array_equal(a[0], b[0])
+
+
+def test_rows_of_another_device_for_estimators(cuda: Any, second: Any, digits: Any) -> None:
+    """The device of X need not be the current one."""
+    pytest.importorskip("sklearn")
+    import cupy
+
+    X, y = digits[0][:200], digits[1][:200]
+    with second:
+        X1, y1 = cupy.asarray(X), cupy.asarray(y)
+    options = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}
+    for solver, stop in (("adam", False), ("sgd", True), ("lbfgs", False)):
+        settings = {**options, "solver": solver, "early_stopping": stop}
+        est = gpumlp.MLPClassifier(**settings).fit(X1, y1)
+        here = gpumlp.MLPClassifier(**settings).fit(cupy.asarray(X), cupy.asarray(y))
+        assert est.predict(X1).device.id == est.predict_proba(X1).device.id == 1
+        assert np.array_equal(est.coefs_[0], here.coefs_[0])
+        assert est.score(X1, y1) == here.score(cupy.asarray(X), y)
+    target = X1[:, 5]
+    regressor = gpumlp.MLPRegressor(early_stopping=True, **options).fit(X1, target)
+    assert regressor.predict(X1).device.id == 1
+    gpumlp.MLPClassifier(**options).partial_fit(X1, y, classes=np.arange(10))
+
+
+def test_dlpack_for_estimators(cuda: Any, digits: Any) -> None:
+    pytest.importorskip("sklearn")
+    import cupy
+
+    X, y = cupy.asarray(digits[0][:100]), cupy.asarray(digits[1][:100])
+    options = {"hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
+    est = gpumlp.MLPClassifier(**options).fit(Dlpack(X), Dlpack(y))
+    assert np.array_equal(est.coefs_[0], gpumlp.MLPClassifier(**options).fit(X, y).coefs_[0])
+    assert isinstance(est.predict(Dlpack(X)), cupy.ndarray)
+
+
+# ---- overlapping arrays, captured streams, threads -----------------------------------------------
+@pytest.mark.memory
+@pytest.mark.parametrize("case", ["ahead", "behind", "reversed", "transposed", "strided", "itself"])
+def test_a_gradient_that_overlaps_the_parameter(cuda: Any, case: str) -> None:
+    """As on the CPU: every element is read before any is written."""
+    import cupy
+
+    def arrays(xp: Any) -> tuple[Any, Any, Any]:
+        a = xp.arange(2050.0)
+        if case == "transposed":
+            square = a[:2025].reshape(45, 45)
+            return a, square, square.T
+        return a, *{
+            "ahead": (a[1:], a[:-1]),
+            "behind": (a[:-1], a[1:]),
+            "reversed": (a, a[::-1]),
+            "strided": (a[2::2], a[:-2:2]),
+            "itself": (a, a),
+        }[case]
+
+    results = []
+    for xp in (np, cupy):
+        buffer, p, g = arrays(xp)
+        gpumlp.SGD(lr=0.5).update(p, g)
+        results.append(cuda.to_numpy(buffer))
+    assert np.array_equal(*results)
+
+
+def test_a_broadcast_parameter_is_refused(cuda: Any) -> None:
+    import cupy
+
+    p = cupy.broadcast_to(cupy.ones(1), (100,))
+    with pytest.raises(ValueError, match=r"params\[0\] is broadcast"):
+        gpumlp.SGD(lr=1.0).update(p, cupy.ones(100))
+
+
+def test_a_capture_of_the_caller_is_refused_and_breaks_nothing(cuda: Any) -> None:
+    import cupy
+
+    opt, p, g = gpumlp.SGD(lr=1.0), cupy.zeros(4), cupy.ones(4)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        opt.update(p, g)
+        stream.begin_capture()
+        try:
+            with pytest.raises(RuntimeError, match="being captured into a CUDA graph"):
+                opt.update(p, g)
+        finally:
+            stream.end_capture()
+    opt.update(p, g)
+    stream.synchronize()
+    assert cuda.to_numpy(p).tolist() == [-2] * 4 and opt.t == 2
+
+
+def test_threads_get_the_same_backend(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threading import Barrier, Thread
+
+    usual = gpumlp.backends._make
+    monkeypatch.setattr(gpumlp.backends, "_made", {})
+    monkeypatch.setattr(gpumlp.backends, "_make", lambda name: time.sleep(0.05) or usual(name))
+    gate, found = Barrier(4), []
+
+    def ask() -> None:
+        gate.wait()
+        found.append(gpumlp.get_backend("cuda"))
+
+    threads = [Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and len({id(backend) for backend in found}) == 1

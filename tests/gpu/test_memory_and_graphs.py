@@ -125,3 +125,32 @@ def test_failed_capture_says_so_and_gives_the_same_bits(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results(backend, digits)  # once is enough
+
+
+def test_without_a_cublas_of_our_own_rows_of_the_host_are_taken_too(
+    cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on ROCm."""
+    import gpumlp.backends.cupy as module
+
+    def missing() -> None:
+        raise OSError("no such library")
+
+    monkeypatch.setattr(module, "load_library", missing)
+    backend = module.CupyBackend(0)
+    t = trainer(gpumlp.MLP([64, 24, 10], device=backend, seed=5))
+    with pytest.warns(RuntimeWarning, match="cuBLAS cannot be called directly"):
+        history = t.fit(*digits, epochs=2, validation=0.2)
+    expected = trainer(network()).fit(*digits, epochs=2, validation=0.2)
+    np.testing.assert_allclose(history.val_loss, expected.val_loss, rtol=1e-4)
+    assert t.evaluate(*digits)["accuracy"] > 0.5
+
+
+def test_wide_rows_that_fit_are_not_refused(pool: Any) -> None:
+    """Nothing is set aside for validation rows that there are not, or for more rows than there are."""
+    X, y = np.zeros((512, 5000), np.float32), np.arange(512) % 2
+    t = trainer(gpumlp.MLP([5000, 16, 2], device="cuda"), batch_size=32)
+    pool.set_limit(size=pool.used_bytes() + 40 * 2**20)
+    t.fit(X, y, epochs=1)
+    assert set(t.evaluate(X, y)) == {"loss", "accuracy"}
+    assert t.model.predict(X).shape == (512,)

@@ -160,6 +160,18 @@ def test_parameters_and_state_stay_single_and_the_copy_follows(
     assert torch.equal(copy, torch.from_numpy(cuda.to_numpy(t.model.flat)).to(kind))
 
 
+@pytest.mark.parametrize("precision", ["float32", *HALF])
+def test_a_callback_may_change_the_parameters(cuda: Any, digits: Any, precision: str) -> None:
+    """The next epoch starts from what the callback has written, in all precisions."""
+
+    def clear(t: Any, _history: Any) -> None:
+        t.model.flat[...] = 0
+
+    t = trainer(model(), optimizer=gpumlp.SGD(lr=0.0), precision=precision, callbacks=[clear])
+    history = t.fit(*digits, epochs=2)
+    assert history.loss[1] == pytest.approx(np.log(10), rel=1e-3) != history.loss[0]
+
+
 # ---- numbers -----------------------------------------------
 @pytest.mark.parametrize("precision", ["tf32", *HALF])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])

@@ -79,14 +79,14 @@ def test_plan_memory_decides_by_what_is_available():
     assert per_row == 404
     fixed = fixed_bytes(model, optimizer, 128)
     model.backend = _Small(4096 * MIB)
-    assert plan_memory(model, optimizer, 128, n, per_row, None) is None
+    assert plan_memory(model, fixed, 128, n, per_row, None, "training") is None
     model.backend = _Small(fixed + 80 * MIB)
-    chunk = plan_memory(model, optimizer, 128, n, per_row, None)
+    chunk = plan_memory(model, fixed, 128, n, per_row, None, "training")
     assert chunk % 128 == 0
     assert 2 * chunk * (per_row + 8) + fixed <= fixed + 80 * MIB
     model.backend = _Small(fixed)
-    with pytest.raises(MemoryError, match=r"needs about \d+ MiB.*Lower batch_size"):
-        plan_memory(model, optimizer, 128, n, per_row, None)
+    with pytest.raises(MemoryError, match=r"training needs about [\d.,]+ MiB.*Lower batch_size"):
+        plan_memory(model, fixed, 128, n, per_row, None, "training")
 
 
 def test_data_ten_times_the_memory_limit(backend):

@@ -235,3 +235,19 @@ class TestDivergence:
         trainer = bias_only(device, 0.0, dtype="float32")
         with pytest.raises(gpumlp.DivergenceError, match="epoch 1"):
             trainer.fit(np.zeros((1000, 1)), np.full(1000, 2e19), epochs=1, progress=False)
+
+
+def test_step_uses_the_clip_norm_of_now(device: str) -> None:
+    trainer = gpumlp.Trainer(
+        gpumlp.MLP([2, 1], init=0.0, device=device, dtype="float64"),
+        loss="squared_error",
+        optimizer=gpumlp.SGD(lr=1.0),
+        clip_norm=1.0,
+    )
+    lengths = []
+    for limit in (1.0, 0.01):
+        trainer.clip_norm, before = limit, trainer.model.get_parameters()[0]
+        trainer.step([[3.0, 4.0]], [100.0])
+        after = trainer.model.get_parameters()[0]
+        lengths.append(np.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in zip(after, before, strict=True))))
+    np.testing.assert_allclose(lengths, [1.0, 0.01], rtol=1e-9)
