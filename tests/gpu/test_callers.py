@@ -237,6 +237,7 @@ def test_a_capture_of_the_caller_is_refused_and_breaks_nothing(cuda: Any) -> Non
 
     opt, p, g = gpumlp.SGD(lr=1.0), cupy.zeros(4), cupy.ones(4)
     stream = cupy.cuda.Stream(non_blocking=True)
+    cuda.synchronize()  # p and g are there
     with stream:
         opt.update(p, g)
         stream.begin_capture()
