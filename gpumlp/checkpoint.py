@@ -1,8 +1,11 @@
-"""Model files: one .npz of plain arrays and a JSON header.  Reading one can never run code.
+"""Model and training files: one .npz of plain arrays and a JSON header.  Reading one can never run code.
 
 A file holds `header` (UTF-8 JSON as uint8) and, for layer l, `w<l>` (n_in, n_out) and `b<l>` (n_out,) in the
 model's dtype.  The header has the keys of `_HEADER`; `extra` is whatever the writer wants to keep with it
 (the command line: feature names, class names, standardisation and a summary of the training).
+
+The file of a training is a model's file that holds more: the header's "trainer", with the keys of `_TRAINER`,
+and for each state array of the optimiser `<name>_w<l>` and `<name>_b<l>`.
 """
 
 from __future__ import annotations
@@ -11,15 +14,23 @@ import json
 import os
 import zipfile
 import zlib
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from gpumlp.errors import ModelFileError
 from gpumlp.files import PathLike, replacing
-from gpumlp.network import MLP
+from gpumlp.losses import Huber
+from gpumlp.network import MLP, flatten, unflatten
+from gpumlp.optimizers import OPTIMIZERS
+from gpumlp.schedules import schedule_from_dict, schedule_to_dict
 
-__all__ = ["FORMAT_VERSION", "load_model", "save_model"]
+if TYPE_CHECKING:
+    from gpumlp.trainer import Trainer
+
+__all__ = ["FORMAT_VERSION", "load_model", "load_trainer", "save_model", "save_trainer"]
 
 FORMAT = "gpumlp-model"
 FORMAT_VERSION = 1
@@ -32,6 +43,22 @@ _HEADER: dict[str, Any] = {
     "dtype": str,
     "output": str,
     "extra": dict,
+}
+#: keys of its "trainer" -> type of their value; "state" names the optimiser's state arrays
+_TRAINER: dict[str, Any] = {
+    "loss": str,
+    "delta": (int, float),
+    "optimizer": str,
+    "hyperparameters": dict,
+    "t": int,
+    "state": list,
+    "batch_size": int,
+    "clip_norm": (int, float, type(None)),
+    "schedule": (dict, type(None)),
+    "seed": int,
+    "precision": str,
+    "epoch": int,
+    "loss_scale": (list, type(None)),
 }
 _OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
 
@@ -68,6 +95,12 @@ def save_model(model: MLP, path: PathLike, extra: dict[str, Any] | None = None) 
     OSError
         The file cannot be written.
     """
+    _write(model, path, model.extra if extra is None else extra, {}, {})
+
+
+def _write(
+    model: MLP, path: PathLike, extra: dict[str, Any], more: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
     parameters = model.get_parameters()
     for number, (w, b) in enumerate(parameters):
         if not (np.isfinite(w).all() and np.isfinite(b).all()):
@@ -83,17 +116,107 @@ def save_model(model: MLP, path: PathLike, extra: dict[str, Any] | None = None) 
         "dropout": model.dropout,
         "dtype": np.dtype(model.dtype).name,
         "output": model.output,
-        "extra": model.extra if extra is None else extra,
+        "extra": extra,
+        **more,
     }
     try:
         text = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"extra cannot be written as JSON: {error}") from None
-    arrays: dict[str, Any] = {"header": np.frombuffer(text.encode(), np.uint8)}
-    for number, (w, b) in enumerate(parameters):
-        arrays[f"w{number}"], arrays[f"b{number}"] = w, b
+    all_arrays: dict[str, Any] = {"header": np.frombuffer(text.encode(), np.uint8)}
+    all_arrays.update(_named("", parameters), **arrays)
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **all_arrays)
+
+
+def _named(prefix: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {
+        f"{prefix}{kind}{n}": x for n, pair in enumerate(pairs) for kind, x in zip("wb", pair, strict=True)
+    }
+
+
+def save_trainer(trainer: Trainer, path: PathLike) -> None:
+    """See `Trainer.save`."""
+    model, optimizer, backend = trainer.model, trainer.optimizer, trainer.model.backend
+    state = {n: a for n, a in (optimizer.state[0] if optimizer.state else {}).items() if n != "_shape"}
+    scale = trainer.loss_scale_state()
+    header = {
+        "loss": trainer.loss.name,
+        "delta": trainer.objective.delta,
+        "optimizer": optimizer.name,
+        "hyperparameters": optimizer.hyperparameters(),
+        "t": optimizer.t,
+        "state": list(state),
+        "batch_size": trainer.batch_size,
+        "clip_norm": trainer.clip_norm,
+        "schedule": schedule_to_dict(trainer.schedule),
+        "seed": trainer.seed,
+        "precision": trainer.precision,
+        "epoch": trainer.epoch,
+        "loss_scale": None if scale is None else [float(v) for v in scale],
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in state.items():
+        host = array if isinstance(array, np.ndarray) else backend.to_numpy(array)
+        arrays.update(_named(f"{name}_", unflatten(model.layers, host)))
+    _write(model, path, model.extra, {"trainer": header}, arrays)
+
+
+def load_trainer(
+    path: PathLike, device: Any = "auto", *, schedule: Any = None, callbacks: Sequence[Callable] = ()
+) -> Trainer:
+    """See `Trainer.load`."""
+    from gpumlp.trainer import Trainer  # here, because its methods import this module
+
+    name = os.fspath(path)
+    header, arrays = _read(name)
+    given = header.get("trainer")
+    if given is None:
+        raise _bad(name, "it holds a model only, no training; read it with gpumlp.load")
+    for key, kind in _TRAINER.items():
+        if not isinstance(given, dict) or not isinstance(given.get(key), kind):
+            raise _bad(name, f"the header's trainer {key!r} is {dict(given).get(key)!r}")
+    if given["optimizer"] not in OPTIMIZERS:
+        raise _bad(name, f"unknown optimizer {given['optimizer']!r}")
+    if given["schedule"] is None and schedule is None:
+        raise ValueError(
+            f"{name!r}: the training had a schedule of its own, which a file cannot hold; give it again: "
+            "Trainer.load(path, schedule=...)"
+        )
+    model = _model(name, header, arrays, device)
+    try:
+        rule: Any = OPTIMIZERS[given["optimizer"]]
+        pairs = {f.name: given["hyperparameters"][f.name] for f in fields(rule)}
+        optimizer = rule(**{n: tuple(v) if isinstance(v, list) else v for n, v in pairs.items()})
+        trainer = Trainer(
+            model,
+            loss=Huber(given["delta"]) if given["loss"] == "huber" else given["loss"],
+            optimizer=optimizer,
+            batch_size=given["batch_size"],
+            clip_norm=given["clip_norm"],
+            schedule=schedule if schedule is not None else schedule_from_dict(given["schedule"]),
+            seed=given["seed"],
+            precision=given["precision"],
+            callbacks=callbacks,
+        )
+        state = {
+            n: flatten(model.layers, _pairs(model, arrays, f"{n}_"), model.flat_size, model.dtype)
+            for n in given["state"]
+        }
+        held = [{**state, "_shape": (model.flat_size,)}] if state or optimizer.state_names() == () else []
+        trainer.optimizer.load_state_dict(
+            {**trainer.optimizer.state_dict(), "t": given["t"], "state": held if given["t"] else []}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(name, f"the training in it cannot be restored: {error}") from None
+    trainer.epoch = given["epoch"]
+    if given["loss_scale"] is not None:
+        trainer.restore_loss_scale(np.array(given["loss_scale"], model.dtype))
+    return trainer
+
+
+def _pairs(model: MLP, arrays: dict[str, np.ndarray], prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(arrays[f"{prefix}w{n}"], arrays[f"{prefix}b{n}"]) for n in range(len(model.layers))]
 
 
 def load_model(path: PathLike, device: Any = "auto") -> MLP:
@@ -113,7 +236,10 @@ def load_model(path: PathLike, device: Any = "auto") -> MLP:
         The file is damaged, is no model, or is of a version that this gpumlp does not know.
     """
     name = os.fspath(path)
-    header, arrays = _read(name)
+    return _model(name, *_read(name), device)
+
+
+def _model(name: str, header: dict[str, Any], arrays: dict[str, np.ndarray], device: Any) -> MLP:
     parameters = _check_parameters(name, header, arrays)
     try:
         model = MLP(
@@ -160,7 +286,11 @@ def _read_open(name: str, file: BinaryIO) -> tuple[dict[str, Any], dict[str, np.
             if "header" not in names:
                 raise _bad(name, f"this .npz file has no model header, only the arrays {_some(names)}")
             header = _check_header(name, archive["header"])
-            wanted = {f"{kind}{n}" for n in range(len(header["layer_sizes"]) - 1) for kind in "wb"}
+            trainer = header.get("trainer")
+            state = trainer.get("state") if isinstance(trainer, dict) else []
+            prefixes = ["", *(f"{n}_" for n in state)] if isinstance(state, list) else [""]
+            layers = range(len(header["layer_sizes"]) - 1)
+            wanted = {f"{prefix}{kind}{n}" for prefix in prefixes for n in layers for kind in "wb"}
             if names - {"header"} != wanted:
                 raise _bad(name, f"arrays {_some(names - {'header'})}, expected {_some(wanted)}")
             return header, {key: archive[key] for key in wanted}

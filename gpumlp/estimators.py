@@ -30,6 +30,7 @@ from gpumlp.estimators_inputs import (
     where_rows_are,
 )
 from gpumlp.losses import Huber
+from gpumlp.network import check_answers
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
@@ -169,6 +170,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         check_is_fitted(self)
         p = self._output(X, "identity" if self.out_activation_ == "softmax" else "sigmoid")
+        check_answers(p)
         if on_device(p) and self._multilabel():
             return (p > 0.5).astype(np.int64)
         if on_device(p) and self.classes_.dtype.kind in "biuf":

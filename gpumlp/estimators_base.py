@@ -326,7 +326,7 @@ class BaseMLP(BaseEstimator, ABC):
     def _load(self, engine: Engine, rows: Rows, val: Rows | None, batch: int, incremental: bool) -> None:
         dtype = engine.model.dtype
         X, y, w = dense(rows.X, dtype), cast(rows.y, dtype), cast(rows.w, dtype)
-        engine.load(X, y, w, batch, incremental, self._constant(rows.y))
+        engine.load_rows(X, y, w, batch, incremental, self._constant(rows.y))
         engine.evaluation = None
         if val is None:
             return

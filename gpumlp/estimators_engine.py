@@ -134,7 +134,7 @@ class Engine(Trainer):
         )
 
     # ---- rows -----------------------------------------------
-    def load(
+    def load_rows(
         self, X: Any, y: Any, w: np.ndarray | None, batch: int, keep: bool, constant: np.ndarray | None
     ) -> None:
         """Put training rows on the device and record the plans.
@@ -259,7 +259,7 @@ class Objective:
     ----------
     engine : Engine
     X, y, w, constant
-        As in `Engine.load`.
+        As in `Engine.load_rows`.
     """
 
     def __init__(

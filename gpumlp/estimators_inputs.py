@@ -99,7 +99,8 @@ def dense(X: Any, dtype: np.dtype) -> Any:
 class Rows:
     """Checked rows.
 
-    X : float array (n, n_features), dense or csr, on the host or a device.  y : what `Engine.load` takes.
+    X : float array (n, n_features), dense or csr, on the host or a device.
+    y : what `Engine.load_rows` takes.
     w : host array (n,) or None.  given : X and y as the user passed them, for scorers.
     """
 

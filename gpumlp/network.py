@@ -253,20 +253,7 @@ class MLP:
 
     def set_parameters(self, parameters: Sequence[tuple[Any, Any]]) -> None:
         """Take over [(W (n_in, n_out), b (n_out,)), ...] from the host; ValueError if a shape differs."""
-        host = np.zeros(self.flat_size, self.dtype)
-        if len(parameters) != len(self.layers):
-            raise ValueError(
-                f"{len(parameters)} layers of parameters were given, the network has {len(self.layers)}"
-            )
-        for n, (layer, (w, b)) in enumerate(zip(self.layers, parameters, strict=True)):
-            if np.shape(w) != (layer.n_in, layer.n_out) or np.shape(b) != (layer.n_out,):
-                raise ValueError(
-                    f"layer {n}: weights {np.shape(w)} and biases {np.shape(b)} were given, expected "
-                    f"{(layer.n_in, layer.n_out)} and {(layer.n_out,)}"
-                )
-            matrix = layer.matrix(host)
-            matrix[:-1], matrix[-1] = w, b
-        self.backend.copy(self.flat, host)
+        self.backend.copy(self.flat, flatten(self.layers, parameters, self.flat_size, self.dtype))
 
     def to(self, device: str | Backend) -> MLP:
         """Move the parameters to another device, in place; returns the model."""
@@ -304,6 +291,8 @@ class MLP:
         new network these are the values of `forward`.  Making or evaluating with a `Trainer` does not change
         it."""
         z = self._run(X, "exp" if self.output == "exp" else "identity")
+        if self.output in ("softmax", "sigmoid"):
+            check_answers(z)
         one = z.shape[1] == 1
         if self.output == "softmax":
             return z.argmax(axis=1)
@@ -362,6 +351,36 @@ class MLP:
         self._plans = {}
         self.backend = get_backend(device if where == "cuda" else where)
         self.flat = self.backend.asarray(self.flat)
+
+
+def check_answers(z: Any) -> None:
+    """ValueError if outputs from which classes are to be read are NaN; those on a device are not looked at,
+    because that would mean to wait for it."""
+    if isinstance(z, np.ndarray) and np.isnan(z).any():
+        row = int(np.argwhere(np.isnan(z))[0][0])
+        raise ValueError(
+            f"the network's output is NaN (row {row}), so there is no class to answer: its parameters are "
+            "not finite, as after a training that diverged, or its sums overflow. Train again, or load a "
+            "good model"
+        )
+
+
+def flatten(
+    layers: Sequence[Layer], pairs: Sequence[tuple[Any, Any]], flat_size: int, dtype: np.dtype
+) -> np.ndarray:
+    """A flat host buffer of [(W (n_in, n_out), b (n_out,)), ...]; ValueError if a shape differs."""
+    host = np.zeros(flat_size, dtype)
+    if len(pairs) != len(layers):
+        raise ValueError(f"{len(pairs)} layers of parameters were given, the network has {len(layers)}")
+    for n, (layer, (w, b)) in enumerate(zip(layers, pairs, strict=True)):
+        if np.shape(w) != (layer.n_in, layer.n_out) or np.shape(b) != (layer.n_out,):
+            raise ValueError(
+                f"layer {n}: weights {np.shape(w)} and biases {np.shape(b)} were given, expected "
+                f"{(layer.n_in, layer.n_out)} and {(layer.n_out,)}"
+            )
+        matrix = layer.matrix(host)
+        matrix[:-1], matrix[-1] = w, b
+    return host
 
 
 def unflatten(layers: Sequence[Layer], flat: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ __all__ = [
     "Step",
     "Warmup",
     "get_schedule",
+    "schedule_from_dict",
+    "schedule_to_dict",
 ]
 
 
@@ -140,6 +143,8 @@ class Warmup(Schedule):
 
     def __post_init__(self) -> None:
         _not_negative(self, steps=self.steps)
+        if not isinstance(self.after, Schedule):
+            raise TypeError(f"Warmup: after={self.after!r}; expected an object such as Cosine()")
 
     @property
     def needs_total(self) -> bool:
@@ -209,6 +214,26 @@ def _check_signature(function: Callable) -> None:
             "steps t (an int64 array, from 0) and the number of planned steps, for example "
             "lambda t, total: 0.99**t"
         ) from None
+
+
+def schedule_to_dict(schedule: Callable) -> dict[str, Any] | None:
+    """Name and options of one of `SCHEDULES`, for JSON; None for any other function."""
+    name = next((n for n, kind in SCHEDULES.items() if type(schedule) is kind), None)
+    if name is None:
+        return None
+    options: dict[str, Any] = {}
+    for f in fields(schedule):  # type: ignore[arg-type]
+        value = getattr(schedule, f.name)
+        options[f.name] = schedule_to_dict(value) if callable(value) else value
+        if callable(value) and options[f.name] is None:
+            return None
+    return {"name": name, "options": options}
+
+
+def schedule_from_dict(given: dict[str, Any]) -> Schedule:
+    """The schedule that `schedule_to_dict` described."""
+    options = {n: schedule_from_dict(v) if isinstance(v, dict) else v for n, v in given["options"].items()}
+    return SCHEDULES[given["name"]](**options)
 
 
 def get_schedule(spec: str | Callable | None) -> Callable[[np.ndarray, int], np.ndarray]:

@@ -5,42 +5,37 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Op, on_device
-from gpumlp.errors import diverged
+from gpumlp.backends.base import on_device
+from gpumlp.errors import diverged, suggest
 from gpumlp.history import EarlyStopping, History, get_early_stopping
 from gpumlp.inputs import (
     Rows,
     check_rows,
     check_two_classes,
-    dropout_key,
     epoch_order,
-    is_cuda,
     is_number,
     positive_int,
-    resident_dtype,
     split_validation,
 )
 from gpumlp.losses import Huber, get_loss
 from gpumlp.network import MLP, unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
-from gpumlp.plan import Workspace, forward_bytes, forward_rows, optimizer_ops
-from gpumlp.precision import Precision, check_precision
+from gpumlp.precision import check_precision
 from gpumlp.schedules import get_schedule
-from gpumlp.session import Data, Evaluation, Objective, Session, batch_weights, step_table
-from gpumlp.stream import StreamEvaluation, StreamSession, fixed_bytes, plan_memory, row_bytes
+from gpumlp.session import Evaluation, Objective, Session, batch_weights
+from gpumlp.stream import StreamEvaluation, StreamSession
+from gpumlp.trainer_base import BUFFERS, TrainerBase
 
 __all__ = ["Trainer"]
 
 Callback = Callable[["Trainer", History], Any]
-_BUFFERS = ("_backend", "_sums", "_precision", "_grads", "_staged")  # on the device, or of its plans
 
 
-class Trainer:
+class Trainer(TrainerBase):
     """Trains an `MLP`.
 
     Parameters
@@ -122,7 +117,7 @@ class Trainer:
             raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
         self.seed = int(seed)
         self.precision = check_precision(precision)
-        self.callbacks = list(callbacks)
+        self.callbacks = _check_callbacks(callbacks)
         n_out = model.layer_sizes[-1]
         if self.loss.classes and n_out < 2:
             raise ValueError(
@@ -191,11 +186,11 @@ class Trainer:
         if self.loss.classes:
             check_two_classes(train.take(train.y))
         self._ready()
-        names = ["loss", "lr", "seconds", *(f"val_{m}" for m in self.objective.metrics if val)]
+        names = ["loss", *(f"val_{m}" for m in self.objective.metrics if val)]
         if stop and stop.monitor not in names:
             raise ValueError(
-                f"early stopping monitors {stop.monitor!r}, recorded are {', '.join(names)}"
-                + ("" if val else "; give validation data for the val_ metrics")
+                f"early stopping: {suggest('metric', stop.monitor, names)}"
+                + ("" if val else " Give validation data for the val_ metrics.")
             )
         from gpumlp.progress import Progress
 
@@ -329,16 +324,66 @@ class Trainer:
             return value / session.weight
         raise diverged(value, number, session.first_bad_step(), self.optimizer.lr)
 
-    def _table(self, session: Session, total: int) -> float:
-        """Fill the step table for the coming steps, `feed.order` given; the last one's learning rate."""
-        table = self._values(session.batch_weights(), total)
-        session.fill(table)
-        return float(table["lr"][-1])
+    # ---- files, printing and pickling -----------------------------------------------
+    @on_device
+    def save(self, path: Any) -> None:
+        """Write model and training to one .npz file, atomically, to go on with `load`.
 
-    def _values(self, batch_weights: np.ndarray, total: int) -> dict[str, np.ndarray]:
-        return step_table(self.optimizer, self.schedule, batch_weights, total)
+        The file holds what decides how training goes on: parameters, optimiser state, numbers of steps and
+        epochs, seed, settings.  It does not hold callbacks, rows, or the counting of an `EarlyStopping`.
+        `save` may be called in a callback.  `gpumlp.load` reads the model alone from the file.
 
-    # ---- printing and pickling -----------------------------------------------
+        Raises
+        ------
+        ValueError
+            A parameter is NaN or infinite.
+        OSError
+            The file cannot be written.
+        """
+        from gpumlp.checkpoint import save_trainer
+
+        save_trainer(self, path)
+
+    @staticmethod
+    def load(
+        path: Any, device: Any = "auto", *, schedule: Any = None, callbacks: Sequence[Callback] = ()
+    ) -> Trainer:
+        """The trainer, with its model, that `save` wrote: `fit` on the same rows goes on to the bit.
+
+        Parameters
+        ----------
+        path : path
+        device : str
+            As for `MLP`; it need not be the one that the file comes from.
+        schedule : optional
+            Instead of the saved one; needed if that was a function of your own.
+        callbacks : sequence of callables
+
+        Raises
+        ------
+        gpumlp.ModelFileError
+            The file is damaged, or holds no training.
+        ValueError
+            The schedule is missing.
+
+        Examples
+        --------
+        >>> import numpy as np, gpumlp, tempfile, os
+        >>> X, y = np.linspace(-1, 1, 64).reshape(-1, 1), np.linspace(-1, 1, 64) ** 2
+        >>> settings = {"loss": "squared_error", "optimizer": gpumlp.Adam(lr=0.01)}
+        >>> whole = gpumlp.Trainer(gpumlp.MLP([1, 8, 1], "tanh", device="cpu"), **settings)
+        >>> half = gpumlp.Trainer(gpumlp.MLP([1, 8, 1], "tanh", device="cpu"), **settings)
+        >>> path = os.path.join(tempfile.mkdtemp(), "half.npz")
+        >>> _ = whole.fit(X, y, epochs=4), half.fit(X, y, epochs=2), half.save(path)
+        >>> resumed = gpumlp.Trainer.load(path, device="cpu")
+        >>> _ = resumed.fit(X, y, epochs=2)
+        >>> bool((resumed.model.flat == whole.model.flat).all())
+        True
+        """
+        from gpumlp.checkpoint import load_trainer
+
+        return load_trainer(path, device, schedule=schedule, callbacks=callbacks)
+
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
         return (
@@ -347,127 +392,26 @@ class Trainer:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in _BUFFERS}
-        if self._backend is self.model.backend and self._precision.scaler is not None:
-            state["_scaler"] = self._backend.to_numpy(self._precision.scaler)
-        return state
+        state = {k: v for k, v in self.__dict__.items() if k not in BUFFERS}
+        scale = self.loss_scale_state()
+        return state if scale is None else {**state, "_scaler": scale}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _backend=None)  # `_ready` makes the rest when it is needed
 
-    # ---- preparation -----------------------------------------------
-    def _ready(self) -> None:
-        """Buffers on the model's device: made at first, and again after the model has moved."""
-        model, backend = self.model, self.model.backend
-        if self._backend is not backend:
-            self._backend = None  # until all of it is there
-            #: sums of the training rows' losses, the validation rows' losses and their metric; state of the
-            #: loss scaling: read in one copy
-            self._sums = backend.zeros(3 + 4, model.dtype)
-            self._precision = Precision(model, self.precision, self._sums[3:])
-            scaler = self.__dict__.pop("_scaler", None)  # of a pickled trainer
-            if scaler is not None:
-                backend.copy(self._precision.scaler, scaler)
-            self._grads = backend.zeros(model.flat_size, model.dtype)
-            self._staged: tuple[tuple, Session] | None = None
-            self._backend = backend
 
-    def _resident(self, rows: Rows) -> Data:
-        backend, model, w = self.model.backend, self.model, rows.w
-        X = backend.asarray(rows.X, resident_dtype(rows.X, backend, model.dtype))
-        return Data(X, backend.asarray(rows.y), None if w is None else backend.asarray(w), w, rows.index)
-
-    def _chunk(self, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:
-        """Rows per chunk if `rows`, all that its arrays hold, are to be streamed for training."""
-        if is_cuda(rows.X):
-            return None
-        fixed = fixed_bytes(self.model, self.optimizer, batch, self._precision, evaluated)
-        n, per_row = rows.X.shape[0], row_bytes(self.model, rows)
-        return plan_memory(self.model, fixed, batch, n, per_row, streaming, "training")
-
-    @on_device
-    def _evaluation(self, rows: Rows) -> Evaluation | StreamEvaluation:
-        model, chunk = self.model, None
-        if not is_cuda(rows.X):
-            batch, n = min(forward_rows(model), rows.n_rows), rows.X.shape[0]
-            fixed = forward_bytes(model, batch)
-            chunk = plan_memory(model, fixed, batch, n, row_bytes(model, rows), None, "evaluation")
-        if chunk is not None:
-            return StreamEvaluation(self.model, self.objective, rows, chunk, self._sums[1:3])
-        return Evaluation(self.model, self.objective, self._resident(rows), self._sums[1:3])
-
-    def _plans(
-        self, train: Rows, val: Rows | None, streaming: bool | None
-    ) -> tuple[Session | StreamSession, Evaluation | StreamEvaluation | None]:
-        """What trains on `train` and evaluates `val`; parts of the same rows are on the device once."""
-        batch = min(self.batch_size, train.n_rows)
-        shared = val is not None and val.X is train.X
-        if not shared:
-            evaluation = self._evaluation(val) if val else None
-            return self._train_session(train, batch, self._chunk(train, batch, streaming)), evaluation
-        assert val is not None
-        chunk = self._chunk(train, batch, streaming, val.n_rows)
-        if chunk is not None:  # in arrays of their own, validation rows may fit on the device
-            evaluation = self._evaluation(val.alone())
-            return self._train_session(train, batch, self._chunk(train, batch, True)), evaluation
-        session = self._train_session(train, batch, None)
-        assert isinstance(session, Session)
-        data = replace(session.data, index=val.index)
-        return session, Evaluation(self.model, self.objective, data, self._sums[1:3])
-
-    def _train_session(self, rows: Rows, batch: int, chunk: int | None) -> Session | StreamSession:
-        if chunk is not None:
-            return StreamSession(self.model, rows, batch, chunk, self._prepare)
-        return self._prepare(self._resident(rows), batch)
-
-    @on_device
-    def _prepare(
-        self, data: Data, batch: int, update: bool = True, space: Workspace | None = None
-    ) -> Session:
-        """Plans for `data` on the model's device; without `update`, up to the gradient."""
-        model, backend, opt = self.model, self.model.backend, self.optimizer
-        opt.init_state([model.flat], backend)
-        opt.move_state(backend)
-        after = self._update_ops() if update else []
-        columns = opt.kernel(clip=self.clip_norm is not None).stepped
-        batch = min(batch, data.n_rows)
-        return Session(
-            *(model, self.objective, data, batch, self._grads, dropout_key(self.seed), columns, after),
-            precision=self._precision,
-            space=space,
-        )
-
-    def _update_ops(self) -> list[Op]:
-        """What follows the gradient in a step."""
-        return optimizer_ops(self.model, self._grads, self.optimizer, self.clip_norm, self._precision)
-
-    def _buffers(self) -> list[int]:
-        """Identities of what an update writes; they change when a state is loaded or reset."""
-        return [id(self.model.flat), *(id(a) for entry in self.optimizer.state for a in entry.values())]
-
-    def _run_staged(self, rows: Rows, update: bool) -> Session:
-        """One step on one batch, copied to buffers of its own; the last plan is kept for batches of equal
-        size."""
-        self._ready()
-        X, y, w = rows.X, rows.y, rows.w
-        model, backend, opt = self.model, self.model.backend, self.optimizer
-        kernel = opt.kernel(clip=self.clip_norm is not None)
-        key = (X.shape[0], w is not None, update, kernel.name, self.clip_norm, *opt.scalars(kernel).values())
-        if self._staged is None or self._staged[0] != (*key, *self._buffers()):
-            zeros = backend.zeros
-            data = Data(zeros(X.shape, model.dtype), zeros(y.shape, y.dtype), None, None)
-            data.w = zeros(w.shape, model.dtype) if w is not None else None
-            session = self._prepare(data, X.shape[0], update)
-            session.feed.order[:] = np.arange(X.shape[0])
-            self._staged = (*key, *self._buffers()), session
-        session = self._staged[1]
-        backend.copy(session.data.X, X)
-        backend.copy(session.data.y, y)
-        if w is not None:
-            backend.copy(session.data.w, w)
-        session.data.w_host = w
-        self._table(session, opt.t + 1)
-        session.feed.send()
-        self._precision.refresh()
-        session.run()
-        return session
+def _check_callbacks(callbacks: Any) -> list[Callback]:
+    """The callbacks as a list; TypeError for what cannot be called."""
+    if callable(callbacks):
+        raise TypeError(f"callbacks={callbacks!r} is one function; give a list: callbacks=[...]")
+    for number, callback in enumerate(callbacks):
+        if isinstance(callback, EarlyStopping):
+            raise TypeError(
+                f"callbacks[{number}] is an EarlyStopping; give it to fit: fit(..., early_stopping=...)"
+            )
+        if not callable(callback):
+            raise TypeError(
+                f"callbacks[{number}]={callback!r} cannot be called; expected a function of the trainer and "
+                "its History"
+            )
+    return list(callbacks)

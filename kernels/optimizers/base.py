@@ -49,7 +49,6 @@ class Optimizer:
     """
 
     name: ClassVar[str]
-    _again: ClassVar[Any] = None  # of an object: the quick way of its repeated `update`
     lr: float = 1e-2
     l1: float = field(default=0.0, kw_only=True)
     l2: float = field(default=0.0, kw_only=True)
@@ -60,6 +59,7 @@ class Optimizer:
         self.t = 0
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple, Kernel] = {}
+        self._again: Any = None  # the quick way of repeated calls of `update`
         self.check()
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -73,7 +73,8 @@ class Again:
     """
 
     def __init__(self, optimizer: Optimizer, kernel: Kernel, params: Sequence[Any], runs: list[Any]) -> None:
-        self.pairs = [(weakref.ref(p), run) for p, run in zip(params, runs, strict=True)]
+        references: list[Any] = [weakref.ref(p) for p in params]
+        self.pairs = list(zip(references, runs, strict=True))
         #: state arrays as (number of the parameter, name, array); `runs` know addresses only
         self.state = [
             (number, name, entry[name])

@@ -166,9 +166,7 @@ class TestEarlyStopping:
     @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "los"])
     def test_metric_that_is_not_recorded(self, device: str, monitor: str) -> None:
         trainer = bias_only(device, 0.5)
-        with pytest.raises(
-            ValueError, match=f"monitors '{monitor}', recorded are loss, lr, seconds.*validation"
-        ):
+        with pytest.raises(ValueError, match=f"unknown metric '{monitor}'.*Known: loss.*Give validation"):
             trainer.fit(X1, Y1, epochs=3, early_stopping=EarlyStopping(monitor=monitor), progress=False)
         assert bias(trainer) == 0 and trainer.optimizer.t == 0
 
@@ -178,6 +176,18 @@ class TestEarlyStopping:
 
 
 class TestCallbacks:
+    @pytest.mark.parametrize(
+        ("callbacks", "message"),
+        [
+            ([EarlyStopping()], r"callbacks\[0\] is an EarlyStopping; give it to fit"),
+            ([print, 3], r"callbacks\[1\]=3 cannot be called"),
+            (print, r"is one function; give a list"),
+        ],
+    )
+    def test_what_is_no_callback(self, callbacks: Any, message: str) -> None:
+        with pytest.raises(TypeError, match=message):
+            bias_only("numpy", 0.5, callbacks=callbacks)
+
     def test_called_after_every_epoch(self, device: str) -> None:
         seen: list[tuple[Any, int, float]] = []
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp import schedules
 from gpumlp.backends import cuda_problem
 
 X = np.random.default_rng(0).normal(size=(12, 3))
@@ -223,3 +224,24 @@ def test_import_leaves_out_what_only_some_programs_use() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
     assert gpumlp.ModelFileError.__name__ == "ModelFileError" and "load" in dir(gpumlp)
+
+
+def test_a_typo_in_the_metric_to_monitor(device: str) -> None:
+    trainer, stop = make(device), gpumlp.EarlyStopping(monitor="val_acc")
+    with pytest.raises(ValueError, match=r"unknown metric 'val_acc'\. Did you mean 'val_accuracy'"):
+        trainer.fit(X, LABELS, epochs=1, validation=(X, LABELS), early_stopping=stop)
+
+
+def test_no_class_is_read_from_nan(device: str) -> None:
+    """Class 0 would look like an answer."""
+    model = gpumlp.MLP([2, 3], device=device)
+    model.output = "softmax"
+    model.flat[...] = np.nan
+    with pytest.raises(ValueError, match=r"output is NaN \(row 0\).*diverged"):
+        model.predict(np.zeros((4, 2)))
+    assert np.isnan(model.forward(np.zeros((4, 2)))).all()
+
+
+def test_warmup_goes_over_to_a_schedule() -> None:
+    with pytest.raises(TypeError, match=r"after='cosine'; expected an object such as Cosine\(\)"):
+        schedules.Warmup(after="cosine")  # type: ignore[arg-type]
