@@ -23,6 +23,7 @@ from cupy.cuda import runtime
 
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
 from gpumlp.backends.cublas import Cublas, load_library
+from gpumlp.backends.cupy_arrays import MIB, Staging, apart, described, dlpack_on_device
 from gpumlp.backends.cupy_kernels import Call, Kernels, Segments, decay_bits, pointer
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
@@ -33,46 +34,6 @@ except ImportError:  # not part of every build
     nvtx = None
 
 __all__ = ["CupyBackend"]
-
-_MIB = 1 << 20
-_STAGING_BYTES = 64 * _MIB  # largest piece of a host-to-device copy
-
-
-class _Staging:
-    """Two pinned buffers through which host arrays travel, so that a copy need not wait for the device."""
-
-    def __init__(self) -> None:
-        self._slots: list[tuple[Any, np.ndarray, Any]] = []
-
-    def _slot(self, size: int) -> tuple[Any, np.ndarray, Any]:
-        """A buffer that no copy in flight reads, of at least `size` bytes."""
-        if len(self._slots) < 2:
-            return self._allocate(size)
-        memory, view, event = self._slots.pop(0)
-        if not event.done:
-            event.synchronize()
-        return (memory, view, event) if view.size >= size else self._allocate(size)
-
-    @staticmethod
-    def _allocate(size: int) -> tuple[Any, np.ndarray, Any]:
-        size = max(1 << 16, 1 << (size - 1).bit_length())
-        memory = cupy.cuda.alloc_pinned_memory(size)
-        view = np.frombuffer(memory, np.uint8, size)
-        return memory, view, cupy.cuda.Event(disable_timing=True)
-
-    def send(self, dst: cupy.ndarray, src: np.ndarray, stream: Any) -> None:
-        """Copy `src` (C-contiguous), converted, to the device array `dst` (C-contiguous)."""
-        data, dtype, target = src.reshape(-1), dst.dtype, dst.data.ptr
-        step = _STAGING_BYTES // dtype.itemsize
-        for start in range(0, data.size, step):
-            part = data[start : start + step]
-            size = part.size * dtype.itemsize
-            memory, view, event = self._slot(size)
-            view[:size].view(dtype)[:] = part
-            runtime.memcpyAsync(target, memory.ptr, size, runtime.memcpyHostToDevice, stream.ptr)
-            target += size
-            event.record(stream)
-            self._slots.append((memory, view, event))
 
 
 class _CupyReplay(Replay):
@@ -172,7 +133,7 @@ class CupyBackend(Backend):
         self._copy_stream: Any = None
         with cupy.cuda.Device(self.number):
             self._done = cupy.cuda.Event(disable_timing=True)
-            self._staging, self._prefetching = _Staging(), _Staging()
+            self._staging, self._prefetching = Staging(), Staging()
 
     # ---- order and memory -----------------------------------------------
     def work(self) -> _Work:
@@ -188,10 +149,10 @@ class CupyBackend(Backend):
             free, total = runtime.memGetInfo()
             pool = cupy.get_default_memory_pool()
             limit = pool.get_limit()
-            limited = f", which is limited to {limit / _MIB:,.1f} MiB" if limit else ""
+            limited = f", which is limited to {limit / MIB:,.1f} MiB" if limit else ""
             raise MemoryError(
-                f"{self.device} is out of memory: {what} was asked for; {free / _MIB:,.1f} MiB of "
-                f"{total / _MIB:,.1f} MiB are free, {pool.free_bytes() / _MIB:,.1f} MiB more are cached by "
+                f"{self.device} is out of memory: {what} was asked for; {free / MIB:,.1f} MiB of "
+                f"{total / MIB:,.1f} MiB are free, {pool.free_bytes() / MIB:,.1f} MiB more are cached by "
                 f"CuPy's memory pool{limited}. Use a smaller batch_size, network or data set, or give cached "
                 "memory back with gpumlp.free_memory()"
             ) from error
@@ -203,11 +164,11 @@ class CupyBackend(Backend):
             cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> cupy.ndarray:
-        with self.work(), self._memory(_described(shape, dtype)):
+        with self.work(), self._memory(described(shape, dtype)):
             return cupy.empty(shape, dtype)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> cupy.ndarray:
-        with self.work(), self._memory(_described(shape, dtype)):
+        with self.work(), self._memory(described(shape, dtype)):
             return cupy.zeros(shape, dtype)
 
     def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
@@ -225,7 +186,7 @@ class CupyBackend(Backend):
             if not isinstance(x, cupy.ndarray):
                 if hasattr(x, "__cuda_array_interface__"):
                     x = cupy.asarray(x)
-                elif not isinstance(x, np.ndarray) and _dlpack_on_device(x):
+                elif not isinstance(x, np.ndarray) and dlpack_on_device(x):
                     x = cupy.from_dlpack(x)
                 else:
                     return self._upload(np.asarray(x), dtype)
@@ -234,7 +195,7 @@ class CupyBackend(Backend):
                     f"an array on cuda:{x.device.id} was given where one on {self.device} is expected; "
                     f"copy it: with cupy.cuda.Device({self.number}): x = cupy.array(x)"
                 )
-            with self._memory(_described(x.shape, dtype or x.dtype)):
+            with self._memory(described(x.shape, dtype or x.dtype)):
                 x = x if dtype is None else x.astype(dtype, copy=False)
                 return x if x.flags.c_contiguous else x.copy(order="C")
 
@@ -247,7 +208,7 @@ class CupyBackend(Backend):
         """Copy of `x` on the host; waits for the current stream only."""
         if not isinstance(x, cupy.ndarray):
             return np.array(x)
-        with self.work() as stream, self._memory(_described(x.shape, x.dtype)):
+        with self.work() as stream, self._memory(described(x.shape, x.dtype)):
             # with `out`: without it, unified memory gives a view that nobody has waited for
             return x.get(stream=stream, out=np.empty(x.shape, x.dtype))
 
@@ -340,7 +301,7 @@ class CupyBackend(Backend):
             return
         values = {**scalars, **stepped}
         with self.work():
-            arrays = _apart(kernel, arrays)
+            arrays = apart(kernel, arrays)
             if all(a.flags.c_contiguous for a in plain) or all(a.flags.f_contiguous for a in plain):
                 self._kernels.run(self._kernels.bind(kernel, arrays, values, 1, first.size))
             else:
@@ -397,7 +358,7 @@ class CupyBackend(Backend):
                 raise OSError("this is ROCm")
             load_library()
             modern = int(cupy.cuda.Device().compute_capability) >= 90
-            self._blas = Cublas(self.empty((32 if modern else 8) * _MIB, np.uint8))
+            self._blas = Cublas(self.empty((32 if modern else 8) * MIB, np.uint8))
         return self._blas
 
     def aim(self, stream: Any) -> None:
@@ -468,49 +429,8 @@ class CupyBackend(Backend):
             }
 
 
-def _extent(array: Any) -> tuple[int, int]:
-    """First byte of an array that is not empty, and the one after the last."""
-    low = high = array.data.ptr
-    if array.flags.c_contiguous:
-        return low, low + array.nbytes
-    for n, stride in zip(array.shape, array.strides, strict=True):
-        low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
-    return low, high + array.itemsize
-
-
-def _apart(kernel: Kernel, arrays: dict[str, Any]) -> dict[str, Any]:
-    """`arrays` with copies of those that are read where others are written: threads have no order.
-
-    The same elements in the same places do no harm: a thread reads before it writes.
-    """
-    roles = {a.name: a.role for a in kernel.arrays}
-    written = [(arrays[n], _extent(arrays[n])) for n, role in roles.items() if role in ("out", "inout")]
-    for name, role in roles.items():
-        array = arrays[name]
-        if role != "in":
-            continue
-        low, high = _extent(array)
-        for other, (first, last) in written:
-            same = array.data.ptr == other.data.ptr and array.strides == other.strides
-            if low < last and first < high and not same:
-                arrays = {**arrays, name: array.copy()}
-    return arrays
-
-
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _described(shape: Any, dtype: Any) -> str:
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    return f"an array of shape {shape} and dtype {np.dtype(dtype)} ({size / _MIB:,.1f} MiB)"
-
-
-def _dlpack_on_device(x: Any) -> bool:
-    # 2 and 10 are kDLCUDA and kDLROCM
-    return (
-        hasattr(x, "__dlpack_device__") and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] in (2, 10)
-    )
 
 
 def _matmul(a: Any, b: Any, out: Any) -> None:

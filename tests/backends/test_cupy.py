@@ -398,7 +398,7 @@ def test_host_copy_may_be_changed_at_once_and_does_not_wait(counted):
 
 
 def test_host_copies_larger_than_the_staging_buffer(backend, monkeypatch, rng):
-    monkeypatch.setattr(cupy_module, "_STAGING_BYTES", 1 << 16)
+    monkeypatch.setattr("gpumlp.backends.cupy_arrays.STAGING_BYTES", 1 << 16)
     host = rng.random(50_000)
     np.testing.assert_array_equal(backend.to_numpy(backend.asarray(host)), host)
 
@@ -431,7 +431,7 @@ def test_copy_refuses_other_shapes(backend):
 @pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
 def test_copy_converts(backend, dtype, monkeypatch):
     """On its way, in pieces."""
-    monkeypatch.setattr("gpumlp.backends.cupy._STAGING_BYTES", 1 << 12)
+    monkeypatch.setattr("gpumlp.backends.cupy_arrays.STAGING_BYTES", 1 << 12)
     source = (np.arange(6000).reshape(3000, 2) % 251).astype(dtype)
     expected = source.astype("float32")
     for given in (source, cupy.asarray(source)):
