@@ -23,7 +23,7 @@ FLOPS_PER_NS, ELEMENTS_PER_NS = 100.0, 6.5  # of one core, for the choice of the
 LEAST_NS = 2500.0  # smallest share that is worth handing to another thread
 # a thread gets several shares of a long phase, so that a quicker one can take over some of them; every share
 # of a product packs one factor anew, which costs little for that many rows
-FINE_NS, FINE_ROWS, FINE_SHARES, MOST_SHARES = 50e3, 64, 4, 32
+FINE_NS, FINE_ROWS, FINE_SHARES, MOST_SHARES = 50e3, 128, 4, 32
 
 # first byte, the one after the last; address and stride of the rows and their number if each row is touched
 # by its own share only; whether it is written
