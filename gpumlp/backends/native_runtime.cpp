@@ -66,6 +66,12 @@ struct Worker {
     int number;
 };
 
+// Nanoseconds that once through the phases of a job takes, alone and together with all waiting; 0: not known.
+struct Pace {
+    const void *job;
+    Long alone, together;
+};
+
 struct Pool {
     pthread_mutex_t lock, owner;
     pthread_cond_t wake;
@@ -74,6 +80,7 @@ struct Pool {
     int workers, sleeping;
     bool linger;                   // spin for a moment before sleeping, because more work may follow at once
     Long alone_until, pause;       // nanoseconds, see hold_up
+    Pace pace[16];
     alignas(64) Long state;
     alignas(64) Long left;         // tasks of the phase that are not finished
     bool stop, done;
@@ -149,7 +156,9 @@ static void *work(void *given) {
     for (;;) {
         while (claim_and_run(p, me)) {}
         bool more = false;
-        for (int i = 0; i < spins && !more && __atomic_load_n(&p->linger, __ATOMIC_RELAXED); ++i) {
+        for (int i = 0; !more && __atomic_load_n(&p->linger, __ATOMIC_RELAXED); ++i) {
+            // a sleeping thread comes late on a busy core, so not while the job goes on
+            if (i >= (__atomic_load_n(&p->done, __ATOMIC_RELAXED) ? spins : 100 * spins)) break;
             relax();
             more = (unsigned)__atomic_load_n(&p->state, __ATOMIC_RELAXED);
         }
@@ -209,10 +218,21 @@ static void run_alone(Job *job) {  // once through the phases; the tasks stay th
     --job->times;
 }
 
+static Pace &pace_of(Pool *p, const Job &job) {
+    const void *name = job.ops[0];
+    Pace &pace = p->pace[(size_t)name / 64 % 16];
+    if (pace.job != name) pace = Pace{name, 0, 0};
+    return pace;
+}
+
+static void note(Long &mean, Long value) { mean = mean ? (mean + value) / 2 : value; }
+
 // A task that another process keeps from its core makes everybody wait.  The work is then done alone for four times as
-// long as the wait was, for longer if together went well for less time than alone before.
-static void hold_up(Pool *p, Long waited) {
+// long as the wait was, for longer if together went well for less time than alone before; unless it is known to be
+// slower alone.
+static void hold_up(Pool *p, const Pace &pace, Long waited) {
     const Long longest = 100000000;
+    if (pace.alone && pace.together <= pace.alone) return;
     const Long time = now(), together = time - waited - p->alone_until;
     p->pause = together < p->pause ? 2 * p->pause : 4 * waited;
     if (p->pause > longest) p->pause = longest;
@@ -220,6 +240,7 @@ static void hold_up(Pool *p, Long waited) {
 }
 
 static void run_together(Pool *p, Job *job, bool linger) {
+    const Long begin = now(), times = job->times;
     p->job = *job;
     p->stop = p->done = false;
     __atomic_store_n(&p->linger, linger, __ATOMIC_RELAXED);
@@ -239,8 +260,10 @@ static void run_together(Pool *p, Job *job, bool linger) {
         }
         if (late) waited += now() - end;
     }
-    if (waited) hold_up(p, waited);
     *job = p->job;
+    Pace &pace = pace_of(p, *job);
+    note(pace.together, (now() - begin) / (times - job->times));
+    if (waited) hold_up(p, pace, waited);
 }
 
 static void run_job(Job *job, bool linger) {
@@ -249,8 +272,13 @@ static void run_job(Job *job, bool linger) {
     Pool *p = tasks > 1 ? get_pool() : nullptr;
     bool mine = p && p->workers && pthread_mutex_trylock(&p->owner) == 0;  // else busy with another Python thread's
     while (job->times > 0) {
-        if (!mine || (p->alone_until && now() < p->alone_until)) run_alone(job);
-        else run_together(p, job, linger);
+        const Long start = mine && p->alone_until ? now() : 0;
+        if (mine && start >= p->alone_until) {
+            run_together(p, job, linger);
+            continue;
+        }
+        run_alone(job);
+        if (mine) note(pace_of(p, *job).alone, now() - start);
     }
     if (mine) pthread_mutex_unlock(&p->owner);
 }
