@@ -158,8 +158,9 @@ class Backend(ABC):
     def bind(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], free: str) -> Any:
         """A quicker `elementwise` for all arrays but `free` staying the same; None if there is none.
 
-        Its ``place(array)`` tells where the free array lies, 0 if it needs `elementwise`; called with a place
-        and the stepped values in the kernel's order, it runs.  It owns no array.
+        Its ``place(free, p)`` tells where the free array lies, or None if that, or the state of the written
+        array `p`, needs `elementwise`; called with a place and the stepped values in the kernel's order, it
+        runs, inside the context that ``around()`` makes if that is not None.  It owns no array.
         """
         return None
 

@@ -24,7 +24,7 @@ from cupy.cuda import runtime
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
 from gpumlp.backends.cublas import Cublas, load_library
 from gpumlp.backends.cupy_arrays import MIB, Staging, apart, described, dlpack_on_device
-from gpumlp.backends.cupy_kernels import Call, Kernels, Segments, decay_bits, pointer
+from gpumlp.backends.cupy_kernels import Bound, Call, Kernels, Segments, decay_bits, pointer
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
@@ -306,6 +306,18 @@ class CupyBackend(Backend):
                 self._kernels.run(self._kernels.bind(kernel, arrays, values, 1, first.size))
             else:
                 self._kernels.run_strided(kernel, arrays, values)
+
+    def bind(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], free: str) -> Any:
+        first = arrays[free]
+        plain = not any(a.role.startswith("raw") for a in kernel.arrays)
+        if not plain or first.size == 0 or not all(a.flags.c_contiguous for a in arrays.values()):
+            return None
+        values = {**scalars, **dict.fromkeys(kernel.stepped, 0.0)}
+        with self.work():
+            if apart(kernel, arrays) is not arrays:
+                return None
+            call = self._kernels.bind(kernel, arrays, values, 1, first.size)
+            return Bound(call, arrays, free, kernel.stepped, self.work)
 
     def _decay(self, kernel: Kernel, segments: Segments | None, cols: int) -> Any:
         if not kernel.masked or segments is None:

@@ -12,7 +12,7 @@ import numpy as np
 from gpumlp.backends.cuda_text import Form, Source, array_dtype, needs_stride, source, team_size
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Call", "Kernels", "Segments", "decay_bits", "pointer"]
+__all__ = ["Bound", "Call", "Kernels", "Segments", "decay_bits", "pointer"]
 
 Segments = Sequence[tuple[int, int, float]]
 _ITEM_LIMIT = 1 << 32  # threads of a map kernel: their number has 32 bits
@@ -24,12 +24,18 @@ class Call:
     def __init__(self, function: Any, text: Source, arguments: list[Any], size: int) -> None:
         self.function, self._arguments, self._size = function, arguments, size
         self._block, self.name = text.block_size, text.name
+        self.dtypes = [np.dtype(ctype.removeprefix("raw ")) for ctype, _ in (*text.inputs, *text.outputs)]
+        self.places = {name: n for n, (_, name) in enumerate((*text.inputs, *text.outputs))}
         nothing = {"count_": 0, "ticker_": -1}
         self._idle = {
             n: np.dtype(ctype).type(nothing[name])
             for n, (ctype, name) in enumerate(text.inputs)
             if name in nothing
         }
+
+    def set(self, place: int, value: Any) -> None:
+        """Another value for the argument number `place`: an array, or a number."""
+        self._arguments[place] = value if isinstance(value, cupy.ndarray) else self.dtypes[place].type(value)
 
     def __call__(self) -> None:
         self.function(*self._arguments, size=self._size, block_size=self._block)
@@ -38,6 +44,66 @@ class Call:
         """Compile and load the kernel: a launch in which no thread has work."""
         idle = [self._idle.get(n, value) for n, value in enumerate(self._arguments)]
         self.function(*idle, size=self._block, block_size=self._block)
+
+
+class Bound:
+    """See `Backend.bind`: a call whose arrays are known by their addresses only.
+
+    Parameters
+    ----------
+    call : Call
+    arrays : dict
+        C-contiguous, of one shape.
+    free : str
+        The array that may be another one each time.
+    stepped : sequence of str
+        Names of the values that change.
+    work : callable
+        `CupyBackend.work`, as `around`.
+    """
+
+    def __init__(
+        self, call: Call, arrays: dict[str, Any], free: str, stepped: Sequence[str], work: Callable[[], Any]
+    ) -> None:
+        self._call, self.around = call, work
+        for name, array in arrays.items():
+            call.set(call.places[f"{name}_"], _unowned(array))
+        self._free_at = call.places[f"{free}_"]
+        self._values_at = [call.places[name] for name in stepped]
+        array = arrays[free]
+        self._dtype, self._shape, self._bytes = array.dtype, array.shape, array.nbytes
+        self._device = array.device.id
+        self._aligned = 16 if all(a.data.ptr % 16 == 0 for a in arrays.values()) else 1
+        self._others = [a.data.ptr for name, a in arrays.items() if name != free]
+        self._last = array.data.ptr
+
+    def place(self, array: Any, written: Any) -> Any:
+        if type(array) is not cupy.ndarray or array.dtype != self._dtype or array.shape != self._shape:
+            return None
+        address = array.data.ptr
+        if array.data.device_id != self._device or not array.flags.c_contiguous or address % self._aligned:
+            return None
+        if address != self._last and any(
+            -self._bytes < address - other < self._bytes and address != other for other in self._others
+        ):
+            return None
+        return array
+
+    def __call__(self, place: Any, values: Sequence[float]) -> None:
+        call = self._call
+        address = place.data.ptr
+        if address != self._last:
+            call.set(self._free_at, _unowned(place))
+            self._last = address
+        for at, value in zip(self._values_at, values, strict=True):
+            call.set(at, value)
+        call()
+
+
+def _unowned(array: Any) -> cupy.ndarray:
+    """As `pointer`, but the array's memory may be freed meanwhile."""
+    memory = cupy.cuda.UnownedMemory(array.data.ptr, array.nbytes, None, array.device.id)
+    return cupy.ndarray((1,), array.dtype, memptr=cupy.cuda.MemoryPointer(memory, 0))
 
 
 class Kernels:

@@ -164,6 +164,8 @@ class _NativeReplay(Replay):
 class _Bound:
     """See `Backend.bind`."""
 
+    around = None
+
     def __init__(
         self, run: Any, function: Function, arrays: dict[str, Any], scalars: dict[str, Any], free: str
     ) -> None:
@@ -189,17 +191,19 @@ class _Bound:
         ordered = sorted(self.others)
         return all(b - a >= self.bytes for a, b in zip(ordered, ordered[1:], strict=False))
 
-    def place(self, array: Any) -> int:
+    def place(self, array: Any, written: Any) -> int | None:
         if type(array) is not np.ndarray or array.dtype is not self.dtype or array.shape != self.shape:
-            return 0
+            return None
+        if not written.flags.writeable:
+            return None
         if self.last() is array:  # an array with a weak reference cannot be moved by resize()
             return self.last_place
         if not array.flags.c_contiguous:
-            return 0
+            return None
         place = address_of(array)
         for other in self.others:
             if -self.bytes < place - other < self.bytes and place != other:
-                return 0
+                return None
         self.last, self.last_place = weakref.ref(array), place
         return place
 
@@ -332,7 +336,7 @@ class NativeBackend(HostBackend):
         if any(type(a) is not np.ndarray or not a.flags.c_contiguous for a in arrays.values()):
             return None
         run = _Bound(self._run, function_of(kernel, real_dtype(kernel, arrays)), arrays, scalars, free)
-        return run if run.place(arrays[free]) and run.apart() else None
+        return run if run.place(arrays[free], arrays["p"]) is not None and run.apart() else None
 
     def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
         return _NativeReplay(ops, steps)

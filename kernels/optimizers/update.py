@@ -52,7 +52,7 @@ def update(optimizer: Optimizer, params: Any, grads: Any) -> None:
     optimizer.t += 1
     # what cannot be changed but by assigning to the optimiser, which drops this
     constant = all(isinstance(v, (int, float, tuple)) for v in optimizer.hyperparameters().values())
-    if constant and all(runs):
+    if constant and all(runs) and all(run.around == runs[0].around for run in runs):  # on one device
         optimizer._again = Again(optimizer, kernel, plist, runs)
 
 
@@ -75,6 +75,7 @@ class Again:
     def __init__(self, optimizer: Optimizer, kernel: Kernel, params: Sequence[Any], runs: list[Any]) -> None:
         references: list[Any] = [weakref.ref(p) for p in params]
         self.pairs = list(zip(references, runs, strict=True))
+        self.around = runs[0].around
         #: state arrays as (number of the parameter, name, array); `runs` know addresses only
         self.state = [
             (number, name, entry[name])
@@ -90,10 +91,10 @@ class Again:
         lr = optimizer.lr
         if type(lr) is not float or not 0.0 <= lr < _INFINITY:
             return False
-        if type(params) is np.ndarray:
-            params, grads = (params,), grads if type(grads) in _LISTS else (grads,)
-        if type(params) not in _LISTS or type(grads) not in _LISTS:
-            return False
+        if type(params) not in _LISTS:
+            params = (params,)
+        if type(grads) not in _LISTS:
+            grads = (grads,)
         if not len(params) == len(grads) == len(self.pairs):
             return False
         for number, name, array in self.state:  # replaced by hand, maybe
@@ -101,16 +102,25 @@ class Again:
                 return False
         places = []
         for (held, run), p, g in zip(self.pairs, params, grads):  # noqa: B905 - `strict` takes 0.2 us
-            place = run.place(g)
-            if held() is not p or not p.flags.writeable or not place:
+            if held() is not p:
+                return False
+            place = run.place(g, p)
+            if place is None:
                 return False
             places.append(place)
         t = optimizer.t + 1
         values = [*optimizer.stepped(t, lr).values(), *self.fixed]
-        for (_, run), place in zip(self.pairs, places):  # noqa: B905
-            run(place, values)
+        if self.around is None:
+            self._run(places, values)
+        else:
+            with self.around():
+                self._run(places, values)
         optimizer.__dict__["t"] = t  # quicker than an assignment
         return True
+
+    def _run(self, places: list[Any], values: list[float]) -> None:
+        for (_, run), place in zip(self.pairs, places):  # noqa: B905
+            run(place, values)
 
 
 def _as_list(arrays: Any) -> list[Any]:
