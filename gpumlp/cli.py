@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import os
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 
 from gpumlp import __version__
 from gpumlp.activations import ACTIVATIONS
-from gpumlp.errors import DeviceError, DivergenceError, UsageError, suggest
+from gpumlp.errors import DeviceError, DivergenceError, UsageError, nearest, suggest
 from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.schedules import SCHEDULES
@@ -22,10 +23,26 @@ __all__ = ["main"]
 
 DEFAULT_MODEL = "gpumlp-model.npz"
 
+#: the rule of `gpumlp.preparation.detect_task`, in the words of docs/cli.md
+TASK_RULE = (
+    "classification if the target is text or True/False, or whole numbers of which at most 20 are distinct, "
+    "in at least 10 rows and at least twice as many rows as distinct numbers; else regression"
+)
+_DIGITS = "left out: the embedded digits"
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see '{self.prog} --help')")
+        stop = "" if message.endswith((".", "?")) else "."
+        raise UsageError(f"{message}{stop} See '{self.prog} --help'")
+
+    def refuse(self, words: list[str]) -> NoReturn:
+        """The error for words that no option takes."""
+        given = next((word for word in words if word.startswith("--")), "").split("=")[0]
+        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        near = nearest(given[2:], names) if given else None
+        hint = f". Did you mean --{near}?" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,23 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else list(argv)
         if words:
-            _parser().parse_args(words, namespace=arguments)
+            _parse(words, arguments)
             with np.errstate(all="ignore"):  # overflow is told as divergence, in words
                 arguments.command(arguments)
         else:
             _parser().print_help()
         sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # the reader of a pipe has seen enough; no second complaint when Python flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        _drop_output()
         return 141
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:  # a command that saved something says so itself
         saved = f"already saved: {', '.join(arguments.saved)}" if arguments.saved else "nothing was saved"
-        print(f"\ngpumlp: interrupted; {saved}", file=sys.stderr)
+        print(f"\ngpumlp: interrupted{str(interrupt) or f'; {saved}'}", file=sys.stderr)
         return 130
     except OSError as error:
-        name = f"{error.filename!r}: " if error.filename is not None else ""
+        # a file that is written names itself (see gpumlp.files.replacing)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        name = "standard output: " if full else ""
+        if error.filename is not None:
+            name = f"{error.filename!r}: "
         return _tell(f"{name}{error.strerror or error}")
     except MemoryError as error:
         return _tell(f"not enough memory ({error}); use fewer rows or a smaller network")
@@ -70,8 +89,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parse(words: list[str], arguments: argparse.Namespace) -> None:
+    parser = _parser()
+    if not words[0].startswith("-") and words[0] not in _COMMANDS:
+        parser.error(suggest("command", words[0], _COMMANDS))
+    _, unknown = parser.parse_known_args(words, arguments)
+    if unknown:
+        arguments.parser.refuse(unknown)
+
+
+def _drop_output() -> None:
+    """What standard output cannot take is not tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _tell(message: str) -> int:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     print(f"gpumlp: error: {message}", file=sys.stderr)
     return 2
 
@@ -104,6 +140,14 @@ def not_negative(text: str) -> float:
 def fraction(text: str) -> float:
     """A number >= 0 and < 1."""
     return _number(text, 0, 1, open_high=True)
+
+
+def patience(text: str) -> int:
+    """A whole number; DATA right after the option would be taken for it."""
+    try:
+        return _integer(1)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error} (give DATA before it, or a number after it)") from None
 
 
 def _integer(low: int) -> Callable[[str], int]:
@@ -165,6 +209,11 @@ def option(text: str) -> tuple[str, Any]:
 
 
 # ---- the words -----------------------------------------------------------------------------------
+_COMMANDS = ("train", "evaluate", "predict", "info", "bench")
+_TASKS = ("auto", "classification", "regression")
+_DTYPES = ("float32", "float64")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gpumlp",
@@ -208,7 +257,7 @@ def _command(commands: Any, name: str, text: str, module: str) -> argparse.Argum
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, parser=parser)
     return parser
 
 
@@ -227,7 +276,7 @@ def _add_train(commands: Any) -> None:
         "data",
         nargs="?",
         metavar="DATA",
-        help=".csv (or .csv.gz) with a header row, .npz or .npy; left out: the digits",
+        help=f".csv (or .csv.gz) with a header row, .npz or .npy; {_DIGITS}",
     )
     data.add_argument("--target", metavar="COL", help="column to learn (.npz: array; .npy: column number)")
     data.add_argument(
@@ -241,9 +290,10 @@ def _add_train(commands: Any) -> None:
     )
     data.add_argument(
         "--task",
-        choices=("auto", "classification", "regression"),
+        type=_name("task", _TASKS),
+        metavar=f"{{{','.join(_TASKS)}}}",
         default="auto",
-        help="auto: classification if the target is text or at most 20 distinct whole numbers",
+        help=f"auto (the default): {TASK_RULE}",
     )
     data.add_argument("--test", metavar="FILE", help="a file of test rows")
     data.add_argument(
@@ -292,7 +342,13 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="one probability, or one per hidden layer (default: 0; digits: 0.2)",
     )
-    group.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    group.add_argument(
+        "--dtype",
+        type=_name("dtype", _DTYPES),
+        metavar=f"{{{','.join(_DTYPES)}}}",
+        default="float32",
+        help="of parameters and computation (default: float32)",
+    )
     _device(group)
     group.add_argument(
         "--seed",
@@ -353,7 +409,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--clip-norm", type=positive, metavar="X", help="longest gradient")
     group.add_argument(
         "--early-stopping",
-        type=_integer(1),
+        type=patience,
         nargs="?",
         const=10,
         metavar="PATIENCE",
@@ -375,7 +431,9 @@ def _features_array(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", "figures of a model on a table", "cli_models")
     parser.add_argument("model", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
-    parser.add_argument("data", metavar="DATA", help="a file with the target, as for 'gpumlp train'")
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help=f"a file with the target, as for 'gpumlp train'; {_DIGITS}"
+    )
     parser.add_argument("--target", metavar="COL", help="target column or array (default: as in training)")
     _features_array(parser)
     _device(parser)
@@ -385,7 +443,10 @@ def _add_predict(commands: Any) -> None:
     parser = _command(commands, "predict", "predictions of a model for the rows of a table", "cli_models")
     parser.add_argument("model", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
     parser.add_argument(
-        "data", metavar="DATA", help="a file with the features; a target column in it is ignored"
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help=f"a file with the features; a target column in it is ignored; {_DIGITS}",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE.csv", help="where to write (default: standard output)"

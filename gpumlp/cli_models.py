@@ -11,13 +11,13 @@ import sys
 import numpy as np
 
 from gpumlp.checkpoint import load_model
-from gpumlp.cli_train import in_units, print_figures
+from gpumlp.cli_train import digits_table, in_units, print_figures
 from gpumlp.errors import UsageError, suggest
-from gpumlp.files import check_apart, check_writable, replacing
+from gpumlp.files import check_apart, check_writable, replaces, replacing
 from gpumlp.network import MLP
 from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
-from gpumlp.tables_base import some
+from gpumlp.tables_base import counted, some
 from gpumlp.trainer import Trainer
 
 __all__ = ["evaluate", "predict"]
@@ -25,12 +25,12 @@ __all__ = ["evaluate", "predict"]
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print the figures of a model on a file; for a classifier also those of each class."""
-    model = load_model(arguments.model, arguments.device)
-    prep = Preparation.of_model(model, arguments.model)
+    model, prep = _model(arguments)
     table = _rows(arguments, model, prep, need_target=True)
     X, y = prep.inputs(table.X, model.dtype), prep.targets(table, model.dtype)
     trainer = Trainer(model, loss=prep.loss, optimizer="sgd")
-    print(f"model     {model!r}\ndata      {table.source}: {len(X)} rows\n")
+    trained = " (all of them, training rows too)" if arguments.data is None else ""
+    print(f"model     {model!r}\ndata      {table.source}: {counted(len(X), 'row')}{trained}\n")
     print_figures({"data": in_units(trainer.evaluate(X, y), prep)}, {"data": len(X)})
     if prep.task == "classification":
         _print_classes(prep.classes, y, np.asarray(model.predict(X)))
@@ -41,8 +41,7 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_apart([("--output", arguments.output)], [("MODEL", arguments.model), ("DATA", arguments.data)])
         check_writable(arguments.output, "the predictions")
-    model = load_model(arguments.model, arguments.device)
-    prep = Preparation.of_model(model, arguments.model)
+    model, prep = _model(arguments)
     if arguments.proba and prep.task != "classification":
         raise UsageError(f"--proba is for classifiers; {arguments.model!r} is a regression model")
     table = _rows(arguments, model, prep, need_target=False)
@@ -64,13 +63,39 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         sys.stdout.write(text.getvalue())
         return
+    old = replaces(arguments.output)
     with replacing(arguments.output) as file:
         file.write(text.getvalue().encode())
-    print(f"{len(X)} predictions written to {arguments.output}", file=sys.stderr)
+    print(f"{counted(len(X), 'prediction')} written to {arguments.output}{old}", file=sys.stderr)
+
+
+def _model(arguments: argparse.Namespace) -> tuple[MLP, Preparation]:
+    if os.path.isdir(arguments.model):
+        raise UsageError(
+            f"{arguments.model!r} is a directory; MODEL is a file written by 'gpumlp train' or MLP.save"
+        )
+    model = load_model(arguments.model, arguments.device)
+    return model, Preparation.of_model(model, arguments.model)
+
+
+def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Table:
+    """The rows where no file is given, for a model that takes them."""
+    if getattr(arguments, "target", None) or arguments.features:
+        raise UsageError("--target and --features need a data file; give DATA after MODEL")
+    table, n = digits_table(), model.layer_sizes[0]
+    if n != table.X.shape[1] or prep.features:
+        raise UsageError(
+            f"give DATA after MODEL: without it the embedded digits are taken, {table.X.shape[1]} pixels "
+            f"without names, and {arguments.model!r} takes {counted(n, 'feature')}"
+            f"{f' ({some(prep.features, 3)})' if prep.features else ''}"
+        )
+    return table
 
 
 def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_target: bool) -> Table:
     """The rows of the data file, with the model's features in the model's order."""
+    if arguments.data is None:
+        return _digits(arguments, model, prep)
     n = model.layer_sizes[0]
     ending = os.path.splitext(arguments.data)[1].lower()
     target = getattr(arguments, "target", None) or prep.target or None
@@ -91,7 +116,8 @@ def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_tar
         table = table.test
     if table.X.shape[1] != n:
         raise TableError(
-            f"{table.source!r} has {table.X.shape[1]} feature columns, the model was trained with {n}"
+            f"{table.source!r} has {counted(table.X.shape[1], 'feature column')}, the model was trained with "
+            f"{n}"
         )
     if prep.features and table.named and table.names != prep.features:  # a .npz file with feature_names
         missing = [name for name in prep.features if name not in table.names]
@@ -103,10 +129,8 @@ def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_tar
         table.X = table.X[:, [table.names.index(name) for name in prep.features]]
     extra = [name for name in table.skipped if name != prep.target]
     if extra:
-        print(
-            f"gpumlp: columns not used by the model: {some(extra)}",
-            file=sys.stderr,
-        )
+        what = "arrays" if ending == ".npz" else "columns"
+        print(f"gpumlp: {what} not used by the model: {some(extra)}", file=sys.stderr)
     return table
 
 

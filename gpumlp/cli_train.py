@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends import get_backend
 from gpumlp.checkpoint import save_model
 from gpumlp.datasets import load_digits
-from gpumlp.errors import UsageError, suggest
-from gpumlp.files import check_apart, check_writable
+from gpumlp.errors import DivergenceError, UsageError, suggest
+from gpumlp.files import check_apart, check_writable, replaces
 from gpumlp.history import EarlyStopping, History
 from gpumlp.losses import LOSSES
 from gpumlp.network import MLP
@@ -22,9 +23,10 @@ from gpumlp.optimizers import OPTIMIZERS, Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
 from gpumlp.preparation import Preparation, detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError, read_table
+from gpumlp.tables_base import counted, some
 from gpumlp.trainer import Trainer
 
-__all__ = ["in_units", "print_figures", "train"]
+__all__ = ["digits_table", "in_units", "print_figures", "train"]
 
 _DIGITS_DROPOUT = 0.2
 Rows = tuple[np.ndarray, np.ndarray]
@@ -41,10 +43,14 @@ class _Data:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train, print figures, save the model and perhaps the learning curves."""
+    """Train, print figures, save the model and perhaps the learning curves.
+
+    Ctrl-C ends the training; what was learnt until then is saved all the same, if an epoch was finished.
+    """
     say = (lambda text: None) if arguments.quiet else print
     _check_outputs(arguments)
     optimizer = _optimizer(arguments)
+    _check_options(arguments)
     data = _prepare(arguments, say)
     _fill_defaults(arguments, len(data.train[1]))
     model, trainer = _build(arguments, data, optimizer)
@@ -52,16 +58,27 @@ def train(arguments: argparse.Namespace) -> None:
     say(f"training  {_training_text(arguments, data.prep.loss, trainer.optimizer)}")
     start = time.perf_counter()
     stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
-    history = trainer.fit(
-        *data.train,
-        epochs=arguments.epochs,
-        validation=data.validation,
-        early_stopping=stop,
-        progress=False if arguments.quiet else None,
-    )
-    seconds = time.perf_counter() - start
+    histories: list[History] = []  # the history so far, for an interrupted training returns none
+    trainer.callbacks.append(lambda _, history: histories.append(history) if not histories else None)
+    interrupted = False
+    try:
+        trainer.fit(
+            *data.train,
+            epochs=arguments.epochs,
+            validation=data.validation,
+            early_stopping=stop,
+            progress=False if arguments.quiet else None,
+        )
+    except KeyboardInterrupt:
+        if not histories:
+            raise
+        interrupted = True
+    except DivergenceError as error:
+        raise _diverged(arguments, error, trainer.optimizer) from None
+    history, seconds = histories[0], time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
-    say(f"done      {_epochs(len(history))} in {seconds:.1f} s{best}\n")
+    end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
+    say(f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n")
     figures = {
         name: in_units(trainer.evaluate(*rows), data.prep)
         for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test))
@@ -72,18 +89,33 @@ def train(arguments: argparse.Namespace) -> None:
         {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)},
     )
     _save(arguments, model, data.prep, history, figures, say)
+    if interrupted:
+        which = (
+            f"the weights of epoch {(history.best_epoch or 0) + 1}" if stop else "the weights at that moment"
+        )
+        raise KeyboardInterrupt(f" in epoch {len(history) + 1}; {which} were saved to {arguments.out}")
 
 
 def print_figures(figures: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
     """A table: one line per part of the data, one column per figure."""
-    names = list(next(iter(figures.values())))
-    print(f"{'':<11}{'rows':>9}" + "".join(f"{name:>12}" for name in names))
-    for part, values in figures.items():
-        print(f"{part:<11}{counts[part]:>9}" + "".join(f"{_short(values[name]):>12}" for name in names))
+    columns = [["", *figures], ["rows", *(str(counts[part]) for part in figures)]]
+    for name in next(iter(figures.values())):
+        # R2 compares with the spread of the rows, and one row has none
+        known = [part for part in figures if name != "r2" or counts[part] > 1]
+        texts = dict(zip(known, _texts(name, [figures[part][name] for part in known]), strict=True))
+        columns.append([name, *(texts.get(part, "-") for part in figures)])
+    for row in zip(*columns, strict=True):
+        print(f"{row[0]:<11}{row[1]:>9}" + "".join(f"{text:>12}" for text in row[2:]))
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'' if count == 1 else 's'}"
+def _texts(name: str, values: list[float]) -> list[str]:
+    """A column of figures: all with the same number of decimals, the smallest with four digits."""
+    sizes = [abs(v) for v in values if v and math.isfinite(v)] or [1.0]
+    low, high = min(sizes), max(sizes)
+    decimals = 4 if name in ("accuracy", "r2") else max(4, 3 - math.floor(math.log10(low)))
+    if high >= 1e4:
+        decimals = max(0, 7 - math.floor(math.log10(high)))
+    return [f"{v:.3e}" if decimals > 8 or high >= 1e9 else f"{v:.{decimals}f}" for v in values]
 
 
 def _dropout_text(model: MLP) -> str:
@@ -106,14 +138,10 @@ def _training_text(arguments: argparse.Namespace, loss: str, optimizer: Optimize
     if arguments.clip_norm is not None:
         parts.append(f"clip norm {arguments.clip_norm:g}")
     stop = arguments.early_stopping
-    limit = f"{'at most ' if stop else ''}{_epochs(arguments.epochs)}"
+    limit = f"{'at most ' if stop else ''}{counted(arguments.epochs, 'epoch')}"
     return ", ".join(
         [*parts, f"batch {arguments.batch_size}", limit, *([f"patience {stop}"] if stop else [])]
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}" if 0.01 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
 
 
 def _count(rows: Rows | None) -> int:
@@ -130,6 +158,33 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
         require_matplotlib()
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Before a table is read, which may take long: what can be refused without it."""
+    layers = len(arguments.hidden)
+    for name, values in (("--dropout", arguments.dropout), ("--activation", arguments.activation)):
+        if values and len(values) not in (1, layers):
+            raise UsageError(
+                f"{name} has {len(values)} entries, and --hidden has {counted(layers, 'layer')}; give one, "
+                "or one each"
+            )
+    if arguments.early_stopping and arguments.validation_fraction == 0:
+        raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
+    get_backend(arguments.device)
+
+
+def _diverged(arguments: argparse.Namespace, error: DivergenceError, optimizer: Optimizer) -> DivergenceError:
+    """The error in words of the command line."""
+    ways = [f"--lr {min(optimizer.lr / 10, type(optimizer)().lr):g}"]
+    if arguments.clip_norm is None or arguments.clip_norm > 1:
+        ways.append("--clip-norm 1")
+    if arguments.no_standardize:
+        ways.append("leave out --no-standardize")
+    more = f", or {ways[-1]}" if len(ways) > 1 else ""
+    return DivergenceError(
+        f"training diverged: {error.where}; no model was saved. Try {', '.join(ways[:-1] or ways)}{more}"
+    )
 
 
 def _optimizer(arguments: argparse.Namespace) -> Optimizer:
@@ -159,6 +214,11 @@ def _read(arguments: argparse.Namespace) -> Table:
         )
     if arguments.target or arguments.features or arguments.drop or arguments.test:
         raise UsageError("--target, --features, --drop and --test need a data file: gpumlp train DATA ...")
+    return digits_table()
+
+
+def digits_table() -> Table:
+    """The embedded digits."""
     X, y = load_digits()
     return Table("digits", X.astype(np.uint8), [f"x{j}" for j in range(X.shape[1])], False, y, "y")
 
@@ -195,7 +255,8 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
         )
     if held is not None and held.X.shape[1] != table.X.shape[1]:
         raise TableError(
-            f"{held.source!r} has {held.X.shape[1]} features, {table.source!r} has {table.X.shape[1]}"
+            f"{held.source!r} has {counted(held.X.shape[1], 'feature')}, {table.source!r} has "
+            f"{table.X.shape[1]}"
         )
     default = 0.0 if held is not None else 0.15
     test_fraction = default if arguments.test_fraction is None else arguments.test_fraction
@@ -223,14 +284,14 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
             )
         parts[2] = more
     kind = f"{len(prep.classes)} classes" if task == "classification" else f"target {prep.target}"
-    say(f"data      {table.source}: {len(X)} rows, {X.shape[1]} features, {kind}")
+    say(f"data      {table.source}: {counted(len(X), 'row')}, {counted(X.shape[1], 'feature')}, {kind}")
+    if table.skipped:
+        say(f"not used  {some(table.skipped)}")
     say(f"task      {task} ({reason})")
     say(
         f"split     {len(rows[0])} train, {len(rows[1])} validation, {_count(parts[2])} test "
         f"(seed {arguments.seed})"
     )
-    if arguments.early_stopping and parts[1] is None:
-        raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
     train_rows = parts[0]
     assert train_rows is not None
     return _Data(prep, train_rows, parts[1], parts[2])
@@ -250,11 +311,6 @@ def _build(arguments: argparse.Namespace, data: _Data, optimizer: Optimizer) -> 
     outputs = len(prep.classes) if prep.loss == "softmax_cross_entropy" else 1
     dropout = arguments.dropout or [_DIGITS_DROPOUT if arguments.data is None else 0.0]
     activation = arguments.activation
-    for name, values in (("--dropout", dropout), ("--activation", activation)):
-        if len(values) not in (1, layers):
-            raise UsageError(
-                f"{name} has {len(values)} entries, and --hidden has {layers} layers; give one, or one each"
-            )
     model = MLP(
         [data.train[0].shape[1], *arguments.hidden, outputs],
         activation if len(activation) == layers else activation[0],
@@ -300,10 +356,12 @@ def _save(
             for part, values in figures.items()
         },
     }
+    old = replaces(arguments.out)
     save_model(model, arguments.out, {"preparation": prep.to_dict(), "training": summary})
     arguments.saved.append(arguments.out)
-    say(f"\nmodel saved to {arguments.out}")
+    say(f"\nmodel saved to {arguments.out}{old}")
     if arguments.plot is not None:
+        old = replaces(arguments.plot)
         plot_history(
             history,
             arguments.plot,
@@ -313,4 +371,4 @@ def _save(
             dropout=bool(_dropout_text(model)),
         )
         arguments.saved.append(arguments.plot)
-        say(f"learning curves saved to {arguments.plot}")
+        say(f"learning curves saved to {arguments.plot}{old}")

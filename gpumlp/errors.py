@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DeviceError", "DivergenceError", "ModelFileError", "UsageError", "diverged", "suggest"]
+__all__ = ["DeviceError", "DivergenceError", "ModelFileError", "UsageError", "diverged", "nearest", "suggest"]
 
 #: kind -> what other libraries call a thing -> what to write here
 _ELSEWHERE = {
@@ -40,7 +40,15 @@ class DeviceError(RuntimeError):
 
 
 class DivergenceError(FloatingPointError):
-    """Training produced a loss that is NaN or infinite; the message names step and epoch and what to try."""
+    """Training produced a loss that is NaN or infinite; the message names step and epoch and what to try.
+
+    Attributes
+    ----------
+    where : str
+        What became of the loss, and when.
+    """
+
+    where = ""
 
 
 class ModelFileError(ValueError):
@@ -56,20 +64,30 @@ def diverged(value: float, epoch: int, steps: tuple[int, int], lr: float) -> Div
     last."""
     first, last = steps
     step = f"step {first + 1}" if first == last else f"one of the steps {first + 1} to {last + 1}"
-    return DivergenceError(
-        f"training diverged: the loss became {value} in epoch {epoch + 1}, {step} (lr {lr:g}). "
+    where = f"the loss became {value} in epoch {epoch + 1}, {step} (lr {lr:g})"
+    error = DivergenceError(
+        f"training diverged: {where}. "
         "The model's parameters are no longer usable, unless early stopping put those of the best epoch "
         f"back. Try a smaller learning rate (lr={lr / 10:g}), clip_norm=1.0, or standardise X (and, for "
         "regression, y)"
     )
+    error.where = where
+    return error
+
+
+def nearest(given: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, whatever its capitals; None if none is near."""
+    import difflib  # here: errors are rare, and every program pays for what is imported above
+
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
+    return names[near[0]] if near else None
 
 
 def suggest(kind: str, given: object, known: Iterable[str]) -> str:
     """Text for an unknown name: what was given, the name that was probably meant, all known names."""
-    import difflib  # here: errors are rare, and every program pays for what is imported above
-
     names, key = sorted(known), str(given).lower().replace("-", "_").replace(" ", "_")
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
-    meant = _ELSEWHERE.get(kind, {}).get(key) or (repr(near[0]) if near else None)
+    near = nearest(given, names)
+    meant = _ELSEWHERE.get(kind, {}).get(key) or (repr(near) if near else None)
     hint = f" Did you mean {meant}?" if meant else ""
     return f"unknown {kind} {given!r}.{hint} Known: {', '.join(names)}."

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-__all__ = ["PathLike", "check_apart", "check_writable", "replacing"]
+__all__ = ["PathLike", "check_apart", "check_writable", "replaces", "replacing"]
 
 PathLike = str | os.PathLike[str]
 
@@ -41,8 +41,10 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # as of a full disk
+            error.filename = os.fspath(path)
         raise
 
 
@@ -77,6 +79,11 @@ def check_writable(path: PathLike, what: str, endings: tuple[str, ...] = ()) -> 
         problem = _try(target)
     if problem:
         raise ValueError(f"cannot write {what} to {name!r}: {problem}")
+
+
+def replaces(path: PathLike) -> str:
+    """What to add to the message that `path` was written, asked before it is written."""
+    return " (the file that was there is replaced)" if os.path.exists(path) else ""
 
 
 def check_apart(outputs: Sequence[tuple[str, str | None]], inputs: Sequence[tuple[str, str | None]]) -> None:

@@ -156,7 +156,7 @@ def _dress(ax: Any, epochs: int) -> None:
 
     ax.set_xlabel("epoch")
     ax.set_xlim(0.5 if epochs <= 15 else 1, epochs + (0.5 if epochs <= 15 else 0))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.grid(True, which="major", color="#dddddd", lw=0.7)
     ax.set_axisbelow(True)
     for side in ("top", "right"):

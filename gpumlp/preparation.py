@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from gpumlp.checkpoint import load_model
-from gpumlp.errors import ModelFileError, suggest
+from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files import PathLike
 from gpumlp.network import MLP
 from gpumlp.tables import Table, TableError
+from gpumlp.tables_base import counted
 
 __all__ = [
     "Preparation",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _ROWS = 8192  # rows that are converted at a time: no float64 copy of the whole table
+_MIN_ROWS = 10  # in fewer rows, whole numbers say nothing
 _MAX_CLASSES = 20  # more distinct whole numbers are taken for a quantity
 _LOSS_OF = {
     "softmax": "softmax_cross_entropy",
@@ -225,7 +227,10 @@ class PreparedModel:
         if self.feature_names and hasattr(X, "columns"):
             missing = [name for name in self.feature_names if name not in X.columns]
             if missing:
-                raise ValueError(suggest("column", missing[0], [str(name) for name in X.columns]))
+                columns = [str(name) for name in X.columns]
+                near = nearest(missing[0], columns)
+                there = repr(near) if near else f"only {_some(columns)}"
+                raise ValueError(f"the data frame lacks the column {missing[0]!r}; there is {there}")
             X = X[self.feature_names]
         rows = np.asarray(X)
         if rows.ndim != 2 or rows.shape[1] != n:
@@ -266,11 +271,12 @@ def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
 def detect_task(y: np.ndarray) -> tuple[str, str]:
     """(task, reason) for ``--task auto``.
 
-    Text is classification.  Numbers are classification if all are whole, at most 20 of them are distinct, and
-    there are at least twice as many rows as distinct values; else regression.
+    It is classification if the target is text or True/False, or whole numbers of which at most 20 are
+    distinct, in at least 10 rows and at least twice as many rows as distinct numbers; else regression.
     """
     if y.dtype.kind == "U":
-        return "classification", "the target is text"
+        yes_no = {label.lower() for label in np.unique(y).tolist()} <= {"true", "false"}
+        return "classification", f"the target is {'True/False' if yes_no else 'text'}"
     distinct = np.unique(y)
     if (distinct != np.floor(distinct)).any():
         return "regression", "the target has fractions"
@@ -279,9 +285,10 @@ def detect_task(y: np.ndarray) -> tuple[str, str]:
             "regression",
             f"the target has {len(distinct)} distinct whole numbers, more than {_MAX_CLASSES}",
         )
-    if 2 * len(distinct) > max(4, len(y)):
-        return "regression", f"the target has {len(distinct)} distinct whole numbers in only {len(y)} rows"
-    return "classification", f"the target has {len(distinct)} distinct whole numbers"
+    numbers = counted(len(distinct), "distinct whole number")
+    if len(y) < max(_MIN_ROWS, 2 * len(distinct)):
+        return "regression", f"the target has {numbers} in only {counted(len(y), 'row')}"
+    return "classification", f"the target has {numbers}"
 
 
 def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, standardize: bool) -> Preparation:
@@ -370,10 +377,12 @@ def split_table(
     order = np.random.default_rng([seed, 4]).permutation(n_rows)
     n_test, n_val = (max(1, round(f * n_rows)) if f > 0 else 0 for f in (test, validation))
     if n_rows - n_test - n_val < 2:
+        held = {"test": n_test, "validation": n_val}
+        parts = " and ".join(counted(n, f"{part} row") for part, n in held.items() if n)
+        less = "".join(f" or --{part}-fraction 0" for part, n in held.items() if n)
         raise TableError(
-            f"{table.source!r} has {n_rows} row{'s' if n_rows > 1 else ''}, too few for {n_test} test and "
-            f"{n_val} validation rows and at least 2 for training; give more rows, or --test-fraction 0 or "
-            "--validation-fraction 0"
+            f"{table.source!r} has {counted(n_rows, 'row')}, too few for {f'{parts} and ' if parts else ''}"
+            f"at least 2 for training; give more rows{less}"
         )
     return order[n_test + n_val :], order[n_test : n_test + n_val], order[:n_test]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Table", "TableError", "some"]
+__all__ = ["Table", "TableError", "counted", "some"]
 
 
 class TableError(ValueError):
@@ -33,7 +33,7 @@ class Table:
     test : Table, optional
         Rows that the file itself sets apart for testing.
     skipped : sequence of str
-        Columns that are neither features nor target.
+        Columns, or arrays of an .npz file, that are neither features nor target.
     """
 
     source: str
@@ -44,6 +44,11 @@ class Table:
     target: str = ""
     test: Table | None = None
     skipped: Sequence[str] = ()
+
+
+def counted(number: int, noun: str) -> str:
+    """1 row, 2 rows."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def some(names: Sequence[object], limit: int = 12) -> str:

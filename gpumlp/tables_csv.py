@@ -6,6 +6,7 @@ import csv
 import gzip
 import itertools
 import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from gpumlp.errors import suggest
-from gpumlp.tables_base import Table, TableError, some
+from gpumlp.tables_base import Table, TableError, counted, some
 
 __all__ = ["CsvReader"]
 
 _CHUNK = 400_000  # cells that are held as Python strings at a time
 _MISSING = {"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL"}  # what pandas, R, SQL, Excel write
 _BOOLEANS = {"true": "1", "false": "0"}
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
 class CsvReader:
@@ -70,21 +71,24 @@ class CsvReader:
 
     def _rows(self, file: Any) -> Iterator[tuple[int, list[str]]]:
         """(line number of the row's last line, cells) of the rows that are not blank."""
-        first = file.readline()
-        while first and not first.strip():
-            first = file.readline()
+        start = [file.readline()]  # not seek(0) afterwards: a pipe cannot
+        while start[-1] and not start[-1].strip():
+            start.append(file.readline())
+        first = start[-1]
         if not first:
             raise TableError(
                 f"{self.path!r} is empty; expected a header row with column names and rows of numbers below"
             )
-        file.seek(0)
         try:
             delimiter = max(_DELIMITERS, key=lambda d: len(next(csv.reader([first], delimiter=d))))
         except csv.Error:  # told with its line number below
             delimiter = ","
         self.delimiter = delimiter
         reader = csv.reader(
-            self._lines(file), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True
+            self._lines(itertools.chain(start, file)),
+            delimiter=delimiter,
+            skipinitialspace=delimiter != "\t",
+            strict=True,
         )
         try:
             for row in reader:
@@ -143,9 +147,15 @@ class CsvReader:
         need_target: bool,
     ) -> tuple[list[int], int | None, list[str]]:
         """Positions of the features and of the target, and the names of the columns that are not used."""
+        one = (
+            " (This is one column: if its header should be several, note that the delimiters understood are "
+            "comma, semicolon, tab and |)"
+            if len(header) == 1
+            else ""
+        )
         if need_target and target is None:
             raise TableError(
-                f"{self.path!r}: say which column to learn with --target; columns: {some(header)}"
+                f"{self.path!r}: say which column to learn with --target; columns: {some(header)}{one}"
             )
         if need_target and target not in header:
             hint = (
@@ -153,7 +163,9 @@ class CsvReader:
                 if any(map(_is_number, header))
                 else ""
             )
-            raise TableError(f"{self.path!r} has no target column: {suggest('column', target, header)}{hint}")
+            raise TableError(
+                f"{self.path!r} has no target column: {suggest('column', target, header)}{hint or one}"
+            )
         unknown = [name for name in (*drop, *(features or ())) if name not in header]
         if unknown:
             text = (
@@ -161,18 +173,18 @@ class CsvReader:
                 if len(unknown) == 1
                 else f"columns {', '.join(map(repr, unknown[:10]))}. Known: {some(header)}."
             )
-            raise TableError(f"{self.path!r} lacks {len(unknown)} of the feature columns: {text}")
+            raise TableError(f"{self.path!r} lacks {len(unknown)} of the feature columns: {text}{one}")
         if target in drop:
             raise TableError(f"{self.path!r}: column {target!r} cannot be the target and be dropped")
+        both = [name for name in features or () if name in drop]
+        if both:
+            raise TableError(f"{self.path!r}: column {both[0]!r} cannot be a feature and be dropped")
         if features is None:
             features = [name for name in header if name != target and name not in drop]
         elif target in features:
             raise TableError(f"{self.path!r}: column {target!r} cannot be the target and a feature")
         if not features:
-            raise TableError(
-                f"{self.path!r} has no feature columns besides {target!r}; is the delimiter a comma, "
-                "semicolon or tab?"
-            )
+            raise TableError(f"{self.path!r} has no feature columns besides {target!r}{one}")
         used = {*features, target}
         place = {name: n for n, name in enumerate(header)}
         target_at = place[target] if need_target and target is not None else None
@@ -187,7 +199,7 @@ class CsvReader:
                 line, row = next((line, row) for line, row in block if len(row) != len(header))
                 raise self._error(
                     line,
-                    f"{len(row)} cells, but the header has {len(header)} columns "
+                    f"{counted(len(row), 'cell')}, but the header has {counted(len(header), 'column')} "
                     f"({some(header, 6)}; delimiter {_DELIMITERS[self.delimiter]})",
                 )
             yield lines, chunk
@@ -259,6 +271,11 @@ def _why(cell: str) -> str:
         return f"missing value ({what}); fill it or remove the row"
     if _is_number(cell):
         return f"{cell!r} is not a finite number; fill it or remove the row"
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell):
+        plain, point = cell.replace(",", ""), cell.replace(",", ".")
+        return f"{cell!r} may be {plain} or {point}; write numbers without a comma"
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", cell):
+        return f"{cell!r} has commas between thousands; write {cell.replace(',', '')}"
     if _is_number(cell.replace(",", ".")):
         return f"{cell!r} has a decimal comma; write numbers with a point"
     return f"{cell!r} is text where a number is expected; encode it, or leave the column out with --drop"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.errors import suggest
-from gpumlp.tables_base import Table, TableError, some
+from gpumlp.tables_base import Table, TableError, counted, some
 
 __all__ = ["read_npy", "read_npz"]
 
@@ -23,6 +24,7 @@ _PAIRS = (
     ("X_train", "y_train"),
     ("x_train", "y_train"),
 )
+_OBJECTS = "save an array of numbers (or, for class names, of text: y.astype(str))"
 _TEST_PAIRS = {"X_train": ("X_test", "y_test"), "x_train": ("x_test", "y_test")}
 
 
@@ -31,11 +33,18 @@ def _load(path: str) -> Any:
         start = file.read(2)
         if not start:
             raise TableError(f"{path!r} is empty")
+    if start not in (b"PK", b"\x93N"):
+        kind = os.path.splitext(path)[1]
+        raise TableError(
+            f"{path!r} is no {kind} file: it does not begin like one; a table of text needs the ending .csv"
+        )
     try:
         if start == b"PK":
             zipfile.ZipFile(path).close()  # np.load would leave a damaged archive open
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        if "Object arrays" in str(error):
+            raise TableError(f"{path!r} holds Python objects, which are never loaded; {_OBJECTS}") from None
         raise TableError(f"{path!r} is no NumPy file, or is damaged or cut off: {error}") from None
 
 
@@ -44,7 +53,7 @@ def _member(path: str, archive: Any, name: str) -> np.ndarray:
         return archive[name]
     except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         why = (
-            "it holds Python objects, which are never loaded"
+            f"it holds Python objects, which are never loaded; {_OBJECTS}"
             if "Object arrays" in str(error)
             else f"the file is damaged or cut off ({error})"
         )
@@ -58,13 +67,19 @@ def read_npz(path: str, target: str | None, features: Sequence[str] | None, need
         raise TableError(f"{path!r} is one array, not an archive; give it the ending .npy")
     with archive:
         names = list(archive.files)
+        shown = str(_member(path, archive, "target_name")) if "target_name" in names else ""
+        if target == shown and target not in names:  # a model knows its target by that name
+            target = None
         x_name, y_name = _pair(path, names, target, features, need_target)
         y = _member(path, archive, y_name) if need_target else None
         table = _from_arrays(path, _member(path, archive, x_name), y, x_name, y_name)
+        table.target = shown or table.target
+        used = {x_name, y_name, "target_name"}
         if "feature_names" in names:
             given = [str(n) for n in _member(path, archive, "feature_names").ravel()]
             if len(given) == len(table.names) == len(set(given)):
                 table.names, table.named = given, True
+                used.add("feature_names")
         test = _TEST_PAIRS.get(x_name)
         if test and set(test) <= set(names):
             y = _member(path, archive, test[1]) if need_target else None
@@ -73,7 +88,12 @@ def read_npz(path: str, target: str | None, features: Sequence[str] | None, need
                 raise TableError(
                     f"{path!r}: {test[0]} has {table.test.X.shape[1]} features, {x_name} {table.X.shape[1]}"
                 )
+            used.update(test)
             table.test.names, table.test.named = table.names, table.named
+            table.test.target = table.target
+        table.skipped = [name for name in names if name not in used]
+        if table.test is not None:
+            table.test.skipped = table.skipped
     return table
 
 
@@ -120,14 +140,18 @@ def read_npy(path: str, target: str | None, need_target: bool, n_features: int |
     except ValueError:
         if not need_target:
             return _from_arrays(path, array, None, "the array", "")
+        wanted = f"the number of the column to learn, 0 to {columns - 1} (-1: the last)"
         raise TableError(
-            f"{path!r}: --target is {target!r}; expected the target's column number, 0 to {columns - 1} "
-            "(-1: the last)"
+            f"{path!r}: give --target, {wanted}"
+            if target is None
+            else f"{path!r}: --target is {target!r}; expected {wanted}"
         ) from None
     if not need_target and columns == n_features:
         return _from_arrays(path, array, None, "the array", "")
     if not -columns <= index < columns:
-        raise TableError(f"{path!r} has {columns} columns; --target {index} is not one of 0 to {columns - 1}")
+        raise TableError(
+            f"{path!r} has {counted(columns, 'column')}; --target {index} is not one of 0 to {columns - 1}"
+        )
     y = array[:, index] if need_target else None
     return _from_arrays(path, np.delete(array, index, axis=1), y, "the array", str(target))
 

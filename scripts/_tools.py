@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -12,11 +13,48 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 COLORS = ("#0b6fb8", "#d1495b", "#2e8b57", "#8a5cc2", "#c77d0a", "#3f7f93", "#7a7a7a", "#b0479a")
+
+
+Result = TypeVar("Result")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def one_line_errors(main: Callable[..., Result]) -> Callable[..., Result]:
+    """What cannot be done with the options or the data ends the program with one line, not a traceback."""
+
+    @functools.wraps(main)
+    def run(*args: Any) -> Result:
+        import gpumlp
+
+        try:
+            return main(*args)
+        except (gpumlp.DeviceError, gpumlp.DivergenceError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from None
+
+    return run
+
+
+def whole(text: str) -> int:
+    """Value of an option: a whole number >= 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
+    return int(text)
+
+
+def whole_ticks(ax: Any) -> None:
+    """Epochs are counted: no ticks between them."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def load_npz(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -78,11 +116,11 @@ def duration(seconds: float) -> str:
 
 def command_line(text: str | None, data: bool = False) -> argparse.ArgumentParser:
     """A parser with the script's docstring as help, --device and, with `data`, the path of an .npz file."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     if data:
-        parser.add_argument("path", metavar="PATH.npz", help="the data")
+        parser.add_argument("path", metavar="PATH.npz", help="the data, with the arrays named above")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, numpy, native, cuda")
     return parser
 

@@ -1,6 +1,8 @@
 """Compare the optimisers on NASA's airfoil data with a linear model, as chapter 12 of d2l.ai does.
 
-Input: an .npz file with X (1503, 5) and y (1503,).  All six columns are standardised over all rows, the
+Input: an .npz file with the arrays X (1503, 5) (frequency, angle of attack, chord length, velocity,
+thickness) and y (1503,) (sound pressure level).  Source: the data set "Airfoil Self-Noise" of the UCI Machine
+Learning Repository.  All six columns are standardised over all rows, the
 first 1,500 rows are kept; the model is trained for 4 epochs in batches of 10 on half the mean squared error,
 which is also what the table shows, over those 1,500 rows.
 """
@@ -12,7 +14,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _tools import COLORS, check_writable, command_line, default, load_npz, pyplot, table
+from _tools import (
+    COLORS,
+    check_writable,
+    command_line,
+    default,
+    load_npz,
+    one_line_errors,
+    pyplot,
+    table,
+    whole,
+    whole_ticks,
+)
 
 import gpumlp
 
@@ -70,17 +83,18 @@ def draw(results: dict[str, dict[str, Any]], best: float, file: str) -> None:
         ylabel="half mean squared error above the optimum",
         title=f"Airfoil self-noise, linear model (optimum {best:.4f})",
     )
-    ax.set_xticks(range(len(excess)))
+    whole_ticks(ax)
     ax.legend()
     figure.savefig(file)
     plt.close(figure)
 
 
+@one_line_errors
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train with every rule, print the table; returns {"optimum": float, title: {"loss", "seconds"}}."""
     parser = command_line(__doc__, data=True)
-    parser.add_argument("--epochs", type=int, default=4, help=default())
-    parser.add_argument("--batch-size", type=int, default=10, help=default())
+    parser.add_argument("--epochs", type=whole, default=4, help=default())
+    parser.add_argument("--batch-size", type=whole, default=10, help=default())
     parser.add_argument("--seed", type=int, default=0, help=default())
     parser.add_argument("--plot", metavar="FILE", help="draw the losses")
     args = parser.parse_args(argv)

@@ -20,6 +20,9 @@ DESELECTED = {
 
 def main(options: list[str]) -> int:
     """Exit status of pytest."""
+    if {"-h", "--help"} & set(options):
+        print(__doc__.strip() if __doc__ else "")
+        return 0
     os.environ.setdefault("SKLEARN_TESTS_GLOBAL_RANDOM_SEED", "42")  # their fixture global_random_seed
     import pytest
     import sklearn.neural_network

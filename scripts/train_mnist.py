@@ -1,7 +1,9 @@
 """Train a multilayer perceptron on MNIST.
 
-Input: an .npz file with x_train, y_train, x_test, y_test, as Keras names them.  Pixels are divided by
-255.  The test set is looked at once, after training.
+Input: an .npz file with the arrays x_train (60000, 28, 28), y_train, x_test (10000, 28, 28), y_test: pixels
+0 to 255 and digits 0 to 9.  Source: the MNIST database of handwritten digits of LeCun, Cortes and Burges; the
+file mnist.npz that Keras loads is one.  Pixels are divided by 255.  The test set is looked at once, after
+training.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _tools import check_writable, command_line, default, load_npz, pyplot
+from _tools import (
+    check_writable,
+    command_line,
+    default,
+    load_npz,
+    one_line_errors,
+    pyplot,
+    whole,
+    whole_ticks,
+)
 
 import gpumlp
 
@@ -51,6 +62,8 @@ def draw(history: gpumlp.History, accuracy: float, file: str) -> None:
         axes[0, 1].axhline(accuracy, color="0.3", ls="--", lw=1, label=f"test, at the end: {accuracy:.4f}")
         axes[0, 1].set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
         axes[0, 1].legend()
+    for ax in axes[0]:
+        whole_ticks(ax)
     axes[0, 0].legend()
     figure.tight_layout()
     figure.savefig(file)
@@ -64,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--activation", default="relu", choices=sorted(gpumlp.activations.ACTIVATIONS), help=default()
     )
-    p.add_argument("--epochs", type=int, default=10, help=default())
-    p.add_argument("--batch-size", type=int, default=128, help=default())
+    p.add_argument("--epochs", type=whole, default=10, help=default())
+    p.add_argument("--batch-size", type=whole, default=128, help=default())
     p.add_argument(
         "--optimizer", default="adam", choices=sorted(gpumlp.optimizers.OPTIMIZERS), help=default()
     )
@@ -78,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@one_line_errors
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train and test; returns {"accuracy", "loss" (both on the test set), "seconds", "history"}."""
     args = parser().parse_args(argv)

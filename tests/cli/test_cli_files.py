@@ -33,8 +33,9 @@ def test_replacing_survives_a_failing_rename(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match="No space"), replacing(path) as file:
+    with pytest.raises(OSError, match="No space") as caught, replacing(path) as file:
         file.write(b"new")
+    assert caught.value.filename == str(path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["f"]
 
 

@@ -157,6 +157,40 @@ def test_model_files_that_are_none(fails, flowers, flower_model, tmp_path):
         assert "it is no .npz file" in fails(command, flowers, flowers)
 
 
+def test_a_directory_is_no_model(fails, flowers, tmp_path):
+    for command in ("evaluate", "predict"):
+        assert "is a directory; MODEL is a file written by 'gpumlp train'" in fails(
+            command, tmp_path, flowers
+        )
+
+
+def test_the_digits_without_data(run, fails, flower_model):
+    assert run("train", "--epochs", 1, "--hidden", 16, "--out", "d.npz").code == 0
+    result = run("evaluate", "d.npz")
+    assert result.code == 0 and "digits: 1797 rows (all of them, training rows too)" in result.out
+    assert run("predict", "d.npz").out.count("\n") == 1798
+    assert "give DATA after MODEL" in fails("evaluate", flower_model)
+    assert "takes 3 features (width, height, seven)" in fails("predict", flower_model)
+    assert "need a data file" in fails("evaluate", "d.npz", "--target", "y")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_standard_output_is_named(tmp_path):
+    # 'predict' writes more than a buffer holds, 'info' less
+    gpumlp.MLP([64, 10], device="cpu").save(tmp_path / "m.npz")
+    for words in (["info"], ["predict", tmp_path / "m.npz"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "gpumlp", *words],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 2
+        assert done.stderr == "gpumlp: error: standard output: No space left on device\n"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -221,7 +255,7 @@ def test_version_and_help(capsys):
 def test_no_command_prints_the_help(run, fails):
     result = run()
     assert result.code == 0 and result.out.startswith("usage: gpumlp") and result.err == ""
-    assert "invalid choice: 'trian'" in fails("trian")
+    assert "unknown command 'trian'. Did you mean 'train'?" in fails("trian")
 
 
 def test_help_imports_no_heavy_package_and_runs_as_a_module():

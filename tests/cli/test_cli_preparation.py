@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from gpumlp.cli import TASK_RULE
 from gpumlp.preparation import detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError
 
@@ -18,8 +21,10 @@ def make(x, y) -> Table:
     ("y", "task"),
     [
         (["a", "b"], "classification"),
-        ([0.0, 1.0, 0.0, 1.0], "classification"),
-        ([0.0, 1.0], "classification"),
+        ([True, False], "classification"),
+        ([0.0, 1.0] * 5, "classification"),
+        ([0.0, 1.0, 0.0, 1.0], "regression"),
+        ([250.0, 300.0], "regression"),
         ([1.5, 2.0, 2.0, 2.0], "regression"),
         (np.arange(100) % 20, "classification"),
         (np.arange(100) % 21, "regression"),
@@ -27,7 +32,22 @@ def make(x, y) -> Table:
     ],
 )
 def test_detect_task(y, task):
-    assert detect_task(np.asarray(y))[0] == task
+    y = np.asarray(y)
+    assert detect_task(y.astype(str) if y.dtype.kind == "b" else y)[0] == task  # as tables are read
+
+
+def test_reasons_name_what_the_target_is():
+    assert detect_task(np.array(["a", "b"]))[1] == "the target is text"
+    assert detect_task(np.array(["TRUE", "False"]))[1] == "the target is True/False"
+    assert detect_task(np.array([1.0, 2.0]))[1] == "the target has 2 distinct whole numbers in only 2 rows"
+
+
+def test_help_docs_and_code_state_one_rule(run, capsys):
+    docs = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    with pytest.raises(SystemExit):
+        run("train", "--help")
+    for text in (docs, capsys.readouterr().out, detect_task.__doc__):
+        assert TASK_RULE in " ".join(text.split())
 
 
 def test_split_is_a_seeded_partition():
@@ -38,8 +58,11 @@ def test_split_is_a_seeded_partition():
     order = np.random.default_rng([3, 4]).permutation(100)
     np.testing.assert_array_equal(parts[2], order[:15])
     assert [len(p) for p in split_table(make(np.zeros((5, 1)), np.zeros(5)), 0, 0.01, 0.0)] == [4, 0, 1]
-    with pytest.raises(TableError, match="'t' has 3 rows, too few"):
+    with pytest.raises(TableError, match="'t' has 3 rows, too few for 1 test row and 1 validation row"):
         split_table(make(np.zeros((3, 1)), np.zeros(3)), 0, 0.15, 0.15)
+    message = "'t' has 1 row, too few for at least 2 for training; give more rows$"
+    with pytest.raises(TableError, match=message):
+        split_table(make(np.zeros((1, 1)), np.zeros(1)), 0, 0, 0)
 
 
 def test_scaling_comes_from_the_training_rows_only():

@@ -67,7 +67,9 @@ def test_columns_of_a_data_frame_are_found_by_name(run, prices):
     X, _ = raw(prices, ";")
     frame = Frame(age=X[:, 1], price=X[:, 0], size=X[:, 0])
     np.testing.assert_array_equal(prepared.predict(frame), prepared.predict(X))
-    with pytest.raises(ValueError, match="unknown column 'age'"):
+    with pytest.raises(ValueError, match="lacks the column 'age'; there is 'AGE'"):
+        prepared.predict(Frame(size=X[:, 0], AGE=X[:, 1]))
+    with pytest.raises(ValueError, match="lacks the column 'age'; there is only 'size'"):
         prepared.predict(Frame(size=X[:, 0]))
 
 

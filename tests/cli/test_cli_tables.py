@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def table(tmp_path, text: str | bytes, **options):
     return read_table(str(path), **{"target": "y", **options})
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiters(tmp_path, delimiter):
     t = table(tmp_path, "a,b,y\n1,2,u\n3,4.5e1,v\n".replace(",", delimiter))
     assert t.names == ["a", "b"] and t.target == "y"
@@ -53,6 +54,22 @@ def test_true_and_false_are_numbers_in_features_and_classes_in_the_target(tmp_pa
 def test_the_target_cannot_be_dropped(tmp_path):
     with pytest.raises(TableError, match="'y' cannot be the target and be dropped"):
         table(tmp_path, "a,b,y\n1,2,3\n", drop=["y"])
+
+
+def test_a_column_cannot_be_dropped_and_be_a_feature(tmp_path):
+    with pytest.raises(TableError, match="'a' cannot be a feature and be dropped"):
+        table(tmp_path, "a,b,y\n1,2,3\n", drop=["a"], features=["a", "b"])
+
+
+def test_a_pipe_is_read(tmp_path):
+    reader, writer = os.pipe()
+    os.write(writer, b"\n\na,y\n1,3\n2,4.5\n")
+    os.close(writer)
+    t = read_table(f"/dev/fd/{reader}", target="y")
+    os.close(reader)
+    np.testing.assert_array_equal(t.X, [[1], [2]])
+    with pytest.raises(TableError, match="line 5"):  # blank lines are counted
+        table(tmp_path, "\n\na,y\n1,3\nx,4.5\n")
 
 
 def test_gzip(tmp_path):
@@ -109,6 +126,13 @@ def test_a_target_that_is_not_needed_is_not_read(tmp_path):
         ("a,b,y\n1,,3\n", r"line 2: column 'b': missing value \(the cell is empty\)"),
         ("a,b,y\n1,nan,3\n", r"line 2: column 'b': missing value \('nan'\)"),
         ("a,b,y\n1,2,3\n1,-inf,3\n", "line 3: column 'b': '-inf' is not a finite number"),
+        ("a;b;y\n1;2,500;3\n", "line 2: column 'b': '2,500' may be 2500 or 2.500; write numbers without"),
+        ("a;b;y\n1;-17,740.5;3\n", "has commas between thousands; write -17740.5"),
+        ("a;b;y\n1;0,123;3\n", "'0,123' has a decimal comma"),
+        (
+            "a:y\n1:2\n",
+            r"unknown column 'y'.*one column.*delimiters understood are comma, semicolon, tab and",
+        ),
         ("a;b;y\n1;2,5;3\n", "line 2: column 'b': '2,5' has a decimal comma"),
         ("a,y\n1,\n", r"line 2: target column 'y': missing value \(the cell is empty\)"),
         ("a,y\n1,2\n1,1e999\n", "line 3: target column 'y': '1e999' is not a finite number"),
@@ -173,6 +197,11 @@ def test_npy_with_target_column(tmp_path):
         t = read_table(path, target=target)
         np.testing.assert_array_equal(t.X, a[:, [0, 2]])
         np.testing.assert_array_equal(t.y, a[:, 1])
+    with pytest.raises(TableError, match=r"give --target, the number of the column to learn, 0 to 2 \(-1"):
+        read_table(path)
+    np.save(tmp_path / "o.npy", np.array([[1, "a"]], object), allow_pickle=True)
+    with pytest.raises(TableError, match=r"o\.npy' holds Python objects, which are never loaded"):
+        read_table(str(tmp_path / "o.npy"), target="0")
     for target in (None, "price", "3"):
         with pytest.raises(TableError, match="--target"):
             read_table(path, target=target)
@@ -202,7 +231,7 @@ def test_damaged_and_misnamed_numpy_files(tmp_path):
     for name, content, message in (
         ("b.npz", data[:200], "damaged"),
         ("c.npz", b"", "is empty"),
-        ("d.npz", b"a,b\n1,2\n", "no NumPy"),
+        ("d.npz", b"a,b\n1,2\n", r"is no \.npz file: .*ending \.csv"),
         ("e.npy", data, "ending .npz"),
     ):
         (tmp_path / name).write_bytes(content)

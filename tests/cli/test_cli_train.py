@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.cli_train import print_figures
 from gpumlp.optimizers import OPTIMIZERS, SGD
 
 
@@ -237,7 +240,12 @@ def test_a_new_rule_appears_by_itself(run, flowers, monkeypatch):
         (["--task", "classification", "--loss", "huber"], "--loss huber is not for classification"),
         (["--target", "y"], "need a data file"),
         (["none.csv", "--target", "y"], "'none.csv': No such file or directory"),
-        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate. See 'gpumlp train --help'"),
+        (["d.csv", "--targt", "price"], "--targt price. Did you mean --target? See 'gpumlp train --help'"),
+        (["d.csv", "--targt=price"], "unrecognized arguments: --targt=price. Did you mean --target?"),
+        (["--task", "regresion"], "--task: unknown task 'regresion'. Did you mean 'regression'?"),
+        (["--dtype", "float23"], "Did you mean 'float32'?"),
+        (["--early-stopping", "d.csv"], ">= 1 (give DATA before it, or a number after it)"),
         (["--device", "cudda"], "cudda"),
         (["--out", "no/such/m.npz"], "cannot write the model to 'no/such/m.npz': there is no directory"),
         (["--out", "model.pt"], "must end in .npz"),
@@ -255,7 +263,7 @@ def test_bad_options(fails, never_trains, tmp_path, words, message):
     [
         ("a,y\n1,x\n", "has 1 row, too few"),
         ("a,y\n1,x\n2,x\n3,x\n4,x\n5,x\n", "one class only ('x')"),
-        ("a,y\n1,x\n2\n", "line 3: 1 cells"),
+        ("a,y\n1,x\n2\n", "line 3: 1 cell, but"),
         ("a,y\n1,x\nred,x\n", "line 3: column 'a': 'red' is text"),
         ("a,z\n1,x\n", "no target column: unknown column 'y'"),
         ("", "is empty"),
@@ -282,20 +290,107 @@ def test_missing_matplotlib_is_told_before_training(fails, never_trains, monkeyp
     assert "pip install 'gpumlp[plot]'" in fails("train", "--plot", "p.png")
 
 
-def test_an_interrupt_saves_nothing(run, flowers, monkeypatch, tmp_path):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--dropout", "0.1,0.2,0.3"],
+        ["--hidden", "4", "--activation", "relu,tanh"],
+        ["--validation-fraction", "0", "--early-stopping"],
+        ["--device", "cuda:9999"],
+    ],
+)
+def test_options_are_checked_before_the_table_is_read(fails, words):
+    message = fails("train", "no.csv", "--target", "y", *words)
+    assert "no.csv" not in message and next(w for w in words[::-1] if w.startswith("--"))[2:] in message
 
-    monkeypatch.setattr(gpumlp.Trainer, "fit", interrupt)
+
+@pytest.fixture
+def interrupt_in_epoch(monkeypatch):
+    """interrupt_in_epoch(3): Ctrl-C while the third epoch is evaluated."""
+
+    def prepare(number: int) -> None:
+        real, seen = gpumlp.session.Evaluation.run, []
+
+        def counting(self):
+            seen.append(self)
+            if len(seen) == number:
+                raise KeyboardInterrupt
+            real(self)
+
+        monkeypatch.setattr(gpumlp.session.Evaluation, "run", counting)
+
+    return prepare
+
+
+def test_an_interrupt_in_the_first_epoch_saves_nothing(run, flowers, interrupt_in_epoch, tmp_path):
+    interrupt_in_epoch(1)
     result = run("train", flowers, "--target", "kind")
     assert result.code == 130 and "interrupted; nothing was saved" in result.err
     assert os.listdir(tmp_path) == ["flowers.csv"]
 
 
+def test_an_interrupt_saves_what_was_learnt(run, flowers, interrupt_in_epoch, tmp_path):
+    pytest.importorskip("matplotlib")
+    interrupt_in_epoch(4)
+    result = run("train", flowers, "--target", "kind", "--hidden", 8, "--out", "m.npz", "--plot", "p.png")
+    assert result.code == 130
+    assert result.err == "\ngpumlp: interrupted in epoch 4; the weights at that moment were saved to m.npz\n"
+    assert "3 epochs in" in result.out and figure(result.out, "test", 0) == 18
+    assert gpumlp.load("m.npz", "cpu").extra["training"]["epochs"] == 3
+    assert (tmp_path / "p.png").exists()
+
+
+def test_an_interrupt_keeps_the_best_weights(run, flowers, interrupt_in_epoch):
+    # a step of this size makes the loss of every later epoch worse
+    words = ("--target", "kind", "--hidden", 8, "--optimizer", "sgd", "--early-stopping", 50, "--seed", 1)
+    assert run("train", flowers, *words, "--lr", 0.05, "--epochs", 3, "--out", "a.npz").code == 0
+    interrupt_in_epoch(4)
+    result = run("train", flowers, *words, "--lr", 0.05, "--out", "b.npz")
+    assert result.code == 130
+    assert "interrupted in epoch 4; the weights of epoch 3 were saved to b.npz" in result.err
+    a, b = (gpumlp.load(name, "cpu").get_parameters()[0][0] for name in ("a.npz", "b.npz"))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_second_interrupt_ends_at_once(run, flowers, interrupt_in_epoch, monkeypatch, tmp_path):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    interrupt_in_epoch(3)
+    monkeypatch.setattr(gpumlp.Trainer, "evaluate", interrupt)
+    result = run("train", flowers, "--target", "kind")
+    assert result.code == 130 and "interrupted; nothing was saved" in result.err
+    assert os.listdir(tmp_path) == ["flowers.csv"]
+
+
+def test_a_real_interrupt(tmp_path):
+    words = [sys.executable, "-m", "gpumlp", "train", "--epochs", "1000000", "--quiet", "--hidden", "8"]
+    words += ["--out", "m.npz", "--device", "cpu"]
+    watch = (
+        "import gpumlp.session as s, signal, os\nreal, seen = s.Evaluation.run, []\n"
+        "def run(self):\n    real(self)\n    seen.append(1)\n"
+        "    if len(seen) == 5: os.kill(os.getpid(), signal.SIGINT)\n"
+        "s.Evaluation.run = run\nfrom gpumlp.cli import main\nraise SystemExit(main())"
+    )
+    words[1:3] = ["-c", watch]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert "gpumlp: interrupted in epoch 5; the weights at that moment were saved to m.npz" in done.stderr
+    assert gpumlp.load(tmp_path / "m.npz", "cpu").extra["training"]["epochs"] == 4
+
+
 def test_divergence_keeps_the_old_model(run, prices, tmp_path):
     (tmp_path / "m.npz").write_bytes(b"old")
     result = run("train", prices, "--target", "price", "--optimizer", "sgd", "--lr", "1e6", "--out", "m.npz")
-    assert result.code == 2 and result.err.startswith("gpumlp: error: ") and "epoch" in result.err
+    assert result.code == 2
+    assert re.fullmatch(
+        r"gpumlp: error: training diverged: the loss became \w+ in epoch \d+, .*step.* \(lr 1e\+06\); "
+        r"no model was saved\. Try --lr 0\.01, or --clip-norm 1\n",
+        result.err,
+    )
+    more = ("--clip-norm", 1, "--no-standardize", "--lr", 1e-2, "--l2", 1e30)
+    result = run("train", prices, "--target", "price", "--optimizer", "sgd", *more, "--out", "m.npz")
+    assert result.err.endswith("Try --lr 0.001, or leave out --no-standardize\n")
     assert (tmp_path / "m.npz").read_bytes() == b"old"
 
 
@@ -341,3 +436,56 @@ def test_what_was_set_is_shown(run, flowers):
     for part in ("momentum 0.9", "nesterov", "l1 1e-05", "l2 0.001", "weight_decay 0.01", "cosine schedule"):
         assert part in line
     assert line.endswith("clip norm 2, batch 32, at most 1 epoch, patience 3")
+
+
+def test_what_is_replaced_is_told(run, flowers):
+    base = ("train", flowers, "--target", "kind", "--hidden", "8", "--epochs", 1, "--out", "m.npz")
+    assert "model saved to m.npz\n" in run(*base).out
+    assert "model saved to m.npz (the file that was there is replaced)\n" in run(*base).out
+    for more in ("", " (the file that was there is replaced)"):
+        assert run("predict", "m.npz", flowers, "-o", "p.csv").err == (
+            f"120 predictions written to p.csv{more}\n"
+        )
+
+
+def test_unused_arrays_and_names_of_an_archive(run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    arrays = {"X": x, "y": x[:, 0], "feature_names": ["Income", "Rooms"], "target_name": "Price"}
+    np.savez(tmp_path / "d.npz", **arrays, train_idx=np.arange(9), val_idx=np.arange(9))
+    result = run("train", "d.npz", "--epochs", 1, "--hidden", 4, "--out", "m.npz")
+    assert re.search(r"^not used  train_idx, val_idx$", result.out, re.M)
+    assert "2 features, target Price" in result.out
+    result = run("evaluate", "m.npz", "d.npz")
+    assert result.code == 0 and result.err == "gpumlp: arrays not used by the model: train_idx, val_idx\n"
+    np.savez(tmp_path / "e.npz", X=x, y=x[:, 0], target_name="Price")
+    assert run("train", "e.npz", "--epochs", 1, "--hidden", 4, "--out", "m.npz").code == 0
+    assert run("evaluate", "m.npz", "e.npz").code == 0
+
+
+def test_drop_is_for_csv_files(fails, tmp_path):
+    np.savez(tmp_path / "d.npz", X=np.zeros((20, 2)), y=np.arange(20))
+    assert "--drop leaves out columns of a CSV file" in fails("train", "d.npz", "--drop", "x0")
+
+
+def test_a_column_of_figures_has_one_number_of_decimals(capsys):
+    figures = {
+        "train": {"loss": 0.004496, "rmse": 123456.7, "r2": 0.00012},
+        "test": {"loss": 0.1406, "rmse": 0.5, "r2": 0.0},
+    }
+    print_figures(figures, {"train": 9, "test": 1})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        ["train", "9", "0.004496", "123456.70", "0.0001"],
+        ["test", "1", "0.140600", "0.50", "-"],
+    ]
+    print_figures({"data": {"loss": 1e-12}, "more": {"loss": 0.5}}, {"data": 1, "more": 1})
+    assert "1.000e-12" in (out := capsys.readouterr().out) and "5.000e-01" in out
+
+
+def test_one_row_is_singular(run, tmp_path):
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(f"{i},{i * 1.5}\n" for i in range(20)))
+    (tmp_path / "one.csv").write_text("a,y\n1,1.5\n")
+    out = run("train", "d.csv", "--target", "y", "--epochs", 1, "--hidden", 4, "--out", "m.npz").out
+    assert "20 rows, 1 feature, target y" in out
+    out = run("evaluate", "m.npz", "one.csv").out
+    assert "one.csv: 1 row\n" in out and out.split()[-1] == "-"

@@ -9,6 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+import gpumlp
+
 Script = Callable[[str], ModuleType]
 
 
@@ -94,3 +96,68 @@ def test_california_script_trains_and_stops_early(
         assert run["epochs"] in (60, run["best_epoch"] + 5)
     assert f"mean of 2: {result['rmse']:.4f}" in capsys.readouterr().out
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+DATA = {"train_mnist": "images", "airfoil": "regression", "california": "regression"}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_mistakes_end_with_one_line(
+    script: Script, name: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = request.getfixturevalue(DATA[name])
+    with pytest.raises(SystemExit, match=r"^error: .*cuda:9999.*cannot be used"):
+        script(name).main([data, "--device", "cuda:9999"])
+    with pytest.raises(SystemExit) as end:
+        script(name).main([data, "--epochs", "0"])
+    assert end.value.code == 2
+    assert (
+        capsys.readouterr().err == "error: argument --epochs: '0' is not a whole number >= 1 (see --help)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train_mnist", ("x_train", "y_test", "MNIST database of handwritten digits")),
+        ("airfoil", ("X (1503, 5)", "Airfoil Self-Noise", "UCI Machine Learning Repository")),
+        ("california", ("train_idx", "California Housing", "StatLib")),
+    ],
+)
+def test_help_names_arrays_and_source(
+    script: Script, name: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        script(name).main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(word in text for word in words)
+
+
+def test_the_runner_of_scikit_learns_tests_has_help_of_its_own(
+    script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script("run_sklearn_mlp_tests").main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Run scikit-learn's own tests") and out.count("\n") < 20
+
+
+def test_pictures_have_whole_epochs_and_all_values(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    close = plt.close
+    monkeypatch.setattr(plt, "close", lambda figure: None)  # looked at below
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file: None)
+    metrics = {"loss": [9.0, 8.0, 7.0], "val_loss": [9.0, 8.0, 7.0]}
+    history = gpumlp.History({**metrics, "val_rmse": [3.0, 4.0, 5.0], "val_accuracy": [0.1, 0.2, 0.3]})
+    run = {"history": history, "epochs": 3, "best_epoch": 1, "val": 6.0, "test": 6.0}
+    for draw in (
+        lambda: script("california").draw([run], 2.0, "p.png"),
+        lambda: script("train_mnist").draw(history, 0.3, "p.png"),
+        lambda: script("airfoil").draw({"a": {"loss": [3.0, 2.0, 1.0]}}, 0.5, "p.png"),
+    ):
+        draw()
+        for ax in plt.gcf().axes:
+            assert all(float(tick).is_integer() for tick in ax.get_xticks())
+            for line in ax.get_lines():
+                low, high = ax.get_ylim()
+                assert all(low <= y <= high for y in line.get_ydata())
+        close("all")
