@@ -93,7 +93,8 @@ def train(arguments: argparse.Namespace) -> None:
         which = (
             f"the weights of epoch {(history.best_epoch or 0) + 1}" if stop else "the weights at that moment"
         )
-        raise KeyboardInterrupt(f" in epoch {len(history) + 1}; {which} were saved to {arguments.out}")
+        epoch = min(len(history) + 1, arguments.epochs)
+        raise KeyboardInterrupt(f" in epoch {epoch}; {which} were saved to {arguments.out}")
 
 
 def print_figures(figures: dict[str, dict[str, float]], counts: dict[str, int]) -> None:

@@ -20,6 +20,7 @@ import functools
 import gc
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -75,6 +76,13 @@ class Result:
     gb_per_s: float
     share: float
     others: float = 0.0  # CPUs that other programs kept busy meanwhile
+    times: tuple[float, ...] = ()  # of each round
+
+    def over(self, other: Result) -> float:
+        """Time over another one's: the median over the rounds, in which both ran one after the other."""
+        if not self.times or not other.times:
+            return self.seconds / other.seconds
+        return statistics.median(a / b for a, b in zip(self.times, other.times, strict=True))
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -209,11 +217,15 @@ def measure(rule: str, size: int, own: dict[str, Any], args: argparse.Namespace,
     counts = {c.name: calls_for(c, args.sample) for c in candidates}
     timers = {c.name: functools.partial(one_call, c, counts[c.name]) for c in candidates}
     start, before = time.perf_counter(), others_work()
-    times = {name: summary(values) for name, values in interleave(timers, args.repeats).items()}
+    rounds = interleave(timers, args.repeats)
+    times = {name: summary(values) for name, values in rounds.items()}
     others = max(0.0, others_work() - before) / (time.perf_counter() - start)
     mark = "" if host or not simulated() else " (simulated)"
     results = [
-        Result(rule, size, name + mark, t["median"], t["spread"], n_bytes / t["median"] / 1e9, 0.0, others)
+        Result(
+            *(rule, size, name + mark, t["median"], t["spread"], n_bytes / t["median"] / 1e9, 0.0, others),
+            times=tuple(rounds[name]),
+        )
         for name, t in times.items()
     ]
     copy = min(r.seconds for r in results if r.kind == COPY)
@@ -276,7 +288,7 @@ def regressions(results: list[Result], old: dict[tuple[str, int, str], float], t
 def compare(results: list[Result]) -> list[dict[str, Any]]:
     """Our compiled kernels beside PyTorch's fused form, or its fastest one where there is no fused form.
 
-    `ratio` is our time over PyTorch's, None without PyTorch.
+    `ratio` is our time over PyTorch's (see `Result.over`), None without PyTorch.
     """
     rows = []
     for r in results:
@@ -297,7 +309,7 @@ def compare(results: list[Result]) -> list[dict[str, Any]]:
                 "torch_form": form,
                 "torch_seconds": torch.seconds if torch else None,
                 "torch_spread": torch.spread if torch else None,
-                "ratio": r.seconds / torch.seconds if torch else None,
+                "ratio": r.over(torch) if torch else None,
                 "noisy": max(o.spread for o in (r, torch, copy) if o) > NOISY or r.others > BUSY,
                 "copy": copy.candidate,
                 "copy_gb_per_s": copy.gb_per_s,

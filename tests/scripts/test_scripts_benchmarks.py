@@ -246,3 +246,13 @@ def test_bad_shapes_are_refused(script: Script, text: str, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         script("bench_training").main(["--shapes", text])
     assert "expected such as 32-16-2:32:300" in capsys.readouterr().err
+
+
+def test_ratios_are_taken_within_rounds(script: Script) -> None:
+    """A round in which the whole machine was slow counts like any other."""
+    bench = script("bench_kernels")
+    ours = bench.Result("sgd", 10, "native update", 2.0, 0.0, 1.0, 1.0, times=(1.0, 2.0, 30.0))
+    theirs = bench.Result("sgd", 10, "torch fused", 4.0, 0.0, 1.0, 1.0, times=(4.0, 4.0, 60.0))
+    assert ours.over(theirs) == 0.5
+    theirs.times = ()
+    assert ours.over(theirs) == 0.5
