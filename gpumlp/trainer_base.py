@@ -33,6 +33,7 @@ class TrainerBase:
     seed: int
     precision: str
     _backend: Any
+    _scaler: np.ndarray
 
     # ---- buffers -----------------------------------------------
     def _ready(self) -> None:
@@ -80,7 +81,7 @@ class TrainerBase:
     ) -> tuple[Session | StreamSession, Evaluation | StreamEvaluation | None]:
         """What trains on `train` and evaluates `val`; parts of the same rows are on the device once."""
         batch = min(self.batch_size, train.n_rows)
-        shared = val is not None and val.X is train.X
+        shared = val is not None and val.X is train.X and val.y is train.y and val.w is train.w
         if not shared:
             evaluation = self._evaluation(val) if val else None
             return self._train_session(train, batch, self._chunk(train, batch, streaming)), evaluation
@@ -153,6 +154,8 @@ class TrainerBase:
 
     def loss_scale_state(self) -> np.ndarray | None:
         """State of the loss scaling, on the host; None but for float16."""
+        if "_scaler" in self.__dict__:  # not taken over yet
+            return self._scaler
         if self._backend is not self.model.backend or self._precision.scaler is None:
             return None
         return self._backend.to_numpy(self._precision.scaler)

@@ -83,6 +83,18 @@ class TestValidation:
             results.append((history.loss, history.val_loss, history.val_r2))
         assert results[0] == results[1]
 
+    @pytest.mark.parametrize("weights", [False, True])
+    def test_the_same_rows_with_other_targets(self, device: str, weights: bool) -> None:
+        rng = np.random.default_rng(1)
+        X, y, other = rng.normal(size=(30, 3)), rng.normal(size=(30, 1)), rng.normal(size=(30, 1))
+        w = rng.random(30) + 0.5
+        model = gpumlp.MLP([3, 4, 1], "tanh", device=device, dtype="float64")
+        trainer = gpumlp.Trainer(model, loss="squared_error", optimizer="adam", batch_size=7)
+        validation = (X, y, w) if weights else (X, other)
+        history = trainer.fit(X, y, epochs=1, validation=validation, progress=False)
+        assert history.val_loss[-1] == trainer.evaluate(*validation)["loss"]
+        assert history.val_loss[-1] != trainer.evaluate(X, y)["loss"]
+
     def test_does_not_train(self, device: str) -> None:
         a, b = bias_only(device, 0.5), bias_only(device, 0.5)
         a.fit(X1, Y1, epochs=2, validation=(X1, -Y1), progress=False)
