@@ -205,7 +205,8 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
     _check_range(name, X, dtype)
     if X.dtype.kind == "b":
         X = X.view(np.uint8)
-    if X.flags.c_contiguous and X.dtype.name in FIXED and X.dtype.isnative:
+    plain = X.flags.c_contiguous and getattr(X.flags, "aligned", True)  # CuPy's are always aligned
+    if plain and X.dtype.name in FIXED and X.dtype.isnative:
         return X
     return X.astype(dtype, order="C")
 

@@ -63,6 +63,17 @@ def test_half_precision_reads_bytes(device: str, precision: str) -> None:
     assert np.array_equal(flat, _train(X.astype(np.float32), y, device, False, trainer=more)[0])
 
 
+def test_rows_that_are_not_aligned(device: str) -> None:
+    """Compiled code may assume that a float32 lies at a multiple of 4 bytes."""
+    X, y = _rows("float32")
+    raw = np.zeros(X.nbytes + 1, np.uint8)[1:].view("float32").reshape(X.shape)
+    raw[...] = X
+    assert not raw.flags.aligned
+    assert np.array_equal(_train(raw, y, device, False)[0], _train(X, y, device, False)[0])
+    trainer = _trainer(device)
+    assert not np.shares_memory(check_rows(trainer.model, trainer.loss, raw, y).X, raw)
+
+
 def _trainer(device: str, dtype: str = "float32") -> gpumlp.Trainer:
     return gpumlp.Trainer(
         gpumlp.MLP([5, 2], device=device, dtype=dtype), loss="softmax_cross_entropy", optimizer="sgd"
