@@ -62,6 +62,21 @@ def test_any_gradient_between_calls(cuda: Any, rule: str, change: Callable) -> N
     assert np.array_equal(results[0][0], results[1][0]) and results[0][1] == results[1][1] == 5
 
 
+@pytest.mark.parametrize("shift", [-4, 4])
+def test_a_gradient_in_the_parameters_own_memory(cuda: Any, shift: int) -> None:
+    """Contiguous, aligned and overlapping: every element is read before any is written."""
+    import cupy
+
+    buffer = cupy.arange(2 * N, dtype=np.float32)
+    opt, p = gpumlp.SGD(lr=0.5), buffer[N - 1 : N - 1 + 900]  # exact on these numbers
+    for _ in range(2):
+        opt.update(p, cupy.ones(900, np.float32))
+    host = cuda.to_numpy(buffer)
+    expected = host[N - 1 : N - 1 + 900] - 0.5 * host[N - 1 + shift : N - 1 + shift + 900]
+    opt.update(p, buffer[N - 1 + shift : N - 1 + shift + 900])
+    assert np.array_equal(cuda.to_numpy(p), expected)
+
+
 def test_a_list_is_one_launch_each_and_nothing_besides(cuda: Any, simgpu: Any) -> None:
     import cupy
 

@@ -80,6 +80,21 @@ def test_mixed_precision(tmp_path: Path, device: str, precision: str) -> None:
     _same_end(tmp_path / "t.npz", device, precision=precision)
 
 
+def test_the_loss_scale_goes_on(tmp_path: Path, device: str) -> None:
+    if gpumlp.get_backend(device).name != "cuda":
+        pytest.skip("only on CUDA devices")
+    trainer = _trainer(device, precision="float16")
+    trainer.fit(X, Y, epochs=1, progress=False)
+    lowered = np.array([1024, 0, 3, 2], np.float32)
+    trainer.model.backend.copy(trainer._precision.scaler, lowered)
+    for number in range(2):  # a loaded one that is saved again at once keeps it too
+        trainer.save(tmp_path / f"{number}.npz")
+        trainer = gpumlp.Trainer.load(tmp_path / f"{number}.npz", device=device)
+    trainer.fit(X, Y, epochs=1, progress=False)
+    state = trainer.loss_scale_state()
+    assert state is not None and state[0] == 1024 and state[2:].tolist() == [3 + 7, 2]
+
+
 def test_before_the_first_fit(tmp_path: Path, device: str) -> None:
     new = _trainer(device)
     new.save(tmp_path / "t.npz")
