@@ -59,7 +59,10 @@ HERE = Path(__file__).parent
 NARROW = 10  # most columns of a row kernel that is made for its number of columns
 HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in native_runtime.cpp
 _COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
-_SLOW = re.compile(r"\bsqrt\b|/")
+_CALLED = re.compile(r"(\w+)\s*\(")
+_SLOW = re.compile(r"\br?sqrt\b|/")
+#: what needs single numbers: choices, comparisons, loops, types, places, constants
+_SINGLE = re.compile(r"[?<>=!]=|[?<>!&|%.]|\b(?:if|for|while|float|double|int|long|T|r|c|k)\b")
 
 
 # ---- text ----------------------------------------------------------------------------------------------
@@ -182,20 +185,46 @@ def _map_loop(kernel: Kernel) -> str:
             "const long long gpumlp_last = gpumlp_s1 < gpumlp_c1 ? gpumlp_s1 : gpumlp_c1;",
         ]
         after = ["}"]
-    return "\n".join(
-        [
-            *before,
-            "#pragma omp simd",
-            f"for (long long c = {first}; c < {last}; ++c) {{",
-            *loads,
-            "{",
-            kernel.body,
-            "}",
-            *stores,
-            "}",
-            *after,
-        ]
-    )
+    by_element = [
+        "#pragma omp simd",
+        f"for (long long c = {first}; c < {last}; ++c) {{",
+        *loads,
+        "{",
+        kernel.body,
+        "}",
+        *stores,
+        "}",
+    ]
+    if set(_CALLED.findall(kernel.body)) == {"rsqrt"} and not _SINGLE.search(kernel.body):
+        by_lanes = _lanes_loop(kernel, first, last)
+        by_element = ["#ifdef GPUMLP_LANES", *by_lanes, "#else", *by_element, "#endif"]
+    return "\n".join([*before, *by_element, *after])
+
+
+def _lanes_loop(kernel: Kernel, first: str, last: str) -> list[str]:
+    """The loop with a vector for each variable; the rest that fills no vector gets the same arithmetic."""
+    arrays = [a for a in kernel.arrays if not a.role.startswith("raw")]
+    copy = "__builtin_memcpy({}, {}, gpumlp__n * sizeof(T));"
+    values = [f"C {a.name} = {{}};" for a in arrays]
+    loads = [copy.format(f"&{a.name}", f"gpumlp_{a.name} + gpumlp__c") for a in arrays if a.role != "out"]
+    stores = [copy.format(f"gpumlp_{a.name} + gpumlp__c", f"&{a.name}") for a in arrays if a.role != "in"]
+    return [
+        "const auto gpumlp__part = [&](const long long gpumlp__c, const long long gpumlp__n)",
+        "__attribute__((always_inline)) {",
+        "typedef Lanes<T>::type C;",
+        *values,
+        *loads,
+        "{",
+        kernel.body,
+        "}",
+        *stores,
+        "};",
+        "const long long gpumlp__lanes = 64 / sizeof(T);",
+        f"long long gpumlp__c = {first};",
+        f"for (; gpumlp__c + gpumlp__lanes <= {last}; gpumlp__c += gpumlp__lanes)",
+        "gpumlp__part(gpumlp__c, gpumlp__lanes);",
+        f"if (gpumlp__c < {last}) gpumlp__part(gpumlp__c, {last} - gpumlp__c);",
+    ]
 
 
 def runtime_source() -> str:

@@ -4,7 +4,7 @@
 // tail of erf), long enough that their truncation is below the rounding error.  Errors measured against long double:
 // at most 2 units in the last place (2.2 without fused multiply-add), see tests/backends/test_native_math.py.  NaN,
 // infinities, overflow and gradual underflow are as in libm.  This text is put in front of every kernel; it must not
-// include a header.
+// include a header.  At its end is what compilers do not find themselves: AVX-512's approximate root.
 
 template <class F> struct Real;
 
@@ -201,6 +201,8 @@ template <class F> static inline F erf_of(F x) {
 
 static inline float sqrt(float x) { return __builtin_sqrtf(x); }
 static inline double sqrt(double x) { return __builtin_sqrt(x); }
+static inline float rsqrt(float x) { return 1.0f / sqrt(x); }
+static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 static inline float fabs(float x) { return __builtin_fabsf(x); }
 static inline double fabs(double x) { return __builtin_fabs(x); }
 static inline float exp(float x) { return exp_of(x); }
@@ -215,3 +217,27 @@ static inline float log1p(float x) { return log1p_of(x); }
 static inline double log1p(double x) { return log1p_of(x); }
 static inline float erf(float x) { return erf_of(x); }
 static inline double erf(double x) { return erf_of(x); }
+
+// A vector of F, for the loops that `GPUMLP_LANES` enables
+#if defined(__AVX512F__)
+#define GPUMLP_LANES
+template <class F> struct Lanes { typedef F type __attribute__((vector_size(64))); };
+typedef Lanes<float>::type Floats;
+typedef Lanes<double>::type Doubles;
+// what rsqrt14 gives for 0 and infinity stays: Newton's step makes NaN of it
+typedef int FloatClasses __attribute__((vector_size(64)));
+typedef long long DoubleClasses __attribute__((vector_size(64)));
+static constexpr int keep_limits = 0x110100;
+
+static inline Floats rsqrt(Floats x) {  // to 14 bits, and Newton's step, which doubles them
+    Floats first = (Floats)__builtin_ia32_rsqrt14ps512_mask(x, x, (unsigned short)-1);
+    Floats y = first + 0.5f * first * (1.0f - x * first * first);
+    return (Floats)__builtin_ia32_fixupimmps512_mask(y, first, FloatClasses{} + keep_limits, 0, (unsigned short)-1, 4);
+}
+
+static inline Doubles rsqrt(Doubles x) {
+    Doubles first = (Doubles)__builtin_ia32_rsqrt14pd512_mask(x, x, (unsigned char)-1), y = first;
+    for (int i = 0; i < 2; ++i) y = y + 0.5 * y * (1.0 - x * y * y);
+    return (Doubles)__builtin_ia32_fixupimmpd512_mask(y, first, DoubleClasses{} + keep_limits, 0, (unsigned char)-1, 4);
+}
+#endif

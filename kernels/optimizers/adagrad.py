@@ -60,8 +60,8 @@ class AdaGrad(Optimizer):
         return {"eps": self.eps}
 
     def text(self) -> str:
-        root = "sqrt(s + eps)" if self.eps_in_sqrt else "(sqrt(s) + eps)"
-        return f"s += grad * grad;\nconst C delta = lr * grad / {root};"
+        over_root = "* rsqrt(s + eps)" if self.eps_in_sqrt else "/ (sqrt(s) + eps)"
+        return f"s += grad * grad;\nconst C delta = lr * grad {over_root};"
 
     def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
         s, eps = values["s"], values["eps"]

@@ -74,11 +74,11 @@ class RMSProp(Optimizer):
             lines += ["m = rho * m + gain * grad;", "C var = s - m * m;"]
             lines += ["var = var >= C(0) ? var : (var < C(0) ? C(0) : s);"]  # s where m * m is infinite too
             variance = "var"
-        root = f"sqrt({variance} + eps)" if self.eps_in_sqrt else f"(sqrt({variance}) + eps)"
+        over_root = f"* rsqrt({variance} + eps)" if self.eps_in_sqrt else f"/ (sqrt({variance}) + eps)"
         if self.momentum > 0:
-            lines += [f"v = momentum * v + grad / {root};", "const C delta = lr * v;"]
+            lines += [f"v = momentum * v + grad {over_root};", "const C delta = lr * v;"]
         else:
-            lines += [f"const C delta = lr * grad / {root};"]
+            lines += [f"const C delta = lr * grad {over_root};"]
         return "\n".join(lines)
 
     def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
