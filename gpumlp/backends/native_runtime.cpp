@@ -294,7 +294,7 @@ enum { VECTOR = 32, MAX_ROWS = 6 };
 #else
 enum { VECTOR = 16, MAX_ROWS = 4 };
 #endif
-enum { DEPTH = 256, FAR = 1024 };  // rows of a packed panel; bytes
+enum { DEPTH = 288, FAR = 1024 };  // most rows of a packed panel; bytes
 
 template <class F> struct IndexOf { typedef int type; };
 template <> struct IndexOf<double> { typedef Long type; };
@@ -313,6 +313,8 @@ template <class F> struct Product {
     bool trans_a, trans_b;
     Long a_row, a_col;      // element (i, p) of op(a) is a[i * a_row + p * a_col]
     Long c_row, c_col = 1;  // element (i, j) of c is c[i * c_row + j * c_col]
+    const F *next;          // the block of b that comes next, to be fetched from memory meanwhile; or null
+    Long next_rows, next_cols;
 };
 
 // R rows of op(a) times a panel of V vectors
@@ -347,8 +349,13 @@ tile(const Product<F> &g, const F *a, const F *b, Long ldb, F *c, Long depth, Lo
 
 template <class F, int R, int V>
 static inline Long tiles(const Product<F> &g, Long i, const F *b, Long ldb, Long p0, Long depth, Long j, Long width) {
-    for (; i + R <= g.m; i += R)
+    for (; i + R <= g.m; i += R) {
+        if (g.next)
+            for (Long row = g.next_rows * i / g.m; row < g.next_rows * (i + R) / g.m; ++row)
+                for (Long col = 0; col < g.next_cols; col += 64 / sizeof(F))
+                    __builtin_prefetch(g.next + row * g.ldb + col, 0, 2);
         tile<F, R, V>(g, g.a + i * g.a_row + p0 * g.a_col, b, ldb, g.c + i * g.c_row + j * g.c_col, depth, width, p0 > 0);
+    }
     return i;
 }
 
@@ -407,10 +414,21 @@ static void transpose(const F *from, Long ld, F *to, Long lanes, Long width, Lon
     }
 }
 
+static inline Long smaller(Long a, Long b) { return a < b ? a : b; }
+
+// The next block begins at row p of op(b) and column j, or at the top of the next panel.
+template <class F> static void look_ahead(Product<F> &g, Long j, Long p, Long most) {
+    const Long panel = 2 * Vec<F>::lanes;
+    if (p == g.k) p = 0, j += panel;
+    const Long rows = smaller(g.k - p, most), cols = smaller(g.n - j, panel);
+    g.next = cols > 0 ? g.b + (g.trans_b ? j * g.ldb + p : p * g.ldb + j) : nullptr;
+    g.next_rows = g.trans_b ? cols : rows, g.next_cols = g.trans_b ? rows : cols;
+}
+
 template <class F> static void product(Product<F> g) {
     enum { LANES = Vec<F>::lanes, WIDTH = 2 * LANES };
     F packed[DEPTH * WIDTH] __attribute__((aligned(VECTOR)));
-    g.c_row = g.ldc;
+    g.c_row = g.ldc, g.next = nullptr;
     if (g.trans_a && !g.trans_b && g.n <= 12 && g.n < g.m) {  // c^T = b^T op(a)^T: full panels instead of a narrow one
         Product<F> turned = g;
         turned.a = g.b, turned.a_row = 1, turned.a_col = g.ldb;
@@ -422,11 +440,11 @@ template <class F> static void product(Product<F> g) {
         for (Long i = 0; i < g.m; ++i)
             for (Long j = 0; j < g.n; ++j) g.c[i * g.c_row + j * g.c_col] = 0;
     const bool far = g.m >= 32 && g.ldb * sizeof(F) >= FAR;  // rows of b lie in different pages: gather them first
+    const Long blocks = (g.k + DEPTH - 1) / DEPTH, most = blocks ? (g.k + blocks - 1) / blocks : 0;
     for (Long j = 0; j < g.n; j += WIDTH) {
-        Long width = g.n - j < WIDTH ? g.n - j : (Long)WIDTH;
-        Long lanes = width > LANES ? (Long)WIDTH : (Long)LANES;
-        for (Long p0 = 0; p0 < g.k; p0 += DEPTH) {
-            Long depth = g.k - p0 < DEPTH ? g.k - p0 : (Long)DEPTH;
+        Long width = smaller(g.n - j, WIDTH), lanes = width > LANES ? (Long)WIDTH : (Long)LANES;
+        for (Long p0 = 0; p0 < g.k; p0 += most) {
+            Long depth = smaller(g.k - p0, most);
             const F *b = g.b + p0 * g.ldb + j;
             Long ldb = g.ldb;
             if (g.trans_b) {
@@ -438,6 +456,7 @@ template <class F> static void product(Product<F> g) {
                 for (Long p = 0; p < depth; ++p) memcpy(packed + p * lanes, b + p * g.ldb, lanes * sizeof(F));
             }
             if (g.trans_b || width < lanes || far) b = packed, ldb = lanes;
+            if (far) look_ahead(g, j, p0 + depth, most);
             if (lanes == WIDTH) panel<F, 2>(g, b, ldb, p0, depth, j, width);
             else panel<F, 1>(g, b, ldb, p0, depth, j, width);
         }
