@@ -30,6 +30,17 @@ def ways(task: bt.Task) -> dict[str, Epoch]:
     }
 
 
+def fused_adam(count: int, shape: tuple[int, ...]) -> Callable[[], Any]:
+    """`step` of one optimiser for `count` arrays."""
+    import torch
+
+    params = [torch.nn.Parameter(torch.zeros(shape, device="cuda")) for _ in range(count)]
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    # on the stream on which CuPy's events are
+    return torch.optim.Adam(params, fused=True).step
+
+
 def with_graph(task: bt.Task) -> Epoch:
     """One CUDA graph per step: gather by a static index, forward, backward, fused capturable Adam."""
     import torch

@@ -1,9 +1,9 @@
 """Everything about a GPU in one command: tests, bandwidth, launches, training times, memory, start-up.
 
-Runs the GPU tests, times each optimiser kernel against a plain copy on the device (CUDA events), counts what
-an epoch launches, times training steps beside PyTorch (eager with fused Adam, torch.compile, CUDA graph), and
-measures memory and start-up.  PyTorch is left out where it is missing or sees no device.  Writes PREFIX.md
-and PREFIX.json.
+Runs the GPU tests, times each optimiser kernel against a plain copy on the device (CUDA events) and updates
+of many arrays, counts what an epoch launches, times training steps beside PyTorch (eager with fused Adam,
+torch.compile, CUDA graph), and measures memory and start-up.  PyTorch is left out where it is missing or sees
+no device.  Writes PREFIX.md and PREFIX.json.
 
 A part that fails is reported and the others still run; exit status 1 if a part failed or a figure is outside
 its limit (kernels at 90 % of the copy's speed from 10^7 parameters on; the limits of `graph_report.py`).  On
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import re
@@ -31,6 +32,7 @@ import _torch_cuda
 import bench_kernels
 import bench_training as bt
 import graph_report
+import numpy as np
 from _tools import (
     backends,
     check_writable,
@@ -42,6 +44,7 @@ from _tools import (
     table,
     write_json,
 )
+from _update_peers import clock_of, repeated
 
 import gpumlp
 
@@ -125,6 +128,38 @@ def bandwidth(part: Part, quick: bool) -> None:
                 f"{r['rule']}, {r['size']:,} parameters: {r['share']:.0%} of the copy's speed, "
                 f"expected {COPY_SHARE:.0%}"
             )
+
+
+def lists(part: Part, quick: bool) -> None:
+    """`update` on lists of arrays of 64 x 64 parameters: one launch, one for each array, and PyTorch's."""
+    backend = gpumlp.get_backend("cuda")
+    clock, calls = clock_of(backend), 3 if quick else 100
+    lines, part.figures = [], []
+    for count in (4, 32) if quick else (4, 32, 256):
+        params, grads = ([backend.zeros((64, 64), np.float32) for _ in range(count)] for _ in range(2))
+        whole, single = gpumlp.Adam(), [gpumlp.Adam() for _ in params]
+
+        def one_by_one(single: Any = single, params: Any = params, grads: Any = grads) -> None:
+            for optimizer, p, g in zip(single, params, grads, strict=True):
+                optimizer.update(p, g)
+
+        runs = {
+            "gpumlp": functools.partial(whole.update, params, grads),
+            "gpumlp, array by array": one_by_one,
+        }
+        if not simulated() and _torch_cuda.available():
+            runs["PyTorch fused"] = _torch_cuda.fused_adam(count, (64, 64))
+        for run in runs.values():
+            run()
+        clocks = {
+            name: lambda run=run: clock(repeated(run), calls) / calls  # type: ignore[misc]
+            for name, run in runs.items()
+        }
+        for name, t in interleave(clocks, 2 if quick else 9).items():
+            time = summary(t)
+            lines.append([f"{count} arrays, {name}", duration(time["median"]), f"{time['spread']:.0%}"])
+            part.figures.append({"arrays": count, "candidate": name, **time})
+    part.text = fenced(table(["", "time per update", "spread"], lines))
 
 
 def graphs(part: Part, quick: bool) -> None:
@@ -217,6 +252,7 @@ def start_up(part: Part, quick: bool) -> None:
 PARTS: dict[str, tuple[str, Callable[[Part, bool], None]]] = {
     "tests": ("Tests", tests),
     "bandwidth": ("Optimiser kernels against a copy", bandwidth),
+    "lists": ("Updates of many arrays", lists),
     "graphs": ("Launches, copies, synchronisations", graphs),
     "training": ("Time per training step", training),
     "memory": ("Memory", memory),

@@ -56,7 +56,7 @@ class Case:
     @property
     def label(self) -> str:
         """Name as in the table."""
-        kind = f"row/{self.form.width}" if self.form.kind == "row" else f"map x{self.form.width}"
+        kind = f"row/{self.form.width}" if self.form.kind == "row" else f"{self.form.kind} x{self.form.width}"
         return f"{self.kernel.name.removeprefix('gpumlp_')} {kind} {self.form.dtype}"
 
     @property
@@ -161,6 +161,9 @@ def cases(quick: bool) -> list[Case]:
         for kernel in (*activations(quick), *row_kernels(quick)):
             add(kernel, dtype)
     rules = [make(lr=1e-3) for make in gpumlp.optimizers.OPTIMIZERS.values()]
+    for rule, optimizer in zip(gpumlp.optimizers.OPTIMIZERS, rules, strict=True):  # `update` of many arrays
+        case = Case(optimizer.kernel(), Form("list", "float32", 4), rule)
+        found[case.kernel.name, case.form] = case
     for dtype in ("float16", "bfloat16"):  # activations and what the products read; all else is float32 there
         half = [forward_kernel("relu"), backward_kernel("relu"), rows.GATHER] if quick else activations(False)
         losses = ["softmax_cross_entropy"] if quick else LOSSES
@@ -210,7 +213,7 @@ def build(
 def _row(case: Case, arch: int, made: Compiled, lines: Iterable[str]) -> Row:
     code = parse(lines)
     seen: Traffic = traffic(code)
-    per = case.form.width if case.form.kind == "map" else 1
+    per = 1 if case.form.kind == "row" else case.form.width
     return Row(
         case.label,
         arch,
@@ -237,7 +240,7 @@ def problems(case: Case, row: Row) -> list[str]:
         found.append(f"{where}: {row.spill_bytes} bytes of spills, {row.stack} bytes of stack")
     if row.double and case.form.dtype != "float64":
         found.append(f"{where}: {row.double} double-precision instructions")
-    if case.form.kind == "map" and case.form.dtype in ("float32", "float64"):
+    if case.form.kind != "row" and case.form.dtype in ("float32", "float64"):
         loaded, stored = case.array_bytes
         if (row.array_loaded, row.array_stored) != (loaded, stored):
             found.append(

@@ -164,6 +164,14 @@ class Backend(ABC):
         """
         return None
 
+    def bind_list(self, kernel: Kernel, members: Sequence[Any], scalars: dict[str, Any], free: str) -> Any:
+        """Several results of `bind` as one, or None if there is none.
+
+        Called with a place for each and the stepped values, it runs and is true, or is false and has done
+        nothing.
+        """
+        return None
+
     @abstractmethod
     def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
         """Prepare `ops` for replay.  Runs no kernel that changes anything but outputs of `Gemm`s."""

@@ -1,14 +1,16 @@
 """From a `Kernel` to the text of a `cupy.ElementwiseKernel`.  Does not import CuPy: reports need no GPU.
 
-Three forms:
+Four forms:
 
 * ``map``: all arrays are raw; a thread handles `width` (1 or 4) consecutive columns of one row: vector loads,
   the body on locals, vector stores.  Everything is read once before and stored once after, so the compiler
   need not fear that arrays overlap.
+* ``list``: as ``map``, of width 4, over many C-contiguous arrays in one launch.  A block works on one of
+  them: `owner_` has its number, that row of `list_` what `list_columns` says.
 * ``row``: `width` threads (1, 8, 32 or 256) share a row; sums and maxima in a fixed order, without atomics.
 * ``strided``: CuPy's own indexing, one thread per element, for arrays of any strides.
 
-In the first two the launch has at least one thread, and `count_` says how many have work: with 0 a launch
+In all but the last the launch has at least one thread, and `count_` says how many have work: with 0 a launch
 only compiles and loads the kernel.  In a plan, `late_` is 0 in the first kernel of a step and 1 in all others
 (see `base.Launch.tick`), and thread number `ticker_` advances the counters, -1 for none.  (As a condition on
 `i`, not a flag: for a flag the compiler makes the whole loop twice.)
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 
 from gpumlp.kernels.kernel import FIXED, Array, Kernel
 
-__all__ = ["Form", "Source", "array_dtype", "needs_stride", "source", "team_size"]
+__all__ = ["Form", "Source", "array_dtype", "list_columns", "needs_stride", "source", "team_size"]
 
 _CTYPES = {
     "float32": "float",
@@ -110,7 +112,7 @@ class Form:
     Parameters
     ----------
     kind : str
-        "map", "row" or "strided".
+        "map", "list", "row" or "strided".
     dtype : str
         T: "float32", "float64", "float16" or "bfloat16".
     width : int
@@ -199,10 +201,12 @@ def source(kernel: Kernel, form: Form) -> Source:
         raise ValueError(f"{kernel.name}: dtype {form.dtype}; arrays of any strides are float32 or float64")
     if form.kind == "row" and kernel.masked:
         raise ValueError(f"{kernel.name}: a row kernel cannot be masked")
-    make = {"map": _map_text, "row": _row_text, "strided": _strided_text}[form.kind]
+    if form.kind == "list" and any(a.role.startswith("raw") for a in kernel.arrays):
+        raise ValueError(f"{kernel.name}: a kernel with raw arrays has no list form")
+    make = {"map": _map_text, "list": _list_text, "row": _row_text, "strided": _strided_text}[form.kind]
     types = f"typedef {_CTYPES[form.dtype]} T;\ntypedef {_CTYPES[form.compute]} C;\n"
     types = _HALF.get(form.dtype, "") + types
-    extra = {"map": _PACK, "row": _TEAM.format(team=form.width), "strided": ""}[form.kind]
+    extra = {"row": _TEAM.format(team=form.width), "strided": ""}.get(form.kind, _PACK)
     inputs, outputs = _parameters(kernel, form)
     return Source(kernel.name, inputs, outputs, make(kernel, form), types + extra, form.block_size)
 
@@ -213,10 +217,12 @@ def _parameters(
     raw = "" if form.kind == "strided" else "raw "
     inputs: list[tuple[str, str]] = []
     outputs: list[tuple[str, str]] = []
-    if form.kind != "strided":
+    if form.kind == "list":
+        inputs += [("int64", "count_"), ("raw int32", "owner_"), ("raw int64", "list_")]
+    elif form.kind != "strided":
         inputs += [("int64", "count_"), ("int64", "cols_")]
         inputs += [("uint32", "groups_")] if form.kind == "map" else []
-    for array in kernel.arrays:
+    for array in kernel.arrays if form.kind != "list" else ():
         prefix = "raw " if array.role.startswith("raw") else raw
         side = inputs if array.role in ("in", "raw") else outputs
         side.append((prefix + array_dtype(array, form), f"{array.name}_"))
@@ -318,19 +324,47 @@ def _map_text(kernel: Kernel, form: Form) -> str:
     if width == 1:
         lines += ["const int j_ = 0;", *_calls(kernel, plain, "first_", "{}_p_[j_]", decay)]
         return _frame(kernel, form, lines, ahead)
-    ahead.append(f"const bool whole_ = i < count_ && first_ + {width} <= cols_;")
+    loads, work = _fours(kernel, plain, decay)
+    return _frame(kernel, form, lines + work, ahead + loads)
+
+
+def list_columns(kernel: Kernel) -> list[str]:
+    """What is in a row of `list_`: the first thread and number of elements of an array, and addresses."""
+    return ["start", "size", *(a.name for a in kernel.arrays)]
+
+
+def _list_text(kernel: Kernel, form: Form) -> str:
+    plain, element = _element(kernel)
+    columns = list_columns(kernel)
+    ahead = [
+        "const long long r = 0;",
+        f"const long long* const list_row_ = &list_[0] + {len(columns)}ll * owner_[i / {form.block_size}];",
+        "const long long first_ = 4ll * (i - list_row_[0]), cols_ = list_row_[1];",
+        *(
+            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = "
+            f"({_const(a)}{_ctype(a)}*)list_row_[{columns.index(a.name)}] + first_;"
+            for a in plain
+        ),
+    ]
+    loads, work = _fours(kernel, plain, "C(1)")
+    return _frame(kernel, form, element + work, ahead + loads)
+
+
+def _fours(kernel: Kernel, plain: list[Array], decay: str) -> tuple[list[str], list[str]]:
+    """Loads of four elements from each `<name>_p_`, and the work on these, or one by one at a row's end."""
     packs = {a.name: f"gpumlp_pack<{_ctype(a)}>" for a in plain}
-    ahead += [f"{packs[a.name]} {a.name}_v_;" for a in plain]
     loads = [
         f"{a.name}_v_ = *reinterpret_cast<const {packs[a.name]}*>({a.name}_p_);"
         for a in plain
         if a.role != "out"
     ]
+    ahead = ["const bool whole_ = i < count_ && first_ + 4 <= cols_;"]
+    ahead += [f"{packs[a.name]} {a.name}_v_;" for a in plain]
     ahead += ["if (whole_) {", *loads, "}"] if loads else []
-    lines += [
+    return ahead, [
         "if (whole_) {",
         "#pragma unroll",
-        f"for (int j_ = 0; j_ < {width}; ++j_) {{",
+        "for (int j_ = 0; j_ < 4; ++j_) {",
         # `|`, not `+`: the compiler sees that c >> 2 is the same for all, and draws one Philox block
         *_calls(kernel, plain, "first_ | j_", "{}_v_.v[j_]", decay),
         "}",
@@ -346,7 +380,6 @@ def _map_text(kernel: Kernel, form: Form) -> str:
         "}",
         "}",
     ]
-    return _frame(kernel, form, lines, ahead)
 
 
 def _row_text(kernel: Kernel, form: Form) -> str:

@@ -24,7 +24,7 @@ from cupy.cuda import runtime
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
 from gpumlp.backends.cublas import Cublas, load_library
 from gpumlp.backends.cupy_arrays import MIB, Staging, apart, described, dlpack_on_device
-from gpumlp.backends.cupy_kernels import Bound, Call, Kernels, Segments, decay_bits, pointer
+from gpumlp.backends.cupy_kernels import Bound, BoundList, Call, Kernels, Segments, decay_bits, pointer
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
@@ -318,6 +318,15 @@ class CupyBackend(Backend):
                 return None
             call = self._kernels.bind(kernel, arrays, values, 1, first.size)
             return Bound(call, arrays, free, kernel.stepped, self.work)
+
+    def bind_list(
+        self, kernel: Kernel, members: Sequence[Any], scalars: dict[str, Any], free: str
+    ) -> BoundList | None:
+        if not all(m.aligned and m.dtype == members[0].dtype for m in members):
+            return None
+        with self.work():
+            made = BoundList(kernel, self._kernels, members, free, scalars, self._staging)
+            return made if made.apart() else None
 
     def _decay(self, kernel: Kernel, segments: Segments | None, cols: int) -> Any:
         if not kernel.masked or segments is None:

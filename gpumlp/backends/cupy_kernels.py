@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,10 +10,19 @@ from typing import Any
 import cupy
 import numpy as np
 
-from gpumlp.backends.cuda_text import Form, Source, array_dtype, needs_stride, source, team_size
+from gpumlp.backends.cuda_text import (
+    Form,
+    Source,
+    array_dtype,
+    list_columns,
+    needs_stride,
+    source,
+    team_size,
+)
+from gpumlp.backends.cupy_arrays import Staging
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Bound", "Call", "Kernels", "Segments", "decay_bits", "pointer"]
+__all__ = ["Bound", "BoundList", "Call", "Kernels", "Segments", "decay_bits", "pointer"]
 
 Segments = Sequence[tuple[int, int, float]]
 _ITEM_LIMIT = 1 << 32  # threads of a map kernel: their number has 32 bits
@@ -66,25 +76,29 @@ class Bound:
         self, call: Call, arrays: dict[str, Any], free: str, stepped: Sequence[str], work: Callable[[], Any]
     ) -> None:
         self._call, self.around = call, work
+        self.addresses = {name: array.data.ptr for name, array in arrays.items()}
+        self.size, self.bytes = arrays[free].size, arrays[free].nbytes
         for name, array in arrays.items():
             call.set(call.places[f"{name}_"], _unowned(array))
         self._free_at = call.places[f"{free}_"]
         self._values_at = [call.places[name] for name in stepped]
         array = arrays[free]
-        self._dtype, self._shape, self._bytes = array.dtype, array.shape, array.nbytes
+        self.dtype, self._shape = array.dtype, array.shape
         self._device = array.device.id
-        self._aligned = 16 if all(a.data.ptr % 16 == 0 for a in arrays.values()) else 1
+        self.aligned = all(a.data.ptr % 16 == 0 for a in arrays.values())
         self._others = [a.data.ptr for name, a in arrays.items() if name != free]
         self._last = array.data.ptr
 
     def place(self, array: Any, written: Any) -> Any:
-        if type(array) is not cupy.ndarray or array.dtype != self._dtype or array.shape != self._shape:
+        if type(array) is not cupy.ndarray or array.dtype != self.dtype or array.shape != self._shape:
             return None
         address = array.data.ptr
-        if array.data.device_id != self._device or not array.flags.c_contiguous or address % self._aligned:
+        if array.data.device_id != self._device or not array.flags.c_contiguous:
+            return None
+        if self.aligned and address % 16:
             return None
         if address != self._last and any(
-            -self._bytes < address - other < self._bytes and address != other for other in self._others
+            -self.bytes < address - other < self.bytes and address != other for other in self._others
         ):
             return None
         return array
@@ -98,6 +112,92 @@ class Bound:
         for at, value in zip(self._values_at, values, strict=True):
             call.set(at, value)
         call()
+
+
+class BoundList:
+    """Several `Bound` calls of one kernel as one launch.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    kernels : Kernels
+    members : sequence of Bound
+    free : str
+        The array that may be another one each time.
+    values : dict
+        Scalars.
+    staging : Staging
+        For the addresses, which are sent again if they are others than before.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        kernels: Kernels,
+        members: Sequence[Bound],
+        free: str,
+        values: dict[str, float],
+        staging: Staging,
+    ) -> None:
+        function, text = kernels.function(kernel, Form("list", members[0].dtype.name, 4))
+        columns = list_columns(kernel)
+        blocks = [-(-m.size // (4 * text.block_size)) for m in members]
+        starts = np.cumsum([0, *blocks]) * text.block_size
+        rows = [
+            [start, m.size, *(m.addresses[name] for name in columns[2:])]
+            for start, m in zip(starts[:-1].tolist(), members, strict=True)
+        ]
+        self._list, self._free_at = np.array(rows, np.int64), columns.index(free)
+        self._staging, self._sent = staging, cupy.empty(self._list.shape, np.int64)
+        owner = np.repeat(np.arange(len(members), dtype=np.int32), blocks)
+        count = int(starts[-1])
+        stream = cupy.cuda.get_current_stream()
+        self._owner = cupy.empty(owner.shape, np.int32)
+        staging.send(self._owner, owner, stream)
+        staging.send(self._sent, self._list, stream)
+        given = {"count_": count, "owner_": self._owner, "list_": self._sent}
+        given |= dict.fromkeys(kernel.stepped, 0.0) | values
+        self._call = Call(function, text, _arguments(text, given), count)
+        kernels.load(self._call)
+        self._values_at = [self._call.places[name] for name in kernel.stepped]
+        self._last = self._list[:, self._free_at].tolist()
+        written = [columns.index(a.name) for a in kernel.arrays if a.role != "in"]
+        #: (first byte, one after the last, member) of all that is written, in order
+        self._written = sorted(
+            (row[at], row[at] + m.bytes, n)
+            for n, (row, m) in enumerate(zip(rows, members, strict=True))
+            for at in written
+        )
+        self._bytes = [m.bytes for m in members]
+
+    def apart(self) -> bool:
+        """Whether no two of the written arrays overlap, and no array that is read another's."""
+        ends = zip(self._written, self._written[1:], strict=False)
+        return all(a[1] <= b[0] for a, b in ends) and self._reads_apart(self._last)
+
+    def _reads_apart(self, addresses: Sequence[int]) -> bool:
+        for n, (address, size) in enumerate(zip(addresses, self._bytes, strict=True)):
+            # the last one that begins before this array's end
+            at = bisect.bisect_left(self._written, (address + size,)) - 1
+            while at >= 0 and self._written[at][1] > address:
+                if self._written[at][2] != n:  # its own: `Bound.place` has looked
+                    return False
+                at -= 1
+        return True
+
+    def __call__(self, places: Sequence[Any], values: Sequence[float]) -> bool:
+        """Whether it could be done."""
+        addresses = [place.data.ptr for place in places]
+        if addresses != self._last:
+            if not self._reads_apart(addresses):
+                return False
+            self._list[:, self._free_at] = addresses
+            self._staging.send(self._sent, self._list, cupy.cuda.get_current_stream())
+            self._last = addresses
+        for at, value in zip(self._values_at, values, strict=True):
+            self._call.set(at, value)
+        self._call()
+        return True
 
 
 def _unowned(array: Any) -> cupy.ndarray:

@@ -330,7 +330,10 @@ class Optimizer:
         Notes
         -----
         The state is made at the first call and kept by this object; later calls must give the same shapes in
-        the same order.  One launch per array.
+        the same order.
+
+        On CUDA a list is one launch from its second call on, if its arrays are C-contiguous, of one dtype, on
+        one device, and those that are written do not overlap; else there is one per array.
         """
         if self._again is None or not self._again(self, params, grads):
             from gpumlp.kernels.optimizers.update import update  # here, because it needs gpumlp.backends

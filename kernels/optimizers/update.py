@@ -53,7 +53,8 @@ def update(optimizer: Optimizer, params: Any, grads: Any) -> None:
     # what cannot be changed but by assigning to the optimiser, which drops this
     constant = all(isinstance(v, (int, float, tuple)) for v in optimizer.hyperparameters().values())
     if constant and all(runs) and all(run.around == runs[0].around for run in runs):  # on one device
-        optimizer._again = Again(optimizer, kernel, plist, runs)
+        together = backend.bind_list(kernel, runs, scalars, "g") if len(runs) > 1 else None
+        optimizer._again = Again(optimizer, kernel, plist, runs, together)
 
 
 class Again:
@@ -70,12 +71,21 @@ class Again:
         Not kept alive.
     runs : list
         For each what `Backend.bind` gave.
+    together : callable, optional
+        What `Backend.bind_list` gave.
     """
 
-    def __init__(self, optimizer: Optimizer, kernel: Kernel, params: Sequence[Any], runs: list[Any]) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        kernel: Kernel,
+        params: Sequence[Any],
+        runs: list[Any],
+        together: Any = None,
+    ) -> None:
         references: list[Any] = [weakref.ref(p) for p in params]
         self.pairs = list(zip(references, runs, strict=True))
-        self.around = runs[0].around
+        self.around, self.together = runs[0].around, together
         #: state arrays as (number of the parameter, name, array); `runs` know addresses only
         self.state = [
             (number, name, entry[name])
@@ -111,16 +121,18 @@ class Again:
         t = optimizer.t + 1
         values = [*optimizer.stepped(t, lr).values(), *self.fixed]
         if self.around is None:
-            self._run(places, values)
+            done = self._each(places, values)
         else:
             with self.around():
-                self._run(places, values)
-        optimizer.__dict__["t"] = t  # quicker than an assignment
-        return True
+                done = (self.together or self._each)(places, values)
+        if done:
+            optimizer.__dict__["t"] = t  # quicker than an assignment
+        return done
 
-    def _run(self, places: list[Any], values: list[float]) -> None:
+    def _each(self, places: list[Any], values: list[float]) -> bool:
         for (_, run), place in zip(self.pairs, places):  # noqa: B905
             run(place, values)
+        return True
 
 
 def _as_list(arrays: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -77,25 +78,111 @@ def test_a_gradient_in_the_parameters_own_memory(cuda: Any, shift: int) -> None:
     assert np.array_equal(cuda.to_numpy(p), expected)
 
 
-def test_a_list_is_one_launch_each_and_nothing_besides(cuda: Any, simgpu: Any) -> None:
+SHAPES = [(7,), (1,), (3, 5), (100, 3), (512,), (513,), (4, 0)]
+
+
+def _arrays(seed: int, dtype: Any = np.float32, shapes: Any = SHAPES[:-1]) -> list[Any]:
     import cupy
 
-    params = [cupy.ones((n, 3), np.float32) for n in (1, 5, 100)]
-    grads = [cupy.full(p.shape, 0.5, np.float32) for p in params]
+    rng = np.random.default_rng(seed)
+    return [cupy.asarray(rng.normal(size=shape).astype(dtype)) for shape in shapes]
+
+
+def _one_by_one(make: Callable, params: list[Any], grads: list[list[Any]]) -> list[Any]:
+    """The parameters after updates by an optimiser of its own for each of them."""
+    params, optimizers = [p.copy() for p in params], [make() for _ in params]
+    for step in grads:
+        for opt, p, g in zip(optimizers, params, step, strict=True):
+            opt.update(p, g.copy())
+    return params
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(functools.partial(rule, lr=0.1) for rule in OPTIMIZERS.values()),
+        functools.partial(gpumlp.SGD, momentum=0.9, l1=0.01, proximal=True),
+        functools.partial(gpumlp.RMSProp, centered=True, momentum=0.9, l1=0.01),
+        functools.partial(gpumlp.Adam, amsgrad=True, l2=0.1, weight_decay=0.1),
+    ],
+)
+def test_a_list_has_the_numbers_of_its_arrays_one_by_one(cuda: Any, make: Callable, dtype: Any) -> None:
+    params, grads = _arrays(0, dtype), [_arrays(1 + step, dtype) for step in range(5)]
+    expected, opt = _one_by_one(make, params, grads), make()
+    for step in grads:
+        opt.update(params, step)
+    assert opt._again.together is not None
+    for p, e in zip(params, expected, strict=True):
+        assert np.array_equal(cuda.to_numpy(p), cuda.to_numpy(e))
+
+
+def test_a_list_is_one_launch_and_its_addresses_are_sent_when_they_change(cuda: Any, simgpu: Any) -> None:
+    params, grads, others = _arrays(0), _arrays(1), _arrays(2)
     opt = gpumlp.Adam(lr=0.1)
     opt.update(params, grads)
+    expected = _one_by_one(lambda: gpumlp.Adam(lr=0.1), _arrays(0), [grads, *[grads, grads, others] * 4])
     with simgpu.watch() as c:
         for _ in range(4):
             opt.update(params, grads)
-    assert c["kernel_launches"] == 12 and opt.t == 5
-    assert c["memcpy_h2d_count"] == c["memcpy_d2h_count"] == c["memcpy_d2d_count"] == c["mallocs"] == 0
-    assert c["stream_syncs"] + c["device_syncs"] + c["event_syncs"] == 0
-    expected = np.ones(1)
-    reference = gpumlp.Adam(lr=0.1)
-    for _ in range(5):
-        reference.update(expected, np.full(1, 0.5))
-    for p in params:
-        np.testing.assert_allclose(cuda.to_numpy(p), expected[0], rtol=1e-6)
+            opt.update(params, grads)
+            opt.update(params, others)
+    assert c["kernel_launches"] == 12 and opt.t == 13
+    assert c["memcpy_h2d_count"] == 7 and c["memcpy_d2h_count"] == c["memcpy_d2d_count"] == c["mallocs"] == 0
+    assert c["stream_syncs"] + c["device_syncs"] == 0
+    for p, e in zip(params, expected, strict=True):
+        assert np.array_equal(cuda.to_numpy(p), cuda.to_numpy(e))
+
+
+def _split_types(arrays: list[Any]) -> list[Any]:
+    return [a.astype(np.float64) if n % 2 else a for n, a in enumerate(arrays)]
+
+
+def _misaligned_one(arrays: list[Any]) -> list[Any]:
+    import cupy
+
+    buffer = cupy.empty(arrays[1].size + 1, arrays[1].dtype)
+    buffer[1:] = arrays[1]
+    return [arrays[0], buffer[1:], *arrays[2:]]
+
+
+@pytest.mark.parametrize("change", [_split_types, _misaligned_one])
+def test_lists_that_are_launched_one_by_one(cuda: Any, change: Callable) -> None:
+    params, grads = change(_arrays(0)), [change(_arrays(1 + step)) for step in range(3)]
+    expected, opt = _one_by_one(gpumlp.Adam, params, grads), gpumlp.Adam()
+    for step in grads:
+        opt.update(params, step)
+    assert opt._again.together is None
+    for p, e in zip(params, expected, strict=True):
+        assert np.array_equal(cuda.to_numpy(p), cuda.to_numpy(e))
+
+
+def test_an_empty_array_in_a_list(cuda: Any) -> None:
+    params, opt = _arrays(0, shapes=SHAPES), gpumlp.SGD(lr=0.5)
+    expected = [cuda.to_numpy(p) - 1.5 for p in params]
+    for _ in range(3):
+        opt.update(params, [cuda.xp.ones_like(p) for p in params])
+    for p, e in zip(params, expected, strict=True):
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+
+
+def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any) -> None:
+    """The same parameter twice, and a gradient that is another parameter: exact on these numbers."""
+    xp = cuda.xp
+    p, opt = xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
+    for _ in range(3):
+        opt.update([p, p], [xp.full(600, 1.0, np.float32), xp.full(600, 2.0, np.float32)])
+    assert np.array_equal(cuda.to_numpy(p), np.full(600, -9.0))
+
+    a, b, opt = xp.zeros(600, np.float32), xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
+    ones = xp.ones(600, np.float32)
+    for _ in range(2):
+        opt.update([a, b], [ones, ones])
+    assert opt._again.together is not None
+    opt.update([a, b], [ones, a])  # b -= the new a
+    assert (float(a[7]), float(b[7])) == (-3.0, 1.0) and opt.t == 3
+    opt.update([a, b], [ones, ones])
+    assert (float(a[599]), float(b[599])) == (-4.0, 0.0)
 
 
 def test_what_is_wrong_is_told_and_changes_nothing(cuda: Any) -> None:
@@ -119,16 +206,18 @@ def test_what_is_wrong_is_told_and_changes_nothing(cuda: Any) -> None:
     np.testing.assert_allclose(cuda.to_numpy(opt.state[0]["s"]), 0.1, rtol=1e-6)
 
 
-def test_neither_parameters_nor_gradients_are_kept_in_memory(cuda: Any) -> None:
+@pytest.mark.parametrize("arrays", [1, 2])
+def test_neither_parameters_nor_gradients_are_kept_in_memory(cuda: Any, arrays: int) -> None:
     import cupy
 
     pool = cupy.get_default_memory_pool()
-    opt, p, g = gpumlp.SGD(), cupy.ones(1 << 20, np.float32), cupy.ones(1 << 20, np.float32)
+    opt = gpumlp.SGD()
+    p, g = ([cupy.ones(1 << 20, np.float32) for _ in range(arrays)] for _ in range(2))
     for _ in range(3):
         opt.update(p, g)
     gc.collect()
     before = pool.used_bytes()
     del p, g
     gc.collect()
-    assert pool.used_bytes() <= before - 2 * (4 << 20)
-    opt.update(cupy.ones(1 << 20, np.float32), cupy.ones(1 << 20, np.float32))
+    assert pool.used_bytes() <= before - 2 * arrays * (4 << 20)
+    opt.update(*([cupy.ones(1 << 20, np.float32) for _ in range(arrays)] for _ in range(2)))
