@@ -79,11 +79,16 @@ def train(arguments: argparse.Namespace) -> None:
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
     say(f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n")
-    figures = {
-        name: in_units(trainer.evaluate(*rows), data.prep)
-        for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test))
-        if rows is not None
-    }
+    figures: dict[str, dict[str, float]] = {}
+    try:
+        for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+            if rows is not None:
+                figures[name] = in_units(trainer.evaluate(*rows), data.prep)
+    except KeyboardInterrupt:
+        if interrupted:
+            raise
+        _save(arguments, model, data.prep, history, figures, say)
+        raise KeyboardInterrupt(f" after the training; the model was saved to {arguments.out}") from None
     print_figures(
         figures,
         {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)},

@@ -352,6 +352,17 @@ def test_an_interrupt_keeps_the_best_weights(run, flowers, interrupt_in_epoch):
     np.testing.assert_array_equal(a, b)
 
 
+def test_an_interrupt_after_the_training_saves_the_model(run, flowers, monkeypatch, tmp_path):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpumlp.Trainer, "evaluate", interrupt)
+    result = run("train", flowers, "--target", "kind", "--epochs", 3, "--out", "m.npz")
+    assert result.code == 130
+    assert result.err == "\ngpumlp: interrupted after the training; the model was saved to m.npz\n"
+    assert gpumlp.load("m.npz", "cpu").extra["training"]["epochs"] == 3
+
+
 def test_a_second_interrupt_ends_at_once(run, flowers, interrupt_in_epoch, monkeypatch, tmp_path):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
