@@ -226,7 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
-    info = _command(commands, "info", "versions, devices, executors; why a GPU cannot be used", "cli_system")
+    info = _command(
+        commands,
+        "info",
+        "versions, devices, why a GPU cannot be used; or what a model file holds",
+        "cli_system",
+    )
+    info.add_argument("model", nargs="?", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
     _device(info)
     bench = _command(
         commands,

@@ -1,4 +1,4 @@
-"""``gpumlp evaluate`` and ``gpumlp predict``."""
+"""``gpumlp evaluate``, ``gpumlp predict`` and ``gpumlp info MODEL``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables_base import counted, some
 from gpumlp.trainer import Trainer
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["describe", "evaluate", "predict"]
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -67,6 +67,34 @@ def predict(arguments: argparse.Namespace) -> None:
     with replacing(arguments.output) as file:
         file.write(text.getvalue().encode())
     print(f"{counted(len(X), 'prediction')} written to {arguments.output}{old}", file=sys.stderr)
+
+
+def describe(arguments: argparse.Namespace) -> None:
+    """Print what a model file holds: the network, what it takes and gives, how it was trained."""
+    model, prep = _model(arguments)
+    n = model.layer_sizes[0]
+    lines = {
+        "model": repr(model),
+        "takes": counted(n, "feature") + (f": {some(prep.features)}" if prep.features else ""),
+        "gives": prep.target or prep.task,
+        "loss": prep.loss,
+    }
+    if prep.classes:
+        lines["gives"] += f", {len(prep.classes)} classes: {some(prep.classes)}"
+    training = model.extra.get("training")
+    if isinstance(training, dict):  # of 'gpumlp train'; users may have stored anything
+        figures = training.get("figures")
+        lines["trained"] = _listed({n: v for n, v in training.items() if n != "figures"})
+        lines |= {str(p): _listed(v) for p, v in figures.items()} if isinstance(figures, dict) else {}
+    for name, text in lines.items():
+        print(f"{name:<12}{text}")
+
+
+def _listed(values: object) -> str:
+    if not isinstance(values, dict):
+        return str(values)
+    numbers = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in values.items()}
+    return ", ".join(f"{str(name).replace('_', ' ')} {v}" for name, v in numbers.items())
 
 
 def _model(arguments: argparse.Namespace) -> tuple[MLP, Preparation]:

@@ -16,6 +16,7 @@ import numpy as np
 from gpumlp import __version__
 from gpumlp.backends import get_backend
 from gpumlp.backends.base import Backend
+from gpumlp.cli_models import describe
 from gpumlp.errors import DeviceError
 from gpumlp.network import MLP
 from gpumlp.optimizers import OPTIMIZERS
@@ -31,7 +32,10 @@ _LENGTHS = (10_000, 1_000_000)
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """Print versions, executors and what is missing."""
+    """Print versions, executors and what is missing; or what a model file holds."""
+    if arguments.model is not None:
+        describe(arguments)
+        return
     print(f"gpumlp    {__version__}")
     print(
         f"Python    {platform.python_version()} on {platform.system()} {platform.machine()}, "

@@ -277,3 +277,25 @@ def test_predictions_never_overwrite_the_model_or_the_data(fails, flowers, flowe
     assert "DATA" in fails("predict", flower_model, flowers, "-o", flowers)
     assert "MODEL" in fails("predict", flower_model, flowers, "-o", flower_model)
     assert flowers.read_bytes() == before
+
+
+def test_what_a_model_file_holds(run, flower_model, tmp_path):
+    out = run("info", flower_model).out
+    assert "MLP(3-16-3, " in out and "gives       kind, 3 classes: " in out
+    assert "takes       3 features: width, height" in out
+    assert "optimizer adam" in out and "epochs" in out
+    part = next(line for line in out.splitlines() if line.startswith("test "))
+    assert 0.5 <= float(part.split("accuracy ")[1]) <= 1
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"training": 3}, {"training": {"figures": [1]}}, {"training": {"a": None}}]
+)
+def test_a_model_file_from_python_is_described(run, tmp_path, extra):
+    gpumlp.checkpoint.save_model(gpumlp.MLP([3, 4, 1], device="numpy"), tmp_path / "p.npz", extra)
+    out = run("info", "p.npz").out
+    assert "MLP(3-4-1" in out and "takes       3 features" in out and "gives       regression" in out
+
+
+def test_no_model_file_is_told(fails):
+    assert "no.npz" in fails("info", "no.npz")
