@@ -6,7 +6,7 @@ Four forms:
   the body on locals, vector stores.  Everything is read once before and stored once after, so the compiler
   need not fear that arrays overlap.
 * ``list``: as ``map``, of width 4, over many C-contiguous arrays in one launch.  A block works on one of
-  them: `owner_` has its number, that row of `list_` what `list_columns` says.
+  them: `owner_` has its number, that row of `list_` its first thread, its size and the kernel's addresses.
 * ``row``: `width` threads (1, 8, 32 or 256) share a row; sums and maxima in a fixed order, without atomics.
 * ``strided``: CuPy's own indexing, one thread per element, for arrays of any strides.
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from gpumlp.kernels.kernel import FIXED, Array, Kernel
 
-__all__ = ["Form", "Source", "array_dtype", "list_columns", "needs_stride", "source", "team_size"]
+__all__ = ["LIST_HEAD", "Form", "Source", "array_dtype", "needs_stride", "source", "team_size"]
 
 _CTYPES = {
     "float32": "float",
@@ -60,6 +60,7 @@ struct gpumlp_bfloat16 {
 """,
 }
 
+LIST_HEAD = 2  # numbers in a row of `list_` before the addresses
 _PACK = """
 template <typename S> struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) gpumlp_pack { S v[4]; };
 """
@@ -328,22 +329,16 @@ def _map_text(kernel: Kernel, form: Form) -> str:
     return _frame(kernel, form, lines + work, ahead + loads)
 
 
-def list_columns(kernel: Kernel) -> list[str]:
-    """What is in a row of `list_`: the first thread and number of elements of an array, and addresses."""
-    return ["start", "size", *(a.name for a in kernel.arrays)]
-
-
 def _list_text(kernel: Kernel, form: Form) -> str:
     plain, element = _element(kernel)
-    columns = list_columns(kernel)
     ahead = [
         "const long long r = 0;",
-        f"const long long* const list_row_ = &list_[0] + {len(columns)}ll * owner_[i / {form.block_size}];",
+        f"const int array_ = owner_[i / {form.block_size}];",
+        f"const long long* const list_row_ = &list_[0] + {LIST_HEAD + len(plain)}ll * array_;",
         "const long long first_ = 4ll * (i - list_row_[0]), cols_ = list_row_[1];",
         *(
-            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = "
-            f"({_const(a)}{_ctype(a)}*)list_row_[{columns.index(a.name)}] + first_;"
-            for a in plain
+            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = ({_const(a)}{_ctype(a)}*)list_row_[{n}] + first_;"
+            for n, a in enumerate(plain, LIST_HEAD)
         ),
     ]
     loads, work = _fours(kernel, plain, "C(1)")

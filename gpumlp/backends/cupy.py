@@ -10,6 +10,7 @@ that one, so a stream that was current must live until the next call.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import warnings
@@ -24,7 +25,16 @@ from cupy.cuda import runtime
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
 from gpumlp.backends.cublas import Cublas, load_library
 from gpumlp.backends.cupy_arrays import MIB, Staging, apart, described, dlpack_on_device
-from gpumlp.backends.cupy_kernels import Bound, BoundList, Call, Kernels, Segments, decay_bits, pointer
+from gpumlp.backends.cupy_kernels import (
+    Bound,
+    BoundList,
+    Call,
+    Kernels,
+    Segments,
+    decay_bits,
+    pointer,
+    written_spans,
+)
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
@@ -134,6 +144,7 @@ class CupyBackend(Backend):
         with cupy.cuda.Device(self.number):
             self._done = cupy.cuda.Event(disable_timing=True)
             self._staging, self._prefetching = Staging(), Staging()
+            self._tables = cupy.cuda.MemoryPool()
 
     # ---- order and memory -----------------------------------------------
     def work(self) -> _Work:
@@ -160,6 +171,7 @@ class CupyBackend(Backend):
     def free_memory(self) -> None:
         """Give back what CuPy's pools keep for later use (device and pinned memory)."""
         with self.work():
+            self._tables.free_all_blocks()
             cupy.get_default_memory_pool().free_all_blocks()
             cupy.get_default_pinned_memory_pool().free_all_blocks()
 
@@ -322,11 +334,14 @@ class CupyBackend(Backend):
     def bind_list(
         self, kernel: Kernel, members: Sequence[Any], scalars: dict[str, Any], free: str
     ) -> BoundList | None:
+        spans = written_spans(kernel, members)
+        if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
+            return None
         if not all(m.aligned and m.dtype == members[0].dtype for m in members):
             return None
-        with self.work():
-            made = BoundList(kernel, self._kernels, members, free, scalars, self._staging)
-            return made if made.apart() else None
+        with self.work(), suppress(cupy.cuda.memory.OutOfMemoryError):
+            return BoundList(kernel, self._kernels, members, free, scalars, self._tables, self._staging)
+        return None
 
     def _decay(self, kernel: Kernel, segments: Segments | None, cols: int) -> Any:
         if not kernel.masked or segments is None:

@@ -11,10 +11,10 @@ import cupy
 import numpy as np
 
 from gpumlp.backends.cuda_text import (
+    LIST_HEAD,
     Form,
     Source,
     array_dtype,
-    list_columns,
     needs_stride,
     source,
     team_size,
@@ -22,7 +22,7 @@ from gpumlp.backends.cuda_text import (
 from gpumlp.backends.cupy_arrays import Staging
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Bound", "BoundList", "Call", "Kernels", "Segments", "decay_bits", "pointer"]
+__all__ = ["Bound", "BoundList", "Call", "Kernels", "Segments", "decay_bits", "pointer", "written_spans"]
 
 Segments = Sequence[tuple[int, int, float]]
 _ITEM_LIMIT = 1 << 32  # threads of a map kernel: their number has 32 bits
@@ -122,12 +122,16 @@ class BoundList:
     kernel : Kernel
     kernels : Kernels
     members : sequence of Bound
+        Of one dtype, 16-byte aligned; what they write does not overlap.
     free : str
         The array that may be another one each time.
     values : dict
         Scalars.
+    pool : cupy.cuda.MemoryPool
+        For the table of addresses.  Memory of the pool in use could be given to other work, on another
+        stream, while a launch still reads it.
     staging : Staging
-        For the addresses, which are sent again if they are others than before.
+        Through which the table is sent, when addresses are others than before.
     """
 
     def __init__(
@@ -137,45 +141,33 @@ class BoundList:
         members: Sequence[Bound],
         free: str,
         values: dict[str, float],
+        pool: Any,
         staging: Staging,
     ) -> None:
         function, text = kernels.function(kernel, Form("list", members[0].dtype.name, 4))
-        columns = list_columns(kernel)
+        names = [a.name for a in kernel.arrays]
         blocks = [-(-m.size // (4 * text.block_size)) for m in members]
-        starts = np.cumsum([0, *blocks]) * text.block_size
+        starts = (np.cumsum([0, *blocks]) * text.block_size).tolist()
         rows = [
-            [start, m.size, *(m.addresses[name] for name in columns[2:])]
-            for start, m in zip(starts[:-1].tolist(), members, strict=True)
+            [start, m.size, *(m.addresses[name] for name in names)]
+            for start, m in zip(starts, members, strict=False)
         ]
-        self._list, self._free_at = np.array(rows, np.int64), columns.index(free)
-        self._staging, self._sent = staging, cupy.empty(self._list.shape, np.int64)
         owner = np.repeat(np.arange(len(members), dtype=np.int32), blocks)
-        count = int(starts[-1])
-        stream = cupy.cuda.get_current_stream()
-        self._owner = cupy.empty(owner.shape, np.int32)
-        staging.send(self._owner, owner, stream)
-        staging.send(self._sent, self._list, stream)
-        given = {"count_": count, "owner_": self._owner, "list_": self._sent}
-        given |= dict.fromkeys(kernel.stepped, 0.0) | values
-        self._call = Call(function, text, _arguments(text, given), count)
-        kernels.load(self._call)
-        self._values_at = [self._call.places[name] for name in kernel.stepped]
-        self._last = self._list[:, self._free_at].tolist()
-        written = [columns.index(a.name) for a in kernel.arrays if a.role != "in"]
-        #: (first byte, one after the last, member) of all that is written, in order
-        self._written = sorted(
-            (row[at], row[at] + m.bytes, n)
-            for n, (row, m) in enumerate(zip(rows, members, strict=True))
-            for at in written
+        self._list, self._free_at = np.array(rows, np.int64), LIST_HEAD + names.index(free)
+        self._sent, device_owner = (
+            cupy.ndarray(a.shape, a.dtype, memptr=pool.malloc(a.nbytes)) for a in (self._list, owner)
         )
-        self._bytes = [m.bytes for m in members]
-
-    def apart(self) -> bool:
-        """Whether no two of the written arrays overlap, and no array that is read another's."""
-        ends = zip(self._written, self._written[1:], strict=False)
-        return all(a[1] <= b[0] for a, b in ends) and self._reads_apart(self._last)
+        self._staging = staging
+        staging.send(device_owner, owner, cupy.cuda.get_current_stream())
+        given: dict[str, Any] = {"count_": starts[-1], "owner_": device_owner, "list_": self._sent}
+        given |= dict.fromkeys(kernel.stepped, 0.0) | values
+        self._call = Call(function, text, _arguments(text, given), starts[-1])
+        self._values_at = [self._call.places[name] for name in kernel.stepped]
+        self._bytes, self._written = [m.bytes for m in members], written_spans(kernel, members)
+        self._last: list[int] | None = None
 
     def _reads_apart(self, addresses: Sequence[int]) -> bool:
+        """Whether no array at `addresses` overlaps what is written for another member."""
         for n, (address, size) in enumerate(zip(addresses, self._bytes, strict=True)):
             # the last one that begins before this array's end
             at = bisect.bisect_left(self._written, (address + size,)) - 1
@@ -191,6 +183,7 @@ class BoundList:
         if addresses != self._last:
             if not self._reads_apart(addresses):
                 return False
+            self._last = None  # until they are sent
             self._list[:, self._free_at] = addresses
             self._staging.send(self._sent, self._list, cupy.cuda.get_current_stream())
             self._last = addresses
@@ -198,6 +191,13 @@ class BoundList:
             self._call.set(at, value)
         self._call()
         return True
+
+
+def written_spans(kernel: Kernel, members: Sequence[Bound]) -> list[tuple[int, int, int]]:
+    """(first byte, one after the last, number of the member) of all that `members` write, in order."""
+    written = [a.name for a in kernel.arrays if a.role != "in"]
+    firsts = ((m.addresses[name], m.bytes, n) for n, m in enumerate(members) for name in written)
+    return sorted((first, first + size, n) for first, size, n in firsts)
 
 
 def _unowned(array: Any) -> cupy.ndarray:

@@ -61,8 +61,11 @@ HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in native_
 _COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
 _CALLED = re.compile(r"(\w+)\s*\(")
 _SLOW = re.compile(r"\br?sqrt\b|/")
-#: what needs single numbers: choices, comparisons, loops, types, places, constants
-_SINGLE = re.compile(r"[?<>=!]=|[?<>!&|%.]|\b(?:if|for|while|float|double|int|long|T|r|c|k)\b")
+#: what vectors cannot do: choices, comparisons, loops, bits, other types, casts, places
+_SINGLE = re.compile(
+    r"[?<>!&|%~#]|==|\+\+|--|\(\s*C\s*\)"
+    r"|\b(?:if|for|while|do|goto|switch|bool|char|short|int|long|float|double|T|r|c|k)\b"
+)
 
 
 # ---- text ----------------------------------------------------------------------------------------------
@@ -195,7 +198,9 @@ def _map_loop(kernel: Kernel) -> str:
         *stores,
         "}",
     ]
-    if set(_CALLED.findall(kernel.body)) == {"rsqrt"} and not _SINGLE.search(kernel.body):
+    called = set(_CALLED.findall(kernel.body))
+    real = all(a.ctype in ("T", "C") for a in plain)
+    if real and "rsqrt" in called and called <= {"rsqrt", "C"} and not _SINGLE.search(kernel.body):
         by_lanes = _lanes_loop(kernel, first, last)
         by_element = ["#ifdef GPUMLP_LANES", *by_lanes, "#else", *by_element, "#endif"]
     return "\n".join([*before, *by_element, *after])
@@ -211,7 +216,7 @@ def _lanes_loop(kernel: Kernel, first: str, last: str) -> list[str]:
     return [
         "const auto gpumlp__part = [&](const long long gpumlp__c, const long long gpumlp__n)",
         "__attribute__((always_inline)) {",
-        "typedef Lanes<T>::type C;",
+        "typedef Lanes<T> C;",
         *values,
         *loads,
         "{",

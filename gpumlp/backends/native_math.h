@@ -218,26 +218,46 @@ static inline double log1p(double x) { return log1p_of(x); }
 static inline float erf(float x) { return erf_of(x); }
 static inline double erf(double x) { return erf_of(x); }
 
-// A vector of F, for the loops that `GPUMLP_LANES` enables
+// A vector that can be used like a number, for the loops that `GPUMLP_LANES` enables
 #if defined(__AVX512F__)
 #define GPUMLP_LANES
-template <class F> struct Lanes { typedef F type __attribute__((vector_size(64))); };
-typedef Lanes<float>::type Floats;
-typedef Lanes<double>::type Doubles;
+template <class F> struct VectorOf;
+template <> struct VectorOf<float> { typedef float type __attribute__((vector_size(64))); };
+template <> struct VectorOf<double> { typedef double type __attribute__((vector_size(64))); };
+template <class F> struct Lanes {
+    typedef typename VectorOf<F>::type Vector;
+    Vector v;
+    Lanes() = default;
+    Lanes(Vector x) : v(x) {}
+    Lanes(F x) : v(Vector{} + x) {}
+    Lanes operator-() const { return -v; }
+    friend Lanes operator+(Lanes a, Lanes b) { return a.v + b.v; }
+    friend Lanes operator-(Lanes a, Lanes b) { return a.v - b.v; }
+    friend Lanes operator*(Lanes a, Lanes b) { return a.v * b.v; }
+    friend Lanes operator/(Lanes a, Lanes b) { return a.v / b.v; }
+    Lanes &operator+=(Lanes b) { return *this = *this + b; }
+    Lanes &operator-=(Lanes b) { return *this = *this - b; }
+    Lanes &operator*=(Lanes b) { return *this = *this * b; }
+    Lanes &operator/=(Lanes b) { return *this = *this / b; }
+};
+
 // what rsqrt14 gives for 0 and infinity stays: Newton's step makes NaN of it
-typedef int FloatClasses __attribute__((vector_size(64)));
-typedef long long DoubleClasses __attribute__((vector_size(64)));
 static constexpr int keep_limits = 0x110100;
 
-static inline Floats rsqrt(Floats x) {  // to 14 bits, and Newton's step, which doubles them
-    Floats first = (Floats)__builtin_ia32_rsqrt14ps512_mask(x, x, (unsigned short)-1);
-    Floats y = first + 0.5f * first * (1.0f - x * first * first);
-    return (Floats)__builtin_ia32_fixupimmps512_mask(y, first, FloatClasses{} + keep_limits, 0, (unsigned short)-1, 4);
+static inline Lanes<float> rsqrt(Lanes<float> given) {  // to 14 bits, and Newton's step, which doubles them
+    typedef Lanes<float>::Vector Vector;
+    typedef int Classes __attribute__((vector_size(64)));
+    const Vector x = given.v, first = (Vector)__builtin_ia32_rsqrt14ps512_mask(x, x, (unsigned short)-1);
+    const Vector y = first + 0.5f * first * (1.0f - x * first * first);
+    return (Vector)__builtin_ia32_fixupimmps512_mask(y, first, Classes{} + keep_limits, 0, (unsigned short)-1, 4);
 }
 
-static inline Doubles rsqrt(Doubles x) {
-    Doubles first = (Doubles)__builtin_ia32_rsqrt14pd512_mask(x, x, (unsigned char)-1), y = first;
+static inline Lanes<double> rsqrt(Lanes<double> given) {
+    typedef Lanes<double>::Vector Vector;
+    typedef long long Classes __attribute__((vector_size(64)));
+    const Vector x = given.v, first = (Vector)__builtin_ia32_rsqrt14pd512_mask(x, x, (unsigned char)-1);
+    Vector y = first;
     for (int i = 0; i < 2; ++i) y = y + 0.5 * y * (1.0 - x * y * y);
-    return (Doubles)__builtin_ia32_fixupimmpd512_mask(y, first, DoubleClasses{} + keep_limits, 0, (unsigned char)-1, 4);
+    return (Vector)__builtin_ia32_fixupimmpd512_mask(y, first, Classes{} + keep_limits, 0, (unsigned char)-1, 4);
 }
 #endif

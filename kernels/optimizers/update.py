@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,8 +54,9 @@ def update(optimizer: Optimizer, params: Any, grads: Any) -> None:
     # what cannot be changed but by assigning to the optimiser, which drops this
     constant = all(isinstance(v, (int, float, tuple)) for v in optimizer.hyperparameters().values())
     if constant and all(runs) and all(run.around == runs[0].around for run in runs):  # on one device
-        together = backend.bind_list(kernel, runs, scalars, "g") if len(runs) > 1 else None
-        optimizer._again = Again(optimizer, kernel, plist, runs, together)
+        optimizer._again = Again(optimizer, kernel, plist, runs)
+        if len(runs) > 1:
+            optimizer._again.bind = partial(backend.bind_list, kernel, runs, scalars, "g")
 
 
 class Again:
@@ -71,21 +73,15 @@ class Again:
         Not kept alive.
     runs : list
         For each what `Backend.bind` gave.
-    together : callable, optional
-        What `Backend.bind_list` gave.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        kernel: Kernel,
-        params: Sequence[Any],
-        runs: list[Any],
-        together: Any = None,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, kernel: Kernel, params: Sequence[Any], runs: list[Any]) -> None:
         references: list[Any] = [weakref.ref(p) for p in params]
         self.pairs = list(zip(references, runs, strict=True))
-        self.around, self.together = runs[0].around, together
+        self.around = runs[0].around
+        #: makes `together`, when it is first needed: all of `runs` at once, if that is possible
+        self.bind: Callable[[], Any] | None = None
+        self.together: Any = None
         #: state arrays as (number of the parameter, name, array); `runs` know addresses only
         self.state = [
             (number, name, entry[name])
@@ -99,40 +95,51 @@ class Again:
     def __call__(self, optimizer: Optimizer, params: Any, grads: Any) -> bool:
         """Whether it could be done; nothing has changed otherwise."""
         lr = optimizer.lr
-        if type(lr) is not float or not 0.0 <= lr < _INFINITY:
+        if type(lr) is not float:
+            lr = _as_float(lr)
+        places = self._places(optimizer, params, grads) if 0.0 <= lr < _INFINITY else None
+        if places is None:
             return False
+        t = optimizer.t + 1
+        values = [*optimizer.stepped(t, lr).values(), *self.fixed]
+        if self.around is None:
+            self._each(places, values)
+        else:
+            if self.bind is not None:
+                self.together, self.bind = self.bind(), None
+            with self.around():
+                if self.together is None or not self.together(places, values):
+                    self._each(places, values)
+        optimizer.__dict__["t"] = t  # quicker than an assignment
+        return True
+
+    def _places(self, optimizer: Optimizer, params: Any, grads: Any) -> list[Any] | None:
         if type(params) not in _LISTS:
             params = (params,)
         if type(grads) not in _LISTS:
             grads = (grads,)
         if not len(params) == len(grads) == len(self.pairs):
-            return False
+            return None
         for number, name, array in self.state:  # replaced by hand, maybe
             if optimizer.state[number].get(name) is not array:
-                return False
+                return None
         places = []
         for (held, run), p, g in zip(self.pairs, params, grads):  # noqa: B905 - `strict` takes 0.2 us
             if held() is not p:
-                return False
+                return None
             place = run.place(g, p)
             if place is None:
-                return False
+                return None
             places.append(place)
-        t = optimizer.t + 1
-        values = [*optimizer.stepped(t, lr).values(), *self.fixed]
-        if self.around is None:
-            done = self._each(places, values)
-        else:
-            with self.around():
-                done = (self.together or self._each)(places, values)
-        if done:
-            optimizer.__dict__["t"] = t  # quicker than an assignment
-        return done
+        return places
 
-    def _each(self, places: list[Any], values: list[float]) -> bool:
+    def _each(self, places: list[Any], values: list[float]) -> None:
         for (_, run), place in zip(self.pairs, places):  # noqa: B905
             run(place, values)
-        return True
+
+
+def _as_float(lr: Any) -> float:
+    return float(lr) if isinstance(lr, (int, float)) and not isinstance(lr, bool) else math.nan
 
 
 def _as_list(arrays: Any) -> list[Any]:

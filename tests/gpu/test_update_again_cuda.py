@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.optimizers import OPTIMIZERS
+from gpumlp.optimizers import OPTIMIZERS, Optimizer
 
 pytestmark = pytest.mark.memory
 N = 1001
@@ -120,14 +120,16 @@ def test_a_list_has_the_numbers_of_its_arrays_one_by_one(cuda: Any, make: Callab
 def test_a_list_is_one_launch_and_its_addresses_are_sent_when_they_change(cuda: Any, simgpu: Any) -> None:
     params, grads, others = _arrays(0), _arrays(1), _arrays(2)
     opt = gpumlp.Adam(lr=0.1)
-    opt.update(params, grads)
-    expected = _one_by_one(lambda: gpumlp.Adam(lr=0.1), _arrays(0), [grads, *[grads, grads, others] * 4])
+    for _ in range(2):
+        opt.update(params, grads)
+    everything = [grads, grads, *[grads, grads, others] * 4]
+    expected = _one_by_one(lambda: gpumlp.Adam(lr=0.1), _arrays(0), everything)
     with simgpu.watch() as c:
         for _ in range(4):
             opt.update(params, grads)
             opt.update(params, grads)
             opt.update(params, others)
-    assert c["kernel_launches"] == 12 and opt.t == 13
+    assert c["kernel_launches"] == 12 and opt.t == 14
     assert c["memcpy_h2d_count"] == 7 and c["memcpy_d2h_count"] == c["memcpy_d2d_count"] == c["mallocs"] == 0
     assert c["stream_syncs"] + c["device_syncs"] == 0
     for p, e in zip(params, expected, strict=True):
@@ -166,7 +168,7 @@ def test_an_empty_array_in_a_list(cuda: Any) -> None:
         np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
 
 
-def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any) -> None:
+def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any, simgpu: Any) -> None:
     """The same parameter twice, and a gradient that is another parameter: exact on these numbers."""
     xp = cuda.xp
     p, opt = xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
@@ -181,8 +183,80 @@ def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any) -> No
     assert opt._again.together is not None
     opt.update([a, b], [ones, a])  # b -= the new a
     assert (float(a[7]), float(b[7])) == (-3.0, 1.0) and opt.t == 3
-    opt.update([a, b], [ones, ones])
+    with simgpu.watch() as c:
+        opt.update([a, b], [ones, ones])
+    assert c["kernel_launches"] == 1
     assert (float(a[599]), float(b[599])) == (-4.0, 0.0)
+
+
+def test_state_arrays_of_a_users_rule_may_have_any_name(cuda: Any) -> None:
+    class Odd(Optimizer):
+        name = "odd"
+
+        def state_names(self) -> tuple[str, ...]:
+            return ("size", "start")
+
+        def text(self) -> str:
+            return "size += grad;\nstart = size;\nconst C delta = lr * start;"
+
+        def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
+            values["size"] += grad
+            values["start"][...] = values["size"]
+            return lr * values["start"]
+
+    params, opt = [cuda.xp.zeros(n, np.float32) for n in (600, 7)], Odd(lr=1.0)
+    for _ in range(3):
+        opt.update(params, [cuda.xp.ones_like(p) for p in params])
+    assert opt._again.together is not None
+    assert all(np.array_equal(cuda.to_numpy(p), np.full(p.size, -6.0)) for p in params)
+
+
+def test_the_addresses_outlive_the_optimisers_memory_of_them(cuda: Any) -> None:
+    """A launch that waits on one stream reads a table that was made on another, after it was dropped."""
+    import cupy
+
+    a, b = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    params, opt = [cupy.zeros(n, np.float32) for n in (600, 7)], gpumlp.SGD(lr=0.5)
+    grads = [cupy.ones_like(p) for p in params]
+    cupy.cuda.Device().synchronize()
+    with a:
+        opt.update(params, grads)
+        opt.update(params, grads)
+    a.synchronize()
+    with b:
+        opt.update(params, grads)
+    opt.l2 = 0.0  # drops the table
+    with a:
+        junk = [cupy.full(64, 0x41, np.int64) for _ in range(4)]
+        a.synchronize()
+    b.synchronize()
+    assert len(junk) == 4 and all(np.array_equal(p.get(), np.full(p.size, -1.5)) for p in params)
+
+
+def test_without_memory_for_the_addresses_arrays_go_one_by_one(cuda: Any, monkeypatch: Any) -> None:
+    import cupy
+
+    params, opt = _arrays(0), gpumlp.SGD(lr=0.5)
+    expected = [cuda.to_numpy(p) - 1.5 for p in params]
+    pool = cupy.cuda.MemoryPool()
+    pool.set_limit(1)
+    monkeypatch.setattr(cuda, "_tables", pool)
+    for _ in range(3):
+        opt.update(params, [cupy.ones_like(p) for p in params])
+    assert opt._again.together is None and opt.t == 3
+    for p, e in zip(params, expected, strict=True):
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lr", [1, np.float64(1.0)])
+def test_a_learning_rate_of_any_type_of_number_is_quick(cuda: Any, simgpu: Any, lr: Any) -> None:
+    params, opt = _arrays(0), gpumlp.SGD(lr=lr)
+    for _ in range(2):
+        opt.update(params, params)
+    with simgpu.watch() as c:
+        opt.update(params, params)
+    assert c["kernel_launches"] == 1
+    assert all(float(abs(p).max()) == 0 for p in params)
 
 
 def test_what_is_wrong_is_told_and_changes_nothing(cuda: Any) -> None:
