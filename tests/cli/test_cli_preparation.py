@@ -126,3 +126,17 @@ def test_values_too_large_to_standardise():
         fit_preparation(
             make([[1.0, 1e300], [2.0, -1e300]], [0.0, 1.0]), np.arange(2), "regression", "squared_error", True
         )
+
+
+@pytest.mark.parametrize(
+    ("levels", "rows", "refused"), [(20, 40, False), (20, 39, True), (21, 100, True), (2, 100, False)]
+)
+def test_fractions_are_classes_if_they_are_few(levels, rows, refused):
+    y = np.arange(rows) % levels + 0.5
+    table = make(np.zeros((rows, 1)), y)
+    if refused:
+        with pytest.raises(TableError, match=r"distinct numbers with fractions .* quantity, not classes"):
+            fit_preparation(table, np.arange(rows), "classification", "softmax_cross_entropy", True)
+    else:
+        prep = fit_preparation(table, np.arange(rows), "classification", "softmax_cross_entropy", True)
+        assert len(prep.classes) == levels

@@ -207,3 +207,10 @@ def test_nan_gradient_stays(backend: Any, dtype: Any, name: str) -> None:
     half = Flat(backend, np.full(9, 0.5, dtype))
     run(backend, "launch", backward_kernel(name), {source: half, "d": d}, rows=1, cols=9)
     assert np.isnan(d.read()).all()
+
+
+def test_relu_like_activations_have_gain_two() -> None:
+    two = {"relu", "leaky_relu", "elu", "gelu", "silu"}
+    assert {name: act.gain for name, act in ACTIVATIONS.items()} == {
+        name: 2.0 if name in two else 1.0 for name in ACTIVATIONS
+    }

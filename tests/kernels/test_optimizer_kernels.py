@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import oracles
 import pytest
+from gpumlp.kernels.optimizers.base import _BLOCK
 from launching import HOW, Flat, run
 from rules import OPTIONS, PENALTIES, RULE_IDS, RULES, make, name_of
 from tolerances import close
@@ -142,3 +144,22 @@ def test_eps_that_is_zero_in_float32_is_refused(on: Any, rule: str) -> None:
         optimizer.update(p, on.asarray(np.zeros(2, np.float32)))
     assert optimizer.t == 0 and (on.to_numpy(p) == 1).all()
     optimizer.update(on.asarray(np.ones(2)), on.asarray(np.zeros(2)))  # float64 holds it
+
+
+def test_arrays_of_several_blocks(on: Any, dtype: Any) -> None:
+    """NumPy takes long arrays in blocks, state included; none is left out."""
+    n = 2 * _BLOCK + 1
+    optimizer = make("sgd", {"lr": 0.5, "momentum": 0.5})
+    p, g = on.asarray(np.ones(n, dtype)), on.asarray(np.ones(n, dtype))
+    for expected in (0.5, -0.25):
+        optimizer.update(p, g)
+        assert (on.to_numpy(p) == expected).all()
+
+
+def test_kernels_of_different_text_have_different_names() -> None:
+    bodies: dict[str, str] = {}
+    for (rule, options), penalties in itertools.product(RULES, PENALTIES):
+        optimizer = make(rule, options, **penalties)
+        for clip, half, guard in itertools.product((False, True), repeat=3):
+            kernel = optimizer.kernel(clip=clip, half=half, guard=guard)
+            assert bodies.setdefault(kernel.name, kernel.body) == kernel.body

@@ -278,3 +278,26 @@ def test_verbose_output_is_the_same(capsys: pytest.CaptureFixture[str], device: 
     getattr(gpumlp, kind)(**options, device=device).fit(X, y)
     assert capsys.readouterr().out == theirs
     assert "Setting learning rate to" in theirs and "too small. Stopping." in theirs
+
+
+def test_a_score_that_stays_the_same_does_not_stop_with_tol_zero(device: str) -> None:
+    X, y, kind = data("iris")
+    options = {"learning_rate_init": 1e-9, "tol": 0.0, "n_iter_no_change": 2, "early_stopping": True}
+    theirs, ours = pair(X, y, kind, device, **options)
+    check(theirs, ours, X)
+    assert ours.n_iter_ == 15 and len(set(ours.validation_scores_)) == 1
+
+
+def test_several_rates_with_early_stopping(device: str) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 4))
+    y = rng.poisson(np.exp(X[:, :3] * 0.5)).astype(float)
+    theirs, ours = pair(X, y, "MLPRegressor", device, loss="poisson", early_stopping=True)
+    check(theirs, ours, X)
+    np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, rtol=RTOL)
+
+
+def test_huge_outputs_are_told_apart(device: str) -> None:
+    X, y, kind = data("iris")
+    theirs, ours = pair(X, y, kind, device)
+    np.testing.assert_array_equal(ours.predict(1e4 * X), theirs.predict(1e4 * X))

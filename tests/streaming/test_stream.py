@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp.inputs import Rows, check_rows
-from gpumlp.stream import fixed_bytes, plan_memory, row_bytes
+from gpumlp.session import Evaluation
+from gpumlp.stream import StreamEvaluation, fixed_bytes, plan_memory, row_bytes
 
 MIB = 1 << 20
 
@@ -30,7 +32,7 @@ def _train(backend: object, n: int, streaming: bool, **more: object) -> tuple[np
     return model.backend.to_numpy(model.flat), history
 
 
-@pytest.mark.parametrize("n", [31, 32, 100, 256, 1000])
+@pytest.mark.parametrize("n", [31, 32, 40, 100, 256, 1000])
 def test_streamed_equals_resident(backend, n):
     w = np.linspace(0.1, 2, n)
     resident, history = _train(backend, n, False, sample_weight=w)
@@ -78,6 +80,7 @@ def test_plan_memory_decides_by_what_is_available():
     per_row = row_bytes(model, Rows(X, y, None))
     assert per_row == 404
     fixed = fixed_bytes(model, optimizer, 128)
+    assert 5 * model.flat.nbytes + 3 * 4 * 128 * 152 <= fixed <= 5 * model.flat.nbytes + 4 * 4 * 128 * 200
     model.backend = _Small(4096 * MIB)
     assert plan_memory(model, fixed, 128, n, per_row, None, "training") is None
     model.backend = _Small(fixed + 80 * MIB)
@@ -119,3 +122,23 @@ def test_data_ten_times_the_memory_limit(backend):
     finally:
         pool.set_limit(0)
     np.testing.assert_array_equal(streamed, resident)
+
+
+@pytest.mark.parametrize("chosen", [False, True], ids=["all", "chosen"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+def test_streamed_evaluation_equals_resident(backend, loss, weighted, chosen):
+    X, y = _data(103)
+    model = gpumlp.MLP([6, 8, 2 if loss.startswith("softmax") else 1], device=backend)
+    trainer = gpumlp.Trainer(model, loss=loss, optimizer="sgd")
+    rows = check_rows(model, trainer.loss, X, y, np.linspace(0.1, 2, len(X)) if weighted else None)
+    if chosen:
+        rows = replace(rows, index=np.arange(100, 0, -3, dtype=np.int32))
+    sums = [backend.zeros(2, model.dtype) for _ in range(2)]
+    resident = Evaluation(model, trainer.objective, trainer._resident(rows), sums[0])
+    streamed = StreamEvaluation(model, trainer.objective, rows, 10, sums[1])
+    for _ in range(2):  # sums start again
+        resident.run()
+        streamed.run()
+        expected = resident.figures(backend.to_numpy(sums[0]))
+        assert streamed.figures(backend.to_numpy(sums[1])) == pytest.approx(expected, rel=1e-5)

@@ -12,6 +12,8 @@ from tolerances import close
 import gpumlp
 from gpumlp.history import EarlyStopping, History
 from gpumlp.inputs import split_rows
+from gpumlp.schedules import Constant
+from gpumlp.session import step_table
 
 
 def bias_only(device: str, lr: float, dtype: str = "float64", **kw: Any) -> gpumlp.Trainer:
@@ -94,6 +96,10 @@ class TestValidation:
         history = trainer.fit(X, y, epochs=1, validation=validation, progress=False)
         assert history.val_loss[-1] == trainer.evaluate(*validation)["loss"]
         assert history.val_loss[-1] != trainer.evaluate(X, y)["loss"]
+
+    def test_two_rows_can_be_split(self, device: str) -> None:
+        assert sorted(int(rows[0]) for rows in split_rows(0, 2, 0.1)) == [0, 1]
+        bias_only(device, 0.5).fit(X1[:2], Y1[:2], epochs=1, validation=0.5, progress=False)
 
     def test_does_not_train(self, device: str) -> None:
         a, b = bias_only(device, 0.5), bias_only(device, 0.5)
@@ -181,6 +187,14 @@ class TestEarlyStopping:
         with pytest.raises(ValueError, match=f"unknown metric '{monitor}'.*Known: loss.*Give validation"):
             trainer.fit(X1, Y1, epochs=3, early_stopping=EarlyStopping(monitor=monitor), progress=False)
         assert bias(trainer) == 0 and trainer.optimizer.t == 0
+
+    @pytest.mark.parametrize("monitor", ["loss", "val_loss", "val_rmse", "val_r2"])
+    def test_every_figure_of_a_regression_can_be_monitored(self, device: str, monitor: str) -> None:
+        stop, validation = EarlyStopping(monitor=monitor, patience=2), (X1[:2], np.array([1.0, 3.0]))
+        history = bias_only(device, 0.5).fit(
+            X1, Y1, epochs=3, validation=validation, early_stopping=stop, progress=False
+        )
+        assert history.best_epoch == 2
 
     def test_neither_object_nor_bool(self, device: str) -> None:
         with pytest.raises(TypeError, match=r"early_stopping=5; expected True, None or gpumlp.EarlyStopping"):
@@ -273,3 +287,17 @@ def test_step_uses_the_clip_norm_of_now(device: str) -> None:
         after = trainer.model.get_parameters()[0]
         lengths.append(np.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in zip(after, before, strict=True))))
     np.testing.assert_allclose(lengths, [1.0, 0.01], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+def test_seeds_up_to_63_bits(device: str, seed: int) -> None:
+    bias_only(device, 0.5, seed=seed).fit(X1, Y1, epochs=1, validation=0.5, progress=False)
+    gpumlp.MLP([2, 2], seed=seed, device=device)
+
+
+def test_step_numbers_are_cut_into_parts_that_floats_hold() -> None:
+    optimizer = gpumlp.SGD()
+    optimizer.t = 2**24 - 1
+    table = step_table(optimizer, Constant(), np.ones(3), 3)
+    assert table["t_low"].tolist() == [2**24 - 1, 0, 1]
+    assert table["t_high"].tolist() == [0, 1, 1]

@@ -12,7 +12,7 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.network import INITS, pad
+from gpumlp.network import INITS, layout, pad
 
 WIDE = [400, 300, 200, 50]
 
@@ -247,3 +247,16 @@ def test_cupy_training_data(device: str) -> None:
         )
     assert histories[0].loss == histories[1].loss
     assert histories[0].val_loss == histories[1].val_loss
+
+
+def test_layout_of_the_flat_buffer() -> None:
+    """Blocks of 8 k rows, with rows of 1, 2, 4 or 8 k numbers, that start at multiples of 64; no more."""
+    layers, size = layout([12, 5, 1])
+    assert [(n.offset, n.size, n.ld) for n in layers] == [(0, 16 * 8, 8), (128, 8 * 1, 1)]
+    assert size == 192
+
+
+@pytest.mark.parametrize("init", ["pytorch", "sklearn"])
+def test_drawn_biases_have_both_signs(init: str) -> None:
+    for W, b in gpumlp.MLP(WIDE, init=init, device="numpy").get_parameters():
+        assert b.min() < 0.8 * W.min() and b.max() > 0.8 * W.max()

@@ -186,6 +186,8 @@ def test_training_follows(device: str, schedule: Any, formula: Any) -> None:
         (lambda: schedules.Step(gamma=-1), "gamma=-1; expected a finite number > 0"),
         (lambda: schedules.Step(every=-2), "every=-2"),
         (lambda: schedules.Exponential(gamma=math.nan), "gamma=nan"),
+        (lambda: schedules.Exponential(gamma=math.inf), "gamma=inf"),
+        (lambda: schedules.InverseScaling(power=math.inf), "power=inf"),
         (lambda: schedules.InverseScaling(decay=-1.0), "decay=-1.0"),
         (lambda: schedules.InverseScaling(power=math.nan), "power=nan"),
         (lambda: schedules.Cosine(final=-0.5), "final=-0.5"),
