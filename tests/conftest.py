@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,8 @@ DEVICES = _devices()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # ignored where a shell runs pytest in the background; the tests of Ctrl-C would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "memory: touches every kind of memory access; run also with checked device memory"
     )
