@@ -386,6 +386,7 @@ SIZES = [
     (300, 12, 40),
     (90, 13, 40),
     (40, 530, 300),
+    (33, 70, 1025),  # several blocks of k, of uneven depth
 ]
 
 

@@ -159,6 +159,21 @@ def test_lists_that_are_launched_one_by_one(cuda: Any, change: Callable) -> None
         assert np.array_equal(cuda.to_numpy(p), cuda.to_numpy(e))
 
 
+def test_nothing_behind_the_arrays_of_a_list_is_touched(cuda: Any) -> None:
+    starts, sizes, opt = (0, 16, 32, 48), (7, 9, 10, 12), gpumlp.SGD(lr=1.0)  # all remainders of 4
+    buffer, ones = cuda.xp.zeros(64, np.float32), cuda.xp.ones(64, np.float32)
+    params, grads = (
+        [a[start : start + size] for start, size in zip(starts, sizes, strict=True)] for a in (buffer, ones)
+    )
+    for _ in range(3):
+        opt.update(params, grads)
+    assert opt._again.together is not None
+    expected = np.zeros(64)
+    for start, size in zip(starts, sizes, strict=True):
+        expected[start : start + size] = -3
+    assert np.array_equal(cuda.to_numpy(buffer), expected)
+
+
 def test_an_empty_array_in_a_list(cuda: Any) -> None:
     params, opt = _arrays(0, shapes=SHAPES), gpumlp.SGD(lr=0.5)
     expected = [cuda.to_numpy(p) - 1.5 for p in params]
@@ -174,14 +189,16 @@ def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any, simgp
     p, opt = xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
     for _ in range(3):
         opt.update([p, p], [xp.full(600, 1.0, np.float32), xp.full(600, 2.0, np.float32)])
-    assert np.array_equal(cuda.to_numpy(p), np.full(600, -9.0))
+    assert np.array_equal(cuda.to_numpy(p), np.full(600, -9.0)) and opt._again.together is None
 
     a, b, opt = xp.zeros(600, np.float32), xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
     ones = xp.ones(600, np.float32)
     for _ in range(2):
         opt.update([a, b], [ones, ones])
     assert opt._again.together is not None
-    opt.update([a, b], [ones, a])  # b -= the new a
+    with simgpu.watch() as c:  # blocks of one launch have no order
+        opt.update([a, b], [ones, a])  # b -= the new a
+    assert c["kernel_launches"] == 2
     assert (float(a[7]), float(b[7])) == (-3.0, 1.0) and opt.t == 3
     with simgpu.watch() as c:
         opt.update([a, b], [ones, ones])
@@ -244,6 +261,27 @@ def test_without_memory_for_the_addresses_arrays_go_one_by_one(cuda: Any, monkey
     for _ in range(3):
         opt.update(params, [cupy.ones_like(p) for p in params])
     assert opt._again.together is None and opt.t == 3
+    for p, e in zip(params, expected, strict=True):
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+
+
+def test_an_interrupt_while_addresses_are_sent_forgets_them(cuda: Any, monkeypatch: Any) -> None:
+    params, opt = _arrays(0), gpumlp.SGD(lr=1.0)
+    ones, tens = ([cuda.xp.full_like(p, value) for p in params] for value in (1, 10))
+    expected = [cuda.to_numpy(p) - 3 for p in params]
+    for _ in range(2):
+        opt.update(params, ones)
+    send = type(cuda._staging).send
+
+    def interrupted(*args: Any) -> None:
+        send(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(cuda._staging), "send", interrupted)
+        opt.update(params, tens)
+    assert opt.t == 2
+    opt.update(params, ones)
     for p, e in zip(params, expected, strict=True):
         np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
 
