@@ -5,25 +5,20 @@ Importing this package imports neither CuPy nor scikit-learn; what reads model f
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# In a checkout, from whose root Python imports this folder, `kernels/` lies beside it; installed, inside.
-if not os.path.isdir(os.path.join(__path__[0], "kernels")):
-    __path__.append(os.path.dirname(__path__[0]))
 
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
-from gpumlp.history import EarlyStopping, History
 from gpumlp.losses import Huber
-from gpumlp.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
-from gpumlp.startup import warmup
-from gpumlp.trainer import Trainer
+from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.trainer import Trainer
+from gpumlp.training.warmup import warmup
 
 if TYPE_CHECKING:
-    from gpumlp.checkpoint import load_model as load
-    from gpumlp.estimators import MLPClassifier, MLPRegressor
+    from gpumlp.estimators.mlp import MLPClassifier, MLPRegressor
+    from gpumlp.training.saved import load_model as load
 
 __version__ = "0.1.0"
 
@@ -55,7 +50,7 @@ def __getattr__(name: str) -> Any:
     """The estimators are imported when they are asked for: they need scikit-learn.  So is `load`, for its
     modules."""
     if name == "load":
-        from gpumlp.checkpoint import load_model
+        from gpumlp.training.saved import load_model
 
         globals()["load"] = load_model
         return load_model

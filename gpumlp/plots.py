@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from gpumlp.files import PathLike, replacing
-from gpumlp.history import History
+from gpumlp.files.atomic import PathLike, replacing
+from gpumlp.training.history import History
 
 __all__ = ["PLOT_ENDINGS", "plot_history", "require_matplotlib"]
 

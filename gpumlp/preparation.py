@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.checkpoint import load_model
 from gpumlp.errors import ModelFileError, nearest
-from gpumlp.files import PathLike
-from gpumlp.network import MLP
+from gpumlp.files.atomic import PathLike
+from gpumlp.model.mlp import MLP
 from gpumlp.tables import Table, TableError
-from gpumlp.tables_base import counted
+from gpumlp.tables.base import counted
+from gpumlp.training.saved import load_model
 
 __all__ = [
     "Preparation",

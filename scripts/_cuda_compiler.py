@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpumlp.backends.cuda_text import Source
+from gpumlp.backends.cuda.text import Source
 
 #: compute capabilities of the report: Volta, Turing, two Amperes, Ada, Hopper, two Blackwells
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)

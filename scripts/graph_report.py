@@ -55,7 +55,7 @@ class Setup:
     @property
     def evaluations(self) -> int:
         """Graph launches of one evaluation: its chunks of rows, and the sums."""
-        rows = gpumlp.plan.forward_rows(gpumlp.MLP(self.sizes, device="numpy"))
+        rows = gpumlp.plans.operations.forward_rows(gpumlp.MLP(self.sizes, device="numpy"))
         return -(-self.validation // rows) + 1 if self.validation else 0
 
     @property

@@ -27,13 +27,13 @@ import numpy as np
 from _cuda_compiler import ARCHITECTURES, Compiled, Compiler, ToolError, disassemble
 from _sass import Traffic, parse, traffic
 from _tools import check_writable, cpu_count, table, write_json
-from gpumlp.kernels import rows
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
 
 import gpumlp
-from gpumlp.backends.cuda_text import Form, source
+from gpumlp.backends.cuda.text import Form, source
+from gpumlp.kernels import rows
 
 QUICK = (70, 90, 120)
 #: bytes per parameter that the formulas ask for, float32: gradient read, parameter and state read and written

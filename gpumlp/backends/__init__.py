@@ -71,7 +71,7 @@ def _plain(name: str) -> str:
 
 
 def _cpu() -> str:
-    from gpumlp.backends.native import NativeBackend
+    from gpumlp.backends.native.backend import NativeBackend
 
     why = NativeBackend.why_not()
     if why is None:
@@ -88,7 +88,7 @@ def _make(name: str) -> Backend:
 
         return NumpyBackend()
     if name == "native":
-        from gpumlp.backends.native import NativeBackend
+        from gpumlp.backends.native.backend import NativeBackend
 
         why = NativeBackend.why_not()
         if why is not None:
@@ -101,7 +101,7 @@ def _make(name: str) -> Backend:
     problem = cuda_problem(number)
     if problem:
         raise DeviceError(f"device={name!r} cannot be used: {problem}. device='auto' would use the CPU.")
-    from gpumlp.backends.cupy import CupyBackend
+    from gpumlp.backends.cuda.backend import CupyBackend
 
     return CupyBackend(number)
 

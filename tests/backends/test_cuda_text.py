@@ -14,7 +14,7 @@ from gpumlp.kernels.rows import CLIP, GATHER, RESET, SUM
 
 import gpumlp
 from gpumlp import backends
-from gpumlp.backends.cuda_text import Form, source, team_size
+from gpumlp.backends.cuda.text import Form, source, team_size
 
 KERNELS = [
     *(rule(l1=1e-3, l2=1e-3, weight_decay=1e-2).kernel(clip=True) for rule in OPTIMIZERS.values()),
@@ -77,7 +77,7 @@ def test_forms_that_do_not_exist_are_refused():
 
 # ---- device names -----------------------------------------------
 def test_import_does_not_import_cupy():
-    code = "import sys, gpumlp, gpumlp.backends.cuda_text; print('cupy' in sys.modules)"
+    code = "import sys, gpumlp, gpumlp.backends.cuda.text; print('cupy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -117,7 +117,7 @@ def test_unusable_cuda_says_why_and_what_to_do(monkeypatch):
 
 
 def test_cpu_without_a_compiler_is_numpy_and_warns_once(monkeypatch):
-    native = pytest.importorskip("gpumlp.backends.native")
+    native = pytest.importorskip("gpumlp.backends.native.backend")
     monkeypatch.setattr(native.NativeBackend, "why_not", staticmethod(lambda: "no C++ compiler was found"))
     monkeypatch.setattr(backends, "_warned", set())
     with pytest.warns(RuntimeWarning, match="no C.. compiler was found") as caught:

@@ -15,8 +15,8 @@ if cuda_problem():
 
 import cupy
 
-from gpumlp.backends import cupy as cupy_module
-from gpumlp.backends.cupy import CupyBackend
+from gpumlp.backends.cuda import backend as cupy_module
+from gpumlp.backends.cuda.backend import CupyBackend
 
 SIZES = [1, 3, 127, 2**16 + 1]
 HOST = NumpyBackend()
@@ -398,7 +398,7 @@ def test_host_copy_may_be_changed_at_once_and_does_not_wait(counted):
 
 
 def test_host_copies_larger_than_the_staging_buffer(backend, monkeypatch, rng):
-    monkeypatch.setattr("gpumlp.backends.cupy_arrays.STAGING_BYTES", 1 << 16)
+    monkeypatch.setattr("gpumlp.backends.cuda.arrays.STAGING_BYTES", 1 << 16)
     host = rng.random(50_000)
     np.testing.assert_array_equal(backend.to_numpy(backend.asarray(host)), host)
 
@@ -431,7 +431,7 @@ def test_copy_refuses_other_shapes(backend):
 @pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
 def test_copy_converts(backend, dtype, monkeypatch):
     """On its way, in pieces."""
-    monkeypatch.setattr("gpumlp.backends.cupy_arrays.STAGING_BYTES", 1 << 12)
+    monkeypatch.setattr("gpumlp.backends.cuda.arrays.STAGING_BYTES", 1 << 12)
     source = (np.arange(6000).reshape(3000, 2) % 251).astype(dtype)
     expected = source.astype("float32")
     for given in (source, cupy.asarray(source)):

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
 
-from gpumlp.backends import blas, native, native_call
 from gpumlp.backends.base import Gemm, Launch, Steps
-from gpumlp.backends.native import NativeBackend
+from gpumlp.backends.native import backend as native
+from gpumlp.backends.native import blas
+from gpumlp.backends.native import call as native_call
+from gpumlp.backends.native.backend import NativeBackend
 from gpumlp.backends.numpy import NumpyBackend
 
 pytestmark = pytest.mark.skipif(

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
 
-from gpumlp.backends import native, native_build
-from gpumlp.backends.native import NativeBackend
+from gpumlp.backends.native import backend as native
+from gpumlp.backends.native import build as native_build
+from gpumlp.backends.native.backend import NativeBackend
 from gpumlp.errors import DeviceError
 
 needs_compiler = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
 
-from gpumlp.backends.native import NativeBackend
+from gpumlp.backends.native.backend import NativeBackend
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"

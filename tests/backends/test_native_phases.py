@@ -11,10 +11,11 @@ import pytest
 from gpumlp.kernels.kernel import Kernel
 
 import gpumlp
-from gpumlp.backends import native, native_phases
 from gpumlp.backends.base import Gemm, Launch, Steps
-from gpumlp.backends.blas import find_blas
-from gpumlp.backends.native import NativeBackend
+from gpumlp.backends.native import backend as native
+from gpumlp.backends.native import phases as native_phases
+from gpumlp.backends.native.backend import NativeBackend
+from gpumlp.backends.native.blas import find_blas
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.checkpoint import load_model, save_model
 from gpumlp.errors import ModelFileError
 from gpumlp.tables import read_table
+from gpumlp.training.saved import load_model, save_model
 
 DEVICE = os.environ.get("GPUMLP_TEST_DEVICE", "cpu").split(",")[0]
 

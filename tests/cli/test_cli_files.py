@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gpumlp.files import check_apart, check_writable, replacing
+from gpumlp.files.atomic import check_apart, check_writable, replacing
 
 
 def test_replacing_writes_or_leaves_the_old_file(tmp_path):

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from gpumlp.history import History
 from gpumlp.plots import plot_history
-from gpumlp.progress import Progress
+from gpumlp.training.history import History
+from gpumlp.training.progress import Progress
 
 matplotlib = pytest.importorskip("matplotlib")
 

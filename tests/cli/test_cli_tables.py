@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from gpumlp import tables_csv
 from gpumlp.tables import TableError, read_table
+from gpumlp.tables import csv as tables_csv
 
 
 def table(tmp_path, text: str | bytes, **options):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.cli_train import print_figures
+from gpumlp.cli.train import print_figures
 from gpumlp.optimizers import OPTIMIZERS, SGD
 
 

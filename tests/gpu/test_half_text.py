@@ -11,7 +11,7 @@ from gpumlp.kernels.losses import LOSSES, training_kernel
 from gpumlp.kernels.optimizers import OPTIMIZERS
 from gpumlp.kernels.rows import CAST, GATHER
 
-from gpumlp.backends.cuda_text import Form, source
+from gpumlp.backends.cuda.text import Form, source
 
 KERNELS = [
     *(rule(l1=1e-3, l2=1e-3).kernel(half=True, guard=True) for rule in OPTIMIZERS.values()),

@@ -82,7 +82,7 @@ def results(device: Any, digits: Any, **options: Any) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
 def test_eager_steps_give_the_same_bits(cuda: Any, digits: Any, precision: str) -> None:
-    from gpumlp.backends.cupy import CupyBackend
+    from gpumlp.backends.cuda.backend import CupyBackend
 
     graph, eager = CupyBackend(0, graph=True), CupyBackend(0, graph=False)
     for a, b in zip(*(results(d, digits, precision=precision) for d in (graph, eager)), strict=True):
@@ -93,7 +93,7 @@ def test_eager_steps_give_the_same_bits(cuda: Any, digits: Any, precision: str) 
 def test_the_environment_turns_graphs_off(
     cuda: Any, simgpu: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpumlp.backends.cupy import CupyBackend
+    from gpumlp.backends.cuda.backend import CupyBackend
 
     monkeypatch.setenv("GPUMLP_GRAPH", "0")
     with simgpu.watch() as c:
@@ -104,8 +104,8 @@ def test_the_environment_turns_graphs_off(
 def test_failed_capture_says_so_and_gives_the_same_bits(
     cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpumlp.backends import cupy as module
-    from gpumlp.backends.cupy import CupyBackend
+    from gpumlp.backends.cuda import backend as module
+    from gpumlp.backends.cuda.backend import CupyBackend
 
     wanted = results(CupyBackend(0, graph=True), digits)
     real, backend = module._captured, CupyBackend(0, graph=True)
@@ -131,7 +131,7 @@ def test_without_a_cublas_of_our_own_rows_of_the_host_are_taken_too(
     cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on ROCm."""
-    import gpumlp.backends.cupy as module
+    import gpumlp.backends.cuda.backend as module
 
     def missing() -> None:
         raise OSError("no such library")

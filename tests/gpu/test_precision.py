@@ -10,9 +10,9 @@ import pytest
 from trainers import trainer
 
 import gpumlp
-from gpumlp.inputs import check_rows
-from gpumlp.plan import Workspace
-from gpumlp.precision import PRECISIONS, Precision
+from gpumlp.plans.operations import Workspace
+from gpumlp.plans.precision import PRECISIONS, Precision
+from gpumlp.rows.checked import check_rows
 
 #: relative size of the difference to float32, in the norm of a layer's gradient: roundings of 2^-11 (float16)
 #: and 2^-8 (bfloat16) at some ten places in a row, partly cancelling

@@ -13,7 +13,7 @@ import gpumlp
 @pytest.fixture
 def events(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is given to NVTX, in order; "end" closes a range."""
-    from gpumlp.backends import cupy as module
+    from gpumlp.backends.cuda import backend as module
 
     seen: list[str] = []
 
@@ -53,7 +53,7 @@ def test_ranges_are_closed_by_errors(events: list[str], cuda: Any) -> None:
 
 
 def test_without_nvtx(cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpumlp.backends import cupy as module
+    from gpumlp.backends.cuda import backend as module
 
     monkeypatch.setattr(module, "nvtx", None)
     assert len(trainer(network()).fit(*digits, epochs=1)) == 1

@@ -59,7 +59,7 @@ def test_a_training_after_warmup_compiles_nothing(cuda: Any) -> None:
 def test_names_and_seconds() -> None:
     if cuda_problem():
         pytest.skip(f"no CUDA device: {cuda_problem()}")
-    from gpumlp.backends.cupy import CupyBackend
+    from gpumlp.backends.cuda.backend import CupyBackend
 
     backend = CupyBackend(0)
     first = gpumlp.warmup(device=backend, optimizers=["adagrad"])

@@ -24,7 +24,7 @@ from launching import HOW, RECORDED_K, Flat, Padded, run
 from tolerances import close
 
 from gpumlp.backends.base import Launch, Steps
-from gpumlp.plan import sum_ops
+from gpumlp.plans.operations import sum_ops
 
 pytestmark = pytest.mark.memory
 SIZES = [1, 3, 127, 512, 1023, 1024, 1025, 2**16 + 1]

@@ -113,7 +113,7 @@ def test_generated_source_is_cupys(script: Script, form: str) -> None:
     from gpumlp.kernels.kernel import Kernel
 
     from gpumlp.backends.base import Launch, Steps
-    from gpumlp.backends.cuda_text import Form, source
+    from gpumlp.backends.cuda.text import Form, source
 
     backend = gpumlp.get_backend("cuda")
     body = "y = x * s;" if form == "map" else "ROW_SUM(total, x[c])\nROW_EACH { y[c] = total * s; }"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.inputs import Rows, check_rows
-from gpumlp.session import Evaluation
-from gpumlp.stream import StreamEvaluation, fixed_bytes, plan_memory, row_bytes
+from gpumlp.rows.checked import Rows, check_rows
+from gpumlp.training.epochs import Evaluation
+from gpumlp.training.streamed import StreamEvaluation, fixed_bytes, plan_memory, row_bytes
 
 MIB = 1 << 20
 

@@ -10,10 +10,10 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.history import EarlyStopping, History
-from gpumlp.inputs import split_rows
+from gpumlp.rows.checked import split_rows
 from gpumlp.schedules import Constant
-from gpumlp.session import step_table
+from gpumlp.training.epochs import step_table
+from gpumlp.training.history import EarlyStopping, History
 
 
 def bias_only(device: str, lr: float, dtype: str = "float64", **kw: Any) -> gpumlp.Trainer:

@@ -9,7 +9,7 @@ import pytest
 from gpumlp.kernels.kernel import FIXED
 
 import gpumlp
-from gpumlp.inputs import check_rows, split_rows, split_validation
+from gpumlp.rows.checked import check_rows, split_rows, split_validation
 
 TYPES = [*FIXED, "bool", "float16", "uint64", ">f4"]
 

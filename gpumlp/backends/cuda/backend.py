@@ -1,0 +1,486 @@
+"""The CuPy executor: kernels are `cupy.ElementwiseKernel`s, a plan is one CUDA graph.
+
+Streams
+-------
+Everything runs on the caller's current CuPy stream: kernels, copies and graph launches.  So it is ordered
+with the caller's own work before and after, without synchronisation.  All work of a backend is ordered among
+itself as well: if the current stream is another one than at the last call, it first waits (on the device) for
+that one, so a stream that was current must live until the next call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime
+
+from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
+from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, dlpack_on_device
+from gpumlp.backends.cuda.cublas import Cublas, load_library
+from gpumlp.backends.cuda.kernels import (
+    Bound,
+    BoundList,
+    Call,
+    Kernels,
+    Segments,
+    decay_bits,
+    pointer,
+    written_spans,
+)
+from gpumlp.errors import DeviceError
+from gpumlp.kernels.kernel import Kernel
+
+try:
+    from cupy.cuda import nvtx
+except ImportError:  # not part of every build
+    nvtx = None
+
+__all__ = ["CupyBackend"]
+
+
+class _CupyReplay(Replay):
+    def __init__(self, backend: CupyBackend, ops: Sequence[Op], steps: Steps) -> None:
+        self._keep = list(ops), steps  # a CUDA graph knows addresses only
+        self._backend = backend
+        self._calls = [
+            backend.gemm(op) if isinstance(op, Gemm) else backend.bind_plan(op, steps) for op in ops
+        ]
+        self._graph = backend.capture(self._calls)
+
+    def run(self, n: int = 1) -> None:
+        with self._backend.work() as stream:
+            if self._graph is not None:
+                for _ in range(n):
+                    self._graph.launch(stream)
+                return
+            self._backend.aim(stream)
+            for _ in range(n):
+                for call in self._calls:
+                    call()
+
+
+class _Work:
+    """See `CupyBackend.work`."""
+
+    def __init__(self, backend: CupyBackend) -> None:
+        self._backend, self._device = backend, cupy.cuda.Device(backend.number)
+
+    def __enter__(self) -> Any:
+        backend = self._backend
+        backend._lock.acquire()
+        try:
+            self._device.__enter__()
+            try:
+                self._stream = stream = cupy.cuda.get_current_stream()
+                if backend._depth == 0:
+                    _refuse_capture(stream)
+                    stream.wait_event(backend._done)
+            except BaseException:
+                self._device.__exit__()
+                raise
+        except BaseException:
+            backend._lock.release()
+            raise
+        backend._depth += 1
+        return stream
+
+    def __exit__(self, *_: object) -> None:
+        backend = self._backend
+        backend._depth -= 1
+        try:
+            if backend._depth == 0:  # now, because the caller's stream may be gone at the next call
+                backend._done.record(self._stream)
+        finally:
+            self._device.__exit__()
+            backend._lock.release()
+
+
+def _refuse_capture(stream: Any) -> None:
+    """RuntimeError if the caller captures `stream`: a graph would hold numbers and events of one call."""
+    if stream.ptr > 1 and not runtime.is_hip and stream.is_capturing():
+        raise RuntimeError(
+            "gpumlp was called while the current stream is being captured into a CUDA graph; its calls "
+            "cannot be part of one (they count steps on the host). End the capture first: a Trainer makes a "
+            "graph of its steps by itself"
+        )
+
+
+class CupyBackend(Backend):
+    """Runs on one CUDA device.
+
+    Parameters
+    ----------
+    device : int
+        Its number, as CuPy counts.
+    graph : bool, optional
+        Replay plans as CUDA graphs; False runs the same operations one by one.  By default true unless the
+        environment variable ``GPUMLP_GRAPH`` is 0; always false on ROCm.
+    """
+
+    name = "cuda"
+    xp = cupy
+
+    def __init__(self, device: int = 0, *, graph: bool | None = None) -> None:
+        self.number = int(device)
+        self.device = f"cuda:{self.number}"
+        if graph is None:
+            graph = os.environ.get("GPUMLP_GRAPH", "1").strip().lower() not in ("0", "false", "no", "off")
+        self.graph = bool(graph) and not runtime.is_hip
+        self._lock = threading.RLock()
+        self._kernels = Kernels(self.number)
+        self.load_seconds = self._kernels.seconds
+        self._depth = 0
+        self._blas: Cublas | None = None
+        self._capture_stream: Any = None
+        self._copy_stream: Any = None
+        with cupy.cuda.Device(self.number):
+            self._done = cupy.cuda.Event(disable_timing=True)
+            self._staging, self._prefetching = Staging(), Staging()
+            self._tables = cupy.cuda.MemoryPool()
+
+    # ---- order and memory -----------------------------------------------
+    def work(self) -> _Work:
+        """A context: the device is current, and the current stream (the value) is behind all earlier work of
+        this backend."""
+        return _Work(self)
+
+    @contextmanager
+    def _memory(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            free, total = runtime.memGetInfo()
+            pool = cupy.get_default_memory_pool()
+            limit = pool.get_limit()
+            limited = f", which is limited to {limit / MIB:,.1f} MiB" if limit else ""
+            raise MemoryError(
+                f"{self.device} is out of memory: {what} was asked for; {free / MIB:,.1f} MiB of "
+                f"{total / MIB:,.1f} MiB are free, {pool.free_bytes() / MIB:,.1f} MiB more are cached by "
+                f"CuPy's memory pool{limited}. Use a smaller batch_size, network or data set, or give cached "
+                "memory back with gpumlp.free_memory()"
+            ) from error
+
+    def free_memory(self) -> None:
+        """Give back what CuPy's pools keep for later use (device and pinned memory)."""
+        with self.work():
+            self._tables.free_all_blocks()
+            cupy.get_default_memory_pool().free_all_blocks()
+            cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> cupy.ndarray:
+        with self.work(), self._memory(described(shape, dtype)):
+            return cupy.empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> cupy.ndarray:
+        with self.work(), self._memory(described(shape, dtype)):
+            return cupy.zeros(shape, dtype)
+
+    def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
+        """`x` as a C-contiguous array of this device.
+
+        CuPy arrays, and others with ``__cuda_array_interface__`` or DLPack on a CUDA device, are not copied
+        if dtype and layout are right; everything else comes from the host through pinned memory.
+
+        Raises
+        ------
+        TypeError
+            `x` is on another CUDA device.
+        """
+        with self.work():
+            if not isinstance(x, cupy.ndarray):
+                if hasattr(x, "__cuda_array_interface__"):
+                    x = cupy.asarray(x)
+                elif not isinstance(x, np.ndarray) and dlpack_on_device(x):
+                    x = cupy.from_dlpack(x)
+                else:
+                    return self._upload(np.asarray(x), dtype)
+            if x.device.id != self.number:
+                raise TypeError(
+                    f"an array on cuda:{x.device.id} was given where one on {self.device} is expected; "
+                    f"copy it: with cupy.cuda.Device({self.number}): x = cupy.array(x)"
+                )
+            with self._memory(described(x.shape, dtype or x.dtype)):
+                x = x if dtype is None else x.astype(dtype, copy=False)
+                return x if x.flags.c_contiguous else x.copy(order="C")
+
+    def _upload(self, host: np.ndarray, dtype: Any = None) -> cupy.ndarray:
+        array = self.empty(host.shape, host.dtype if dtype is None else dtype)
+        self.copy(array, host)
+        return array
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Copy of `x` on the host; waits for the current stream only."""
+        if not isinstance(x, cupy.ndarray):
+            return np.array(x)
+        with self.work() as stream, self._memory(described(x.shape, x.dtype)):
+            # with `out`: without it, unified memory gives a view that nobody has waited for
+            return x.get(stream=stream, out=np.empty(x.shape, x.dtype))
+
+    def copy(self, dst: Any, src: Any) -> None:
+        """dst[...] = src without waiting; `src` may be changed afterwards.
+
+        A host array larger than the staging buffers may make the caller wait for its first part.
+        """
+        if dst.shape != src.shape:
+            raise ValueError(f"copy of {src.shape} {src.dtype} into {dst.shape} {dst.dtype}")
+        with self.work() as stream:
+            if dst.nbytes == 0:
+                return
+            if not dst.flags.c_contiguous:
+                dst[...] = self.asarray(src)
+            elif isinstance(src, np.ndarray):
+                self._staging.send(dst, np.ascontiguousarray(src), stream)
+            elif src.flags.c_contiguous and src.dtype == dst.dtype:
+                dst.data.copy_from_device_async(src.data, dst.nbytes, stream)
+            else:
+                dst[...] = src
+
+    def available_bytes(self) -> int:
+        """Free memory of the device and of CuPy's pool, within the pool's limit if one is set."""
+        with self.work():
+            with suppress(OSError, ImportError):  # then products are CuPy's
+                self._cublas()  # its workspace comes first
+            pool = cupy.get_default_memory_pool()
+            free = runtime.memGetInfo()[0] + pool.free_bytes()
+            limit = pool.get_limit()
+            return min(free, limit - pool.used_bytes()) if limit else free
+
+    def prefetch(self, pairs: Sequence[tuple[Any, Any]], after: Any = None) -> Any:
+        with self.work():
+            if self._copy_stream is None:
+                self._copy_stream = cupy.cuda.Stream(non_blocking=True)
+            side = self._copy_stream
+            if after is not None:
+                side.wait_event(after)
+            try:
+                for dst, src in pairs:
+                    self._prefetching.send(dst, np.ascontiguousarray(src), side)
+            except BaseException:  # Ctrl-C: `dst` may be freed now, so no copy to it may be on its way
+                side.synchronize()
+                raise
+            return side.record(cupy.cuda.Event(disable_timing=True))
+
+    def mark(self) -> Any:
+        with self.work() as stream:
+            return stream.record(cupy.cuda.Event(disable_timing=True))
+
+    def wait(self, mark: Any) -> None:
+        with self.work() as stream:
+            stream.wait_event(mark)
+
+    def synchronize(self) -> None:
+        with self.work() as stream:
+            stream.synchronize()
+
+    # ---- kernels -----------------------------------------------
+    def launch(
+        self,
+        kernel: Kernel,
+        arrays: dict[str, Any],
+        scalars: dict[str, Any],
+        stepped: dict[str, float] | None = None,
+        *,
+        rows: int,
+        cols: int,
+        segments: Segments | None = None,
+    ) -> None:
+        kernel.check(arrays, scalars)
+        if rows > 0 and cols > 0:
+            with self.work():
+                decay = self._decay(kernel, segments, cols)
+                values = {**scalars, **(stepped or {})}
+                self._kernels.run(self._kernels.bind(kernel, arrays, values, rows, cols, decay))
+
+    def elementwise(
+        self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
+    ) -> None:
+        kernel.check(arrays, scalars)
+        plain = [arrays[a.name] for a in kernel.arrays if not a.role.startswith("raw")]
+        first = plain[0]
+        if any(a.shape != first.shape for a in plain):
+            raise ValueError(
+                f"{kernel.name}: arrays of shapes {[a.shape for a in plain]}; expected equal ones"
+            )
+        if first.size == 0:
+            return
+        values = {**scalars, **stepped}
+        with self.work():
+            arrays = apart(kernel, arrays)
+            if all(a.flags.c_contiguous for a in plain) or all(a.flags.f_contiguous for a in plain):
+                self._kernels.run(self._kernels.bind(kernel, arrays, values, 1, first.size))
+            else:
+                self._kernels.run_strided(kernel, arrays, values)
+
+    def bind(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], free: str) -> Any:
+        first = arrays[free]
+        plain = not any(a.role.startswith("raw") for a in kernel.arrays)
+        if not plain or first.size == 0 or not all(a.flags.c_contiguous for a in arrays.values()):
+            return None
+        values = {**scalars, **dict.fromkeys(kernel.stepped, 0.0)}
+        with self.work():
+            if apart(kernel, arrays) is not arrays:
+                return None
+            call = self._kernels.bind(kernel, arrays, values, 1, first.size)
+            return Bound(call, arrays, free, kernel.stepped, self.work)
+
+    def bind_list(
+        self, kernel: Kernel, members: Sequence[Any], scalars: dict[str, Any], free: str
+    ) -> BoundList | None:
+        spans = written_spans(kernel, members)
+        if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
+            return None
+        if not all(m.aligned and m.dtype == members[0].dtype for m in members):
+            return None
+        with self.work(), suppress(cupy.cuda.memory.OutOfMemoryError):
+            return BoundList(kernel, self._kernels, members, free, scalars, self._tables, self._staging)
+        return None
+
+    def _decay(self, kernel: Kernel, segments: Segments | None, cols: int) -> Any:
+        if not kernel.masked or segments is None:
+            return None
+        return self._upload(decay_bits(segments, cols))
+
+    # ---- plans -----------------------------------------------
+    def bind_plan(self, op: Launch, steps: Steps) -> Call:
+        """`op` as part of a plan, compiled and loaded."""
+        plan: dict[str, Any] = {
+            "late_": int(op.tick != "first"),
+            "ticker_": 0 if op.tick else -1,
+            "counters_": pointer(steps.step, np.int64),
+        }
+        if op.kernel.stepped:
+            plan["table_"] = pointer(steps.table, steps.table.dtype)
+            plan["table_width_"] = steps.table.shape[1]
+            plan.update((f"{name}_at_", steps.columns.index(name)) for name in op.kernel.stepped)
+        with self.work():
+            decay = self._decay(op.kernel, op.segments, op.cols)
+            call = self._kernels.bind(op.kernel, op.arrays, op.scalars, op.rows, op.cols, decay, plan)
+            self._kernels.load(call)
+        return call
+
+    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
+        return _CupyReplay(self, ops, steps)
+
+    def gemm(self, op: Gemm) -> Callable[[], None]:
+        """`op` ready to run on the stream given to `aim`, its kernel loaded by one run."""
+        with self.work() as stream:
+            try:
+                blas = self._cublas()
+            except (OSError, ImportError) as error:
+                if op.tf32 or op.a.dtype.itemsize < 4:
+                    raise DeviceError(
+                        f"reduced precision needs cuBLAS, which cannot be called here ({error}); "
+                        "use precision='float32'"
+                    ) from error
+                self._eager(f"cuBLAS cannot be called directly ({error})")
+                a, b = op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b
+                return lambda: _matmul(a, b, op.c)
+            call = blas.bind(op)
+            blas.set_stream(stream.ptr)
+            call()
+            return call
+
+    def _cublas(self) -> Cublas:
+        if self._blas is None:
+            if runtime.is_hip:
+                raise OSError("this is ROCm")
+            load_library()
+            modern = int(cupy.cuda.Device().compute_capability) >= 90
+            self._blas = Cublas(self.empty((32 if modern else 8) * MIB, np.uint8))
+        return self._blas
+
+    def aim(self, stream: Any) -> None:
+        """Send the products of `gemm` to `stream`."""
+        if self._blas is not None:
+            self._blas.set_stream(stream.ptr)
+
+    def capture(self, calls: Sequence[Callable[[], None]]) -> Any:
+        """A CUDA graph of `calls`, or None where graphs are off; a failure warns once and turns them off."""
+        if not self.graph:
+            return None
+        with self.work() as outer:
+            if self._capture_stream is None:
+                self._capture_stream = cupy.cuda.Stream(non_blocking=True)
+            stream = self._capture_stream
+            try:
+                with stream:
+                    self.aim(stream)
+                    graph = _captured(calls, stream)
+                graph.upload(outer)
+                return graph
+            except (RuntimeError, MemoryError) as error:
+                self._capture_stream = None
+                self._eager(f"capture failed: {error}")
+                return None
+
+    def _eager(self, why: str) -> None:
+        if self.graph:
+            self.graph = False
+            warnings.warn(
+                f"{self.device}: CUDA graphs are off, steps are launched operation by operation ({why})",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def active(self) -> Any:
+        return cupy.cuda.Device(self.number)
+
+    @contextmanager
+    def range(self, name: str) -> Iterator[None]:
+        try:
+            if nvtx is not None:
+                nvtx.RangePush(name)
+            yield
+        finally:
+            if nvtx is not None:
+                nvtx.RangePop()
+
+    def info(self) -> dict[str, str]:
+        with self.work():
+            properties = runtime.getDeviceProperties(self.number)
+            free, total = runtime.memGetInfo()
+            try:
+                blas = self._cublas().version()
+            except (OSError, ImportError):
+                blas = "not found"
+            capability = cupy.cuda.Device().compute_capability
+            return {
+                **super().info(),
+                "gpu": properties["name"].decode(),
+                "compute capability": f"{capability[:-1]}.{capability[-1]}",
+                "memory": f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
+                "cupy": cupy.__version__,
+                "driver": _version(runtime.driverGetVersion()),
+                "runtime": _version(runtime.runtimeGetVersion()),
+                "cublas": blas,
+                "cuda graphs": "on" if self.graph else "off",
+            }
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _matmul(a: Any, b: Any, out: Any) -> None:
+    out[...] = a @ b
+
+
+def _captured(calls: Sequence[Callable[[], None]], stream: Any) -> Any:
+    # relaxed (CuPy's default): Python may free arrays at any time, and cudaFree would break a strict capture
+    stream.begin_capture()
+    try:
+        for call in calls:
+            call()
+    except BaseException:
+        with suppress(RuntimeError):
+            stream.end_capture()
+        raise
+    return stream.end_capture()

@@ -1,0 +1,362 @@
+"""The native CPU executor: kernels compiled by the machine's C++ compiler, plans replayed by one C call.
+
+`build.py` makes the code, `call.py` packs the arguments, `runtime.cpp` runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import struct
+import sys
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.base import Gemm, Launch, Op, Replay, Steps
+from gpumlp.backends.native import build
+from gpumlp.backends.native.blas import Blas, find_blas
+from gpumlp.backends.native.call import (
+    REALS,
+    Function,
+    address_of,
+    check_array,
+    function_of,
+    narrow_columns,
+    pack,
+    pack_gemm,
+    pack_segments,
+    real_dtype,
+)
+from gpumlp.backends.native.phases import by_rows, phases
+from gpumlp.backends.numpy import HostBackend
+from gpumlp.errors import DeviceError
+from gpumlp.kernels.kernel import Kernel
+
+__all__ = ["NativeBackend"]
+
+_C_ALIGNED, _F_ALIGNED, _WRITEABLE = 0x101, 0x102, 0x400  # bits of ndarray.flags.num
+_BURST_SECONDS = 0.2  # longest time in C: Ctrl-C is noticed between bursts
+
+
+class _Runtime:
+    """The loaded replay loop and the matrix product that it calls."""
+
+    def __init__(self) -> None:
+        library = build.load(build.runtime_source())
+        self.threads = build.thread_count()
+        integer, pointer = ctypes.c_longlong, ctypes.c_void_p
+        self.setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
+        self.setup.argtypes = [integer, pointer, pointer, integer, pointer, pointer]
+        self.run.argtypes = [pointer]
+        self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 5]
+        self.setup.restype = self.run.restype = self.replay.restype = None
+        library.gpumlp_multiplies_fast.restype = integer
+        wanted = os.environ.get("GPUMLP_BLAS", "0" if library.gpumlp_multiplies_fast() else "1") != "0"
+        self.use_blas(find_blas() if wanted else None)
+        if self.blas and not self.multiplies():  # of a kind that we do not know
+            self.use_blas(None)
+
+    def use_blas(self, blas: Blas | None) -> None:
+        self.blas = blas
+        blas = blas or Blas("none", 0, 0)
+        self.setup(self.threads, blas.sgemm, blas.dgemm, blas.fortran, blas.get_threads, blas.set_threads)
+
+    def multiplies(self) -> bool:
+        """Whether the library's products are right, on small integers."""
+        a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+        for dtype in REALS:
+            for trans in range(4):
+                left, right = (
+                    np.ascontiguousarray(x.T if trans & bit else x, dtype) for x, bit in ((a, 1), (b, 2))
+                )
+                c = np.zeros((2, 4), dtype)
+                self.run(pack_gemm(Gemm(left, right, c, bool(trans & 1), bool(trans & 2))).tobytes())
+                if not np.array_equal(c, a @ b):
+                    return False
+        return True
+
+
+@functools.cache
+def _runtime() -> _Runtime:
+    return _Runtime()
+
+
+class _NativeReplay(Replay):
+    def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
+        self.ops, self.steps = list(ops), steps
+        self.runtime = _runtime()
+        table, step = steps.table, steps.step
+        if step.dtype != np.int64 or not step.flags.c_contiguous or not table.flags.c_contiguous:
+            raise TypeError("steps.step must be contiguous int64, steps.table contiguous")
+        self.reads_table = False
+        launches = [op for op in ops if isinstance(op, Launch)]
+        wanted = [
+            (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
+        ]
+        build.load_all([build.kernel_source(*each) for each in wanted])  # side by side
+        functions = iter([function_of(*each) for each in wanted])
+        self.held: list[Any] = []
+        words = [
+            pack_gemm(op, not self.runtime.blas)
+            if isinstance(op, Gemm)
+            else self._pack_launch(op, next(functions))
+            for op in ops
+        ]
+        self.addresses = np.array([w.ctypes.data for w in words], np.int64)
+        blas = self.runtime.blas
+        self.uses_blas = blas is not None and len(launches) < len(ops)
+        # several threads may call a BLAS at once only if its own threads can be held to one
+        alone = blas is not None and self.uses_blas and not blas.set_threads
+        self.phases = phases(ops, 1 if alone else self.runtime.threads)
+        self.held.append(words)
+        self.first = any(op.tick == "first" for op in launches)
+        self.last = any(op.tick == "last" for op in launches)
+        self.arguments = (
+            self.addresses.ctypes.data,
+            self.phases.ctypes.data,
+            len(self.phases),
+            table.ctypes.data,
+            table.strides[0] if table.ndim == 2 else 0,
+        )
+        self.burst = 1
+
+    def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:
+        if function.stepped and self.steps.table.dtype != function.dtype:
+            raise TypeError(
+                f"{op.kernel.name} computes in {function.dtype}, the step table is {self.steps.table.dtype}"
+            )
+        self.reads_table |= bool(function.stepped)
+        segments = pack_segments(op.segments)
+        self.held += [function, segments]
+        columns = [self.steps.columns.index(name) for name in function.stepped]
+        packed = pack(
+            function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
+        )
+        return np.frombuffer(packed, np.int64).copy()
+
+    def run(self, n: int = 1) -> None:
+        step, advance = self.steps.step, self.first and self.last
+        if self.reads_table:
+            end = int(step[0]) + (n if advance else min(n, 1))
+            if end > len(self.steps.table):
+                raise IndexError(
+                    f"{n} steps from step {int(step[0])}, but the step table has {len(self.steps.table)} rows"
+                )
+        while n > 0:
+            count = min(n, self.burst)
+            k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
+            start = time.perf_counter()
+            self.runtime.replay(*self.arguments, k, advance, count, self.uses_blas)
+            each = (time.perf_counter() - start) / count
+            self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
+            n -= count
+            if self.first:
+                step[1] = k + (count if advance else 1)
+            if self.last:
+                step[0] = step[1]
+
+
+class _Bound:
+    """See `Backend.bind`."""
+
+    around = None
+
+    def __init__(
+        self, run: Any, function: Function, arrays: dict[str, Any], scalars: dict[str, Any], free: str
+    ) -> None:
+        self._run, self.dtype, self.shape = run, function.dtype, arrays[free].shape
+        names = [name for name, *_ in function.arrays]
+        places = [part for name in names for part in (address_of(arrays[name]), 0)]
+        size = arrays[free].size
+        head = (*function.head, 0, function.serial_below, function.values_at, 1, size)
+        words = function.words.pack(*head, *places, *[scalars[n] for n in function.scalars], *function.tail)
+        self.packed = bytearray(words + bytes(function.with_values.size - len(words)))
+        self.address = address_of(self.packed)
+        self.pack_place = struct.Struct("=q").pack_into
+        self.place_at = 8 * (build.HEADER_WORDS + 2 * names.index(free))
+        self.pack_values = struct.Struct(f"={len(function.stepped)}{function.dtype.char}").pack_into
+        self.values_at = function.values_at
+        self.bytes = size * function.dtype.itemsize
+        self.last: Any = lambda: None
+        self.last_place = self.packed_place = 0
+        self.others = [place for name, place in zip(names, places[::2], strict=True) if name != free]
+
+    def apart(self) -> bool:
+        """Whether the arrays that stay do not overlap."""
+        ordered = sorted(self.others)
+        return all(b - a >= self.bytes for a, b in zip(ordered, ordered[1:], strict=False))
+
+    def place(self, array: Any, written: Any) -> int | None:
+        if type(array) is not np.ndarray or array.dtype is not self.dtype or array.shape != self.shape:
+            return None
+        if not written.flags.writeable:
+            return None
+        if self.last() is array:  # an array with a weak reference cannot be moved by resize()
+            return self.last_place
+        if not array.flags.c_contiguous:
+            return None
+        place = address_of(array)
+        for other in self.others:
+            if -self.bytes < place - other < self.bytes and place != other:
+                return None
+        self.last, self.last_place = weakref.ref(array), place
+        return place
+
+    def __call__(self, place: int, values: Sequence[float]) -> None:
+        if place != self.packed_place:
+            self.pack_place(self.packed, self.place_at, place)
+            self.packed_place = place
+        self.pack_values(self.packed, self.values_at, *values)
+        self._run(self.address)
+
+
+class NativeBackend(HostBackend):
+    """Runs kernels as machine code on the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If `why_not` gives a reason.
+    """
+
+    name = "native"
+
+    def __init__(self) -> None:
+        reason = self.why_not()
+        if reason:
+            raise DeviceError(f"the native CPU executor cannot be used: {reason}")
+        self._run = _runtime().run
+
+    @staticmethod
+    def why_not() -> str | None:
+        """Why this executor cannot be used here, or None if it can.
+
+        The first call on a machine compiles the runtime (about a second); later ones load it.
+        """
+        if os.environ.get("GPUMLP_NATIVE", "") == "0":
+            return "GPUMLP_NATIVE=0 forbids it"
+        if os.name != "posix" or sys.byteorder != "little" or sys.maxsize < 2**32:
+            return "it needs a 64-bit little-endian POSIX system"
+        return _load_failure()
+
+    def launch(
+        self,
+        kernel: Kernel,
+        arrays: dict[str, Any],
+        scalars: dict[str, Any],
+        stepped: dict[str, float] | None = None,
+        *,
+        rows: int,
+        cols: int,
+        segments: Sequence[tuple[int, int, float]] | None = None,
+    ) -> None:
+        kernel.check(arrays, scalars)
+        function = function_of(kernel, real_dtype(kernel, arrays))
+        values = [(stepped or {})[name] for name in function.stepped]
+        table = pack_segments(segments)
+        self._run(pack(function, arrays, scalars, (rows, cols), function.own_columns, table, values=values))
+
+    def elementwise(
+        self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
+    ) -> None:
+        if len(arrays) != len(kernel.arrays) or len(scalars) != len(kernel.constants):
+            kernel.check(arrays, scalars)
+        function = function_of(kernel, real_dtype(kernel, arrays))
+        places: list[int] = []
+        shape, size, layout, addresses = None, 1, _C_ALIGNED | _F_ALIGNED, []
+        for name, raw, written, dtype in function.arrays:
+            array = arrays[name]
+            if array.dtype != dtype:
+                check_array(name, array, dtype, True, written, 0, 0)
+            flags = array.flags.num
+            if written and not flags & _WRITEABLE:
+                raise ValueError(f"array {name!r} is read-only, but the kernel writes it")
+            address = address_of(array)
+            places += (address, 0)
+            if raw:
+                continue
+            if shape is None:
+                shape, size = array.shape, array.size
+            elif array.shape != shape:
+                raise ValueError(f"array {name!r} has shape {array.shape}, another one {shape}")
+            layout &= flags
+            addresses.append(address)
+        if size == 0:
+            return
+        direct = layout & _C_ALIGNED == _C_ALIGNED or layout & _F_ALIGNED == _F_ALIGNED
+        addresses.sort()
+        low, bytes_each = addresses[0], size * function.dtype.itemsize
+        for high in addresses:
+            direct &= not 0 < high - low < bytes_each  # neither the same array nor apart: they overlap
+            low = high
+        if not direct:
+            self._elementwise_strided(kernel, function, arrays, scalars, stepped)
+            return
+        self._run(
+            function.with_values.pack(
+                *function.head,
+                0,
+                function.serial_below,
+                function.values_at,
+                1,
+                size,
+                *places,
+                *[scalars[name] for name in function.scalars],
+                *function.tail,
+                *[stepped[name] for name in function.stepped],
+            )
+        )
+
+    def _elementwise_strided(
+        self,
+        kernel: Kernel,
+        function: Function,
+        arrays: dict[str, Any],
+        scalars: dict[str, Any],
+        stepped: dict[str, float],
+    ) -> None:
+        """Through contiguous copies: every element is read before any is written, whatever overlaps."""
+        copies = {
+            name: arrays[name] if raw else np.array(arrays[name], order="C").reshape(-1)
+            for name, raw, _, _ in function.arrays
+        }
+        self.elementwise(kernel, copies, scalars, stepped)
+        for name, raw, written, _ in function.arrays:
+            if written and not raw:
+                arrays[name][...] = copies[name].reshape(arrays[name].shape)
+
+    def bind(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], free: str) -> Any:
+        if any(a.role.startswith("raw") for a in kernel.arrays) or arrays[free].size == 0:
+            return None
+        if any(type(a) is not np.ndarray or not a.flags.c_contiguous for a in arrays.values()):
+            return None
+        run = _Bound(self._run, function_of(kernel, real_dtype(kernel, arrays)), arrays, scalars, free)
+        return run if run.place(arrays[free], arrays["p"]) is not None and run.apart() else None
+
+    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
+        return _NativeReplay(ops, steps)
+
+    def info(self) -> dict[str, str]:
+        compiler, blas = build.find_compiler(), _runtime().blas
+        return {
+            **super().info(),
+            "compiler": f"{' '.join(compiler.command)} ({compiler.version})" if compiler else "none",
+            "flags": " ".join(compiler.flags) if compiler else "",
+            "cache": str(build.cache_dir()),
+            "gemm": blas.name if blas else "own",
+            "threads": str(_runtime().threads),
+        }
+
+
+@functools.cache
+def _load_failure() -> str | None:
+    try:
+        _runtime()
+    except (DeviceError, OSError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,182 @@
+"""A call of compiled code as an array of 8-byte words for `runtime.cpp`, checked before packing."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.base import Gemm, Launch
+from gpumlp.backends.native import build
+from gpumlp.kernels.kernel import FIXED, Kernel
+
+__all__ = [
+    "REALS",
+    "WHOLE",
+    "Function",
+    "address_of",
+    "check_array",
+    "function_of",
+    "narrow_columns",
+    "pack",
+    "pack_gemm",
+    "pack_segments",
+    "real_dtype",
+]
+
+REALS = (np.dtype(np.float32), np.dtype(np.float64))
+WHOLE = np.array([0, 2**62, np.float64(1).view(np.int64)], np.int64)  # one segment over all columns, decay 1
+
+
+class Function:
+    """A compiled kernel for one dtype, and the layout of its operations."""
+
+    def __init__(self, kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> None:
+        self.library = build.load(build.kernel_source(kernel, dtype, narrow))
+        self.address = ctypes.cast(self.library.gpumlp_kernel, ctypes.c_void_p).value or 0
+        self.dtype = dtype
+        self.rowwise, self.masked = kernel.rowwise, kernel.masked
+        self.arrays: list[tuple[str, bool, bool, np.dtype]] = [
+            (
+                a.name,
+                a.role.startswith("raw"),
+                a.role not in ("in", "raw"),
+                np.dtype(a.ctype) if a.ctype in FIXED else dtype,
+            )
+            for a in kernel.arrays
+        ]
+        self.scalars = [s.name for s in kernel.constants]
+        self.stepped = kernel.stepped
+        self.serial_below = build.serial_below(kernel)
+        kinds = "q" * 2 * len(self.arrays) + "".join("d" if s.ctype == "C" else "q" for s in kernel.constants)
+        kinds += "q" * len(self.stepped) + ("qq" if self.masked else "")
+        words = build.HEADER_WORDS + len(kinds)
+        self.words = struct.Struct(f"={build.HEADER_WORDS}q{kinds}")
+        self.with_values = struct.Struct(f"={build.HEADER_WORDS}q{kinds}{len(self.stepped)}{dtype.char}")
+        self.head = (0, self.address)
+        self.values_at = 8 * words
+        self.own_columns = tuple(range(len(self.stepped)))
+        self.tail = (*self.own_columns, *((WHOLE.ctypes.data, 1) if self.masked else ()))
+
+
+# by identity, weakly: a kernel's reference function may hold an optimiser and all its state
+_functions: dict[tuple[int, str, int], tuple[weakref.ref, Function]] = {}
+
+
+def function_of(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> Function:
+    """`kernel` compiled for `dtype`, once."""
+    key = (id(kernel), dtype.char, narrow)
+    found = _functions.get(key)
+    if found is None:
+        found = (weakref.ref(kernel, lambda _: _functions.pop(key, None)), Function(kernel, dtype, narrow))
+        _functions[key] = found
+    return found[1]
+
+
+def narrow_columns(op: Launch) -> int:
+    """Number of columns for which a row kernel is made specially (many short rows), or 0."""
+    return op.cols if op.kernel.rowwise and op.rows >= 32 and 0 < op.cols <= build.NARROW else 0
+
+
+def real_dtype(kernel: Kernel, arrays: dict[str, Any], default: Any = np.float32) -> np.dtype:
+    """The dtype that T and C stand for."""
+    dtype = next((arrays[a.name].dtype for a in kernel.arrays if a.ctype not in FIXED), np.dtype(default))
+    if dtype not in REALS:
+        raise TypeError(f"{kernel.name}: arrays of {dtype}; the native executor takes float32 and float64")
+    return np.dtype(dtype.type)
+
+
+def check_array(
+    name: str, array: Any, dtype: np.dtype, raw: bool, written: bool, rows: int, cols: int
+) -> None:
+    """Raise TypeError or ValueError unless compiled code may take `array` for a space of `rows` x `cols`."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        given = getattr(array, "dtype", type(array).__name__)
+        raise TypeError(f"array {name!r} is {given}, expected a NumPy array of {dtype}")
+    if written and not array.flags.writeable:
+        raise ValueError(f"array {name!r} is read-only, but the kernel writes it")
+    if array.size and array.shape[-1:] > (1,) and array.strides[-1] != dtype.itemsize:
+        raise ValueError(
+            f"array {name!r} has strides {array.strides}; expected unit stride in its last dimension"
+        )
+    if raw:
+        return
+    if array.ndim not in (1, 2) or (array.ndim == 1 and rows > 1):
+        raise ValueError(f"array {name!r} has shape {array.shape}; expected 2-D, or 1-D for one row")
+    if array.shape[-1] < cols or (array.ndim == 2 and array.shape[0] < rows):
+        raise ValueError(
+            f"array {name!r} has shape {array.shape}, which is smaller than the index space ({rows}, {cols})"
+        )
+
+
+def address_of(array: Any) -> int:
+    """Where the array's first element lies."""
+    try:  # three times as fast as the other way, where it works
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError, BufferError):  # read-only, not contiguous, empty
+        return array.ctypes.data
+
+
+def _pitch(array: np.ndarray) -> int:
+    """Row stride in elements."""
+    return array.strides[0] // array.itemsize if array.ndim == 2 else array.size
+
+
+def pack(
+    function: Function,
+    arrays: dict[str, Any],
+    scalars: dict[str, Any],
+    shape: tuple[int, int],
+    columns: Sequence[int],
+    segments: np.ndarray,
+    *,
+    by_rows: bool = False,
+    values: Sequence[float] | None = None,
+) -> bytes:
+    """The words of a launch; with `values`, the per-step values follow."""
+    rows, cols = shape
+    places = []
+    for name, raw, written, dtype in function.arrays:
+        array = arrays[name]
+        check_array(name, array, dtype, raw, written, rows, cols)
+        places += [address_of(array), _pitch(array)]
+    tail = [*columns, *((segments.ctypes.data, segments.size // 3) if function.masked else ())]
+    head = (*function.head, by_rows, function.serial_below, function.values_at, rows, cols)
+    words = (*head, *places, *(scalars[name] for name in function.scalars), *tail)
+    return function.words.pack(*words) if values is None else function.with_values.pack(*words, *values)
+
+
+def pack_segments(given: Sequence[tuple[int, int, float]] | None) -> np.ndarray:
+    """Rows of (start, stop, bits of decay); None is one segment over everything."""
+    if given is None:
+        return WHOLE
+    table = np.empty((len(given), 3), np.int64)
+    table[:, :2] = np.array([(start, stop) for start, stop, _ in given], np.int64).reshape(-1, 2)
+    table[:, 2] = np.array([decay for _, _, decay in given], np.float64).view(np.int64)
+    return table
+
+
+def pack_gemm(op: Gemm, own: bool = False) -> np.ndarray:
+    """The words of a matrix product; `own`: not by a BLAS."""
+    a, b, c = op.a, op.b, op.c
+    if c.dtype not in REALS or any(x.ndim != 2 for x in (a, b, c)):
+        raise TypeError(
+            f"gemm of {a.dtype}{a.shape}, {b.dtype}{b.shape}: expected 2-D arrays of float32 or float64"
+        )
+    m, k = a.shape[::-1] if op.trans_a else a.shape
+    k2, n = b.shape[::-1] if op.trans_b else b.shape
+    if k != k2 or c.shape != (m, n):
+        raise ValueError(f"gemm of shapes {(m, k)} and {(k2, n)} into {c.shape}")
+    for name, x in {"a": a, "b": b, "c": c}.items():
+        check_array(name, x, c.dtype, True, name == "c", 0, 0)
+        if len(x) > 1 and _pitch(x) < x.shape[1]:
+            raise ValueError(f"array {name!r} has strides {x.strides}; a gemm needs rows in ascending order")
+    # what cblas calls a leading dimension must be at least the row length, also where there is only one row
+    pitch = [max(_pitch(x), x.shape[1], 1) for x in (a, b, c)]
+    own = own or max(m, n, k) >= 2**31  # some BLAS take 32-bit sizes only
+    places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (x.ctypes.data, ld)]
+    return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b, own], np.int64)

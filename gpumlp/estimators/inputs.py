@@ -1,0 +1,214 @@
+"""What estimators take: scikit-learn's checks for data on the host, the same for data on a CUDA device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from typing import cast as as_type
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from gpumlp.backends import backend_of
+from gpumlp.rows.checked import is_cuda
+
+__all__ = [
+    "Rows",
+    "array_module",
+    "cast",
+    "check_X",
+    "check_X_y",
+    "check_weights",
+    "dense",
+    "on_device",
+    "take",
+    "to_host",
+    "unpack",
+    "where_rows_are",
+]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def unpack(x: Any) -> Any:
+    """`x` as CuPy array if it is on a CUDA device, as NumPy array if it speaks only DLPack, else as it is."""
+    if is_cuda(x):
+        return _cupy(x)
+    if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) and not hasattr(x, "__array__"):
+        return np.from_dlpack(x)
+    return x
+
+
+def where_rows_are(method: _Method) -> _Method:
+    """Decorator: a method of an estimator runs while the device of its `X`, if that is on one, is current."""
+
+    @functools.wraps(method)
+    def run(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        X = unpack(X)
+        with backend_of(X).active() if is_cuda(X) else nullcontext():
+            return method(self, X, *args, **kwargs)
+
+    return as_type(_Method, run)
+
+
+def _cupy(x: Any) -> Any:
+    import cupy
+
+    if isinstance(x, cupy.ndarray):
+        return x
+    return cupy.asarray(x) if hasattr(x, "__cuda_array_interface__") else cupy.from_dlpack(x)
+
+
+def array_module(x: Any) -> Any:
+    """NumPy or CuPy."""
+    return backend_of(x).xp
+
+
+def on_device(x: Any) -> bool:
+    """Whether `x` is a CuPy array."""
+    return is_cuda(x)
+
+
+def to_host(x: Any) -> Any:
+    """`x` on the host; host data as it is."""
+    return x.get() if is_cuda(x) else x
+
+
+def take(x: Any, rows: np.ndarray) -> Any:
+    """Some rows of host data of any kind or of a CuPy array."""
+    if is_cuda(x):
+        import cupy
+
+        return x[cupy.asarray(rows)]
+    return _safe_indexing(x, rows)
+
+
+def dense(X: Any, dtype: np.dtype) -> Any:
+    """`X` as a C-contiguous array of `dtype`, from dense or sparse, host or device."""
+    if hasattr(X, "toarray"):
+        X = X.toarray()
+    X = X.astype(dtype, copy=False)
+    return X if X.flags.c_contiguous else X.copy(order="C")
+
+
+@dataclass
+class Rows:
+    """Checked rows.
+
+    X : float array (n, n_features), dense or csr, on the host or a device.
+    y : what `Engine.load_rows` takes.
+    w : host array (n,) or None.  given : X and y as the user passed them, for scorers.
+    """
+
+    X: Any
+    y: Any
+    w: np.ndarray | None
+    given: tuple[Any, Any]
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Some of the rows."""
+        X, y = (take(part, rows) for part in self.given)
+        return Rows(take(self.X, rows), take(self.y, rows), None if self.w is None else self.w[rows], (X, y))
+
+
+def check_weights(w: Any, n_rows: int, dtype: Any) -> np.ndarray | None:
+    """Sample weights as a host array (n_rows,); None stays None."""
+    if w is None:
+        return None
+    return _check_sample_weight(to_host(unpack(w)), np.broadcast_to(np.float64(0), n_rows), dtype=dtype)
+
+
+def cast(x: Any, dtype: np.dtype) -> Any:
+    """Reals to `dtype`; class numbers and None as they are."""
+    return x if x is None or x.dtype.kind == "i" else x.astype(dtype, copy=False)
+
+
+def check_X(est: Any, X: Any) -> Any:
+    """`X` for prediction: checked against what `est` was fitted on."""
+    X = unpack(X)
+    if is_cuda(X):
+        return _check_device(est, X, reset=False)
+    return validate_data(est, X, accept_sparse=["csr", "csc"], reset=False)
+
+
+def check_X_y(est: Any, X: Any, y: Any, reset: bool, numeric: bool) -> tuple[Any, Any]:
+    """`X` and `y` for fitting; X float32 or float64, dense or csr, y as given but for its container.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With scikit-learn's messages.
+    """
+    X, y = unpack(X), unpack(y)
+    if is_cuda(X):
+        X = _check_device(est, X, reset)
+        if X.dtype not in (np.float32, np.float64):
+            X = X.astype(np.float64)
+        return X, _check_y_for_device(est, X, y, numeric)
+    X, y = validate_data(
+        est,
+        X,
+        to_host(y),
+        accept_sparse=["csr", "csc"],
+        multi_output=True,
+        y_numeric=numeric,
+        dtype=(np.float64, np.float32),
+        reset=reset,
+    )
+    return (X.tocsr() if hasattr(X, "tocsr") else X), y
+
+
+def _check_device(est: Any, X: Any, reset: bool) -> Any:
+    name = type(est).__name__
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"X has dtype {X.dtype}; {name} needs real numbers")
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using "
+            "array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it contains "
+            "a single sample."
+        )
+    for n, what in zip(X.shape, ("sample", "feature"), strict=True):
+        if n == 0:
+            raise ValueError(
+                f"Found array with 0 {what}(s) (shape={X.shape}) while a minimum of 1 is required by {name}."
+            )
+    _check_finite("X", X, est)
+    if reset:
+        est.n_features_in_ = X.shape[1]
+        vars(est).pop("feature_names_in_", None)
+    elif X.shape[1] != est.n_features_in_:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but {name} is expecting {est.n_features_in_} features as input"
+        )
+    return X
+
+
+def _check_y_for_device(est: Any, X: Any, y: Any, numeric: bool) -> Any:
+    """`y`, on the host or the device, for an `X` on the device."""
+    if y is None:
+        raise ValueError(f"{type(est).__name__} requires y to be passed, but the target y is None")
+    if not is_cuda(y):
+        y = validate_data(est, y=y, multi_output=True, y_numeric=numeric)
+    if y.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: [{X.shape[0]}, {y.shape[0]}]"
+        )
+    if is_cuda(y):
+        if y.ndim not in (1, 2):
+            raise ValueError(f"y has {y.ndim} dimensions; expected (n_samples,) or (n_samples, n_outputs)")
+        _check_finite("y", y, est)
+    return y
+
+
+def _check_finite(name: str, x: Any, est: Any) -> None:
+    import cupy
+
+    if x.dtype.kind != "f" or bool(cupy.isfinite(x).all()):
+        return
+    what = "NaN" if bool(cupy.isnan(x).any()) else f"infinity or a value too large for {x.dtype!r}"
+    raise ValueError(f"Input {name} contains {what}.\n{type(est).__name__} does not accept missing values.")

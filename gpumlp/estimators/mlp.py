@@ -1,0 +1,408 @@
+"""`MLPClassifier` and `MLPRegressor`: scikit-learn's estimators on this package's executors, and more.
+
+Names, defaults, attributes, random numbers, stopping rules and warnings are those of scikit-learn 1.9's
+`sklearn.neural_network`; docs/sklearn.md lists what is more and what differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import check_is_fitted
+
+from gpumlp.estimators.base import BaseMLP
+from gpumlp.estimators.inputs import (
+    Rows,
+    array_module,
+    check_weights,
+    check_X_y,
+    on_device,
+    to_host,
+    unpack,
+    where_rows_are,
+)
+from gpumlp.losses import Huber
+from gpumlp.model.mlp import check_answers
+
+__all__ = ["MLPClassifier", "MLPRegressor"]
+
+
+def _assign(est: Any, values: dict[str, Any]) -> None:
+    """The arguments of a constructor as attributes, unchecked (scikit-learn's convention)."""
+    vars(est).update((k, v) for k, v in values.items() if k not in ("self", "__class__"))
+
+
+def _labels(y: Any) -> np.ndarray:
+    """The distinct labels, on the host."""
+    if not on_device(y):
+        return unique_labels(y)
+    return to_host(array_module(y).unique(y))
+
+
+def _is_multilabel(y: Any) -> bool:
+    return bool(type_of_target(to_host(y)).startswith("multilabel"))
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """Multilayer perceptron for classification: binary, multiclass, multilabel.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
+    max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As in `sklearn.neural_network.MLPClassifier`, with the same defaults.  `activation` takes every name
+        of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also "adagrad", "rmsprop" (decay
+        0.9) and "adamw" (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).
+    dropout : float or list of float, default=0.0
+        Probability that a hidden unit is dropped in training; one for all hidden layers, or one each.
+    l1 : float, default=0.0
+        L1 penalty, divided by the sum of the batch's weights as `alpha` is.  Not part of `loss_curve_`.
+    class_weight : dict, list of dict, "balanced" or None
+        Factors on the rows' weights, as elsewhere in scikit-learn.
+    scoring : str, callable or None
+        What early stopping watches: None accuracy, "loss" the validation loss, or any scikit-learn scorer.
+    callbacks : callable or list of callables, optional
+        Each is called with the estimator after every epoch (its attributes are up to date); one that returns
+        True ends the training.
+    device : str, default="auto"
+        "auto", "cpu", "numpy", "native", "cuda", "cuda:1"; "auto" follows an X that is on a GPU already.
+    dtype : {"float32", "float64"}, optional
+        Of the computation; by default float32 for a float32 X, else float64.
+
+    Attributes
+    ----------
+    classes_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, t_, coefs_, \
+    intercepts_, n_features_in_, feature_names_in_, n_iter_, n_layers_, n_outputs_, out_activation_
+        As in scikit-learn.  `coefs_` and `intercepts_` are NumPy arrays; changing them changes predictions.
+    validation_loss_curve_ : list of float or None
+        Loss (without penalties) of the validation rows after each epoch; None if there were none.
+
+    Examples
+    --------
+    >>> from gpumlp import MLPClassifier
+    >>> X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], ["a", "b", "b", "a"]
+    >>> clf = MLPClassifier((8,), "tanh", solver="lbfgs", random_state=1, device="cpu").fit(X, y)
+    >>> clf.predict([[0.1, 0.9], [0.9, 0.8]]).tolist()
+    ['b', 'a']
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseMLP._parameter_constraints,
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        l1: float = 0.0,
+        class_weight: Any = None,
+        scoring: Any = None,
+        callbacks: Any = None,
+        device: Any = "auto",
+        dtype: Any = None,
+    ) -> None:
+        _assign(self, locals())
+
+    @available_if(lambda est: est._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    @where_rows_are
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
+        """One pass over the given rows.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as in `fit`
+        classes : array-like (n_classes,)
+            All classes that will ever come; required in the first call.
+
+        Returns
+        -------
+        self
+        """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported for partial_fit: the classes' frequencies are not "
+                "known. Pass a dict, or sample_weight"
+            )
+        y, classes = unpack(y), to_host(unpack(classes))
+        if _check_partial_fit_first_call(self, classes):
+            self._label_binarizer = LabelBinarizer().fit(y if _is_multilabel(y) else classes)
+        return self._fit(X, y, sample_weight, None, incremental=True)
+
+    @where_rows_are
+    def predict(self, X: Any) -> Any:
+        """Classes (n_samples,), or a 0/1 matrix (n_samples, n_classes) for multilabel.
+
+        CuPy if `X` is on a GPU and the classes are numbers, else NumPy.
+        """
+        check_is_fitted(self)
+        p = self._output(X, "identity" if self.out_activation_ == "softmax" else "sigmoid")
+        check_answers(p)
+        if on_device(p) and self._multilabel():
+            return (p > 0.5).astype(np.int64)
+        if on_device(p) and self.classes_.dtype.kind in "biuf":
+            many = p.shape[1] > 1
+            index = p.argmax(axis=1) if many else (p[:, 0] > 0.5) * (len(self.classes_) - 1)
+            return array_module(p).asarray(self.classes_)[index]
+        p = to_host(p)
+        return self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
+
+    @where_rows_are
+    def predict_proba(self, X: Any) -> Any:
+        """Probabilities (n_samples, n_classes), in the order of `classes_`; CuPy if `X` is on a GPU."""
+        check_is_fitted(self)
+        p = self._output(X, "softmax" if self.out_activation_ == "softmax" else "sigmoid")
+        return p if self.n_outputs_ > 1 else array_module(p).concatenate([1 - p, p], axis=1)
+
+    @where_rows_are
+    def predict_log_proba(self, X: Any) -> Any:
+        """Logarithms of `predict_proba`."""
+        p = self.predict_proba(X)
+        return np.log(p, out=p)
+
+    @where_rows_are
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy (of whole rows for multilabel)."""
+        w = to_host(unpack(sample_weight))
+        return float(accuracy_score(to_host(unpack(y)), to_host(self.predict(X)), sample_weight=w))
+
+    # ---- what BaseMLP asks for -----------------------------------------------
+    def _multilabel(self) -> bool:
+        return bool(self._label_binarizer.y_type_.startswith("multilabel"))
+
+    def _objective(self) -> tuple[Any, str]:
+        if self._label_binarizer.y_type_ == "multiclass":
+            return "softmax_cross_entropy", "softmax"
+        return "binary_cross_entropy", "logistic"
+
+    def _constant(self, y: Any) -> None:
+        return None
+
+    def _stratify(self, y: Any) -> Any:
+        return to_host(y).astype(bool) if self.n_outputs_ == 1 else None
+
+    def _default_score(self, rows: Rows, figures: dict[str, float]) -> float:
+        return figures["accuracy"]
+
+    def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Rows:
+        given = X
+        X, y = self._check_labels(X, y, reset)
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._label_binarizer = LabelBinarizer().fit(_labels(y) if on_device(y) else y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._check_classes(_labels(y), self.warm_start)
+        rows = self._rows(given, X, y, w)
+        self.n_outputs_ = rows.y.shape[1] if rows.y.ndim == 2 else len(self.classes_)
+        if self.class_weight is not None:
+            factors = compute_sample_weight(self.class_weight, to_host(y))
+            rows.w = factors if rows.w is None else rows.w * factors
+        return rows
+
+    def _check_validation(self, X: Any, y: Any, w: Any) -> Rows:
+        given = X
+        X, y = self._check_labels(X, y, reset=False)
+        self._check_classes(_labels(y), same=False)
+        return self._rows(given, X, y, w)
+
+    def _check_labels(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = check_X_y(self, X, y, reset, numeric=False)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(to_host(y), warn=True)
+        return X, (to_host(y) if y.ndim == 2 else y)
+
+    def _rows(self, given: Any, X: Any, y: Any, w: Any) -> Rows:
+        w = check_weights(w, X.shape[0], None if on_device(X) else X.dtype)
+        return Rows(X, self._encode(y), w, (given if hasattr(given, "columns") else X, y))
+
+    def _check_classes(self, classes: np.ndarray, same: bool) -> None:
+        if same and set(classes) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `y` has {classes}"
+            )
+        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
+                f"'y' has {classes}."
+            )
+
+    def _encode(self, y: Any) -> Any:
+        """Class numbers int32 (n,) for softmax, else 0/1 as float32 (n, n_outputs)."""
+        if self._multilabel():
+            return self._label_binarizer.transform(y).astype(np.float32)
+        xp = array_module(y)
+        number = xp.searchsorted(xp.asarray(self.classes_), y)
+        if self._label_binarizer.y_type_ == "multiclass":
+            return number.astype(np.int32)
+        return number.astype(np.float32).reshape(-1, 1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """Multilayer perceptron for regression, with one output or several.
+
+    Parameters
+    ----------
+    loss : str or gpumlp.Huber, default="squared_error"
+        "squared_error" (half the mean square) and "poisson" (half the deviance; the output is exp of the
+        network) as in scikit-learn, "absolute_error", "huber" (the mean over rows and outputs, with the
+        gradient of that mean).
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
+    max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As in `sklearn.neural_network.MLPRegressor`; more names for `activation` and `solver` as in
+        `MLPClassifier`.
+    dropout, l1, scoring, callbacks, device, dtype
+        As in `MLPClassifier`; `scoring=None` is R2.
+
+    Attributes
+    ----------
+    As in `MLPClassifier`, without `classes_`.
+
+    Examples
+    --------
+    >>> from gpumlp import MLPRegressor
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [1.0, 3.0, 5.0, 7.0]
+    >>> reg = MLPRegressor(hidden_layer_sizes=(), solver="lbfgs", alpha=0, random_state=0, device="cpu")
+    >>> reg.fit(X, y).predict([[4.0]]).round(3)
+    array([9.])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber"}), Huber],
+    }
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        l1: float = 0.0,
+        scoring: Any = None,
+        callbacks: Any = None,
+        device: Any = "auto",
+        dtype: Any = None,
+    ) -> None:
+        _assign(self, locals())
+
+    @available_if(lambda est: est._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    @where_rows_are
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """One pass over the given rows; parameters as in `fit`."""
+        return self._fit(X, y, sample_weight, None, incremental=True)
+
+    @where_rows_are
+    def predict(self, X: Any) -> Any:
+        """Values (n_samples,) or (n_samples, n_outputs); CuPy if `X` is on a GPU, else NumPy."""
+        out = self._output(X, "exp" if self.loss == "poisson" else "identity")
+        return out[:, 0] if out.shape[1] == 1 else out
+
+    @where_rows_are
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R2, the mean over outputs."""
+        w = to_host(unpack(sample_weight))
+        return float(r2_score(to_host(unpack(y)), to_host(self.predict(X)), sample_weight=w))
+
+    # ---- what BaseMLP asks for -----------------------------------------------
+    def _objective(self) -> tuple[Any, str]:
+        return self.loss, "exp" if self.loss == "poisson" else "identity"
+
+    def _constant(self, y: Any) -> np.ndarray | None:
+        if self.loss != "poisson":
+            return None
+        from scipy.special import xlogy
+
+        y = to_host(y).astype(np.float64)
+        return (xlogy(y, y) - y).sum(axis=1)
+
+    def _stratify(self, y: Any) -> None:
+        return None
+
+    def _default_score(self, rows: Rows, figures: dict[str, float]) -> float:
+        if self.n_outputs_ == 1:
+            return figures["r2"] if np.isfinite(figures["rmse"]) else float("nan")
+        with self._held.lock:
+            out = to_host(self._held.model._run(rows.X, "exp" if self.loss == "poisson" else "identity"))
+        if not np.isfinite(out).all():
+            return float("nan")
+        return float(r2_score(to_host(rows.y), out, sample_weight=rows.w))
+
+    def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Rows:
+        rows = self._check_validation(X, y, w, reset)
+        self.n_outputs_ = rows.y.shape[1]
+        return rows
+
+    def _check_validation(self, X: Any, y: Any, w: Any, reset: bool = False) -> Rows:
+        given = X
+        X, y = check_X_y(self, X, y, reset, numeric=True)
+        if y.ndim == 2 and y.shape[1] == 1 and not on_device(y):
+            y = column_or_1d(y, warn=True)
+        targets = y.reshape(y.shape[0], -1)
+        targets = targets if targets.dtype.kind == "f" else targets.astype(np.float64)
+        if self.loss == "poisson" and float(targets.min()) < 0:
+            raise ValueError(f"loss='poisson' needs y >= 0; y goes down to {float(targets.min()):g}")
+        w = check_weights(w, X.shape[0], None if on_device(X) else X.dtype)
+        return Rows(X, targets, w, (given if hasattr(given, "columns") else X, y))

@@ -1,0 +1,118 @@
+"""The precision of training steps: single precision, TF32 products, or 16 bits with float32 parameters.
+
+In the mixed modes activations, their gradients and a copy of the parameters have 16 bits; sums of products,
+losses, the gradients of the parameters, parameters and optimiser state have 32.  The optimiser's launch
+writes the copy.  float16 has few exponents, so the loss is scaled up before the gradients are taken; see
+`gpumlp.kernels.rows.LOSS_SCALE`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpumlp.errors import suggest
+from gpumlp.kernels.rows import CAST
+
+if TYPE_CHECKING:
+    from gpumlp.model.mlp import MLP
+
+__all__ = ["GROWTH_STEPS", "PRECISIONS", "Precision", "check_precision"]
+
+#: name -> dtype of the arrays of 16 bits; NumPy has no bfloat16, so its bits are kept in uint16
+PRECISIONS: dict[str, Any] = {
+    "float32": None,
+    "tf32": None,
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+}
+#: steps without overflow after which the loss scale is doubled
+GROWTH_STEPS = 2000
+_FIRST_SCALE = 2.0**16
+_BFLOAT16_ONE = 0x3F80
+
+
+def check_precision(name: Any) -> str:
+    """`name`, or ValueError."""
+    if not isinstance(name, str) or name not in PRECISIONS:
+        raise ValueError(suggest("precision", name, PRECISIONS))
+    return name
+
+
+class Precision:
+    """What the products of a model's training steps read and write.
+
+    Parameters
+    ----------
+    model : MLP
+    name : str
+        One of `PRECISIONS`; "float32" means the model's dtype.
+    scaler : array (4,) of the model's dtype, optional
+        Room for the state of the loss scaling, which only float16 has.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of activations and their gradients.
+    half : array (flat_size,) or None
+        Copy of the parameters in `dtype`, in the mixed modes.
+    scaler : array (4,) or None
+        For float16, see `LOSS_SCALE`: [scale, factor, good steps, skipped steps].
+    tf32 : bool
+    tensor_cores : bool
+        Products are done by tensor cores.
+
+    Raises
+    ------
+    ValueError
+        The model's device or dtype does not have this precision.
+    """
+
+    def __init__(self, model: MLP, name: str = "float32", scaler: Any = None) -> None:
+        self.model, self.name, self.tf32 = model, name, name == "tf32"
+        if name != "float32" and model.backend.name != "cuda":
+            raise ValueError(
+                f"precision={name!r} needs device='cuda'; "
+                f"the model is on {model.device} ({model.backend.name})"
+            )
+        if name != "float32" and model.dtype != np.float32:
+            raise ValueError(
+                f"precision={name!r} needs a model of dtype 'float32'; this one is {model.dtype}"
+            )
+        stored, backend = PRECISIONS[name], model.backend
+        if name == "bfloat16" and float(backend.info()["compute capability"]) < 8:
+            raise ValueError(
+                "precision='bfloat16' needs a GPU of compute capability 8.0 or later, this one has "
+                f"{backend.info()['compute capability']}; use precision='float16'"
+            )
+        self.dtype = model.dtype if stored is None else stored
+        self.half = None if stored is None else backend.zeros(model.flat_size, stored)
+        self.tensor_cores = name != "float32"
+        self.scaler: Any = None
+        if name == "float16":
+            self.scaler = backend.zeros(4, model.dtype) if scaler is None else scaler
+            backend.copy(self.scaler, np.array([_FIRST_SCALE, 0, 0, 0], model.dtype))
+
+    @property
+    def flat(self) -> Any:
+        """Parameters that products read."""
+        return self.model.flat if self.half is None else self.half
+
+    @property
+    def one(self) -> int:
+        """The number 1 as it is stored."""
+        return _BFLOAT16_ONE if self.name == "bfloat16" else 1
+
+    def refresh(self) -> None:
+        """Copy the parameters to `half`: before the first step, and whenever someone else changed them."""
+        if self.half is not None:
+            arrays = {"p": self.model.flat, "p_half": self.half}
+            self.model.backend.launch(CAST, arrays, {}, rows=1, cols=self.model.flat_size)
+
+    def loss_scale(self) -> tuple[float, int]:
+        """(loss scale, steps skipped so far), read from the device; (1, 0) without loss scaling."""
+        if self.scaler is None:
+            return 1.0, 0
+        values = self.model.backend.to_numpy(self.scaler)
+        return float(values[0]), int(values[3])

@@ -1,0 +1,1 @@
+"""Engine, epochs, evaluation, Trainer, history."""
