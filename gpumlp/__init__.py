@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.losses import Huber
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer

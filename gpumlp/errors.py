@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DeviceError", "DivergenceError", "ModelFileError", "UsageError", "diverged", "nearest", "suggest"]
+__all__ = [
+    "DeviceError",
+    "DivergenceError",
+    "ModelFileError",
+    "UsageError",
+    "diverged",
+    "nearest",
+    "parameters_lost",
+    "suggest",
+]
 
 #: kind -> what other libraries call a thing -> what to write here
 _ELSEWHERE = {
@@ -64,7 +73,17 @@ def diverged(value: float, epoch: int, steps: tuple[int, int], lr: float) -> Div
     last."""
     first, last = steps
     step = f"step {first + 1}" if first == last else f"one of the steps {first + 1} to {last + 1}"
-    where = f"the loss became {value} in epoch {epoch + 1}, {step} (lr {lr:g})"
+    return _divergence(f"the loss became {value} in epoch {epoch + 1}, {step} (lr {lr:g})", lr)
+
+
+def parameters_lost(count: int, epoch: int, lr: float) -> DivergenceError:
+    """The exception for `count` parameters that are not finite after `epoch` (from 0), whose loss is: a loss is
+    computed before its step."""
+    what = "1 parameter is" if count == 1 else f"{count} parameters are"
+    return _divergence(f"{what} NaN or infinite after the last step of epoch {epoch + 1} (lr {lr:g})", lr)
+
+
+def _divergence(where: str, lr: float) -> DivergenceError:
     error = DivergenceError(
         f"training diverged: {where}. "
         "The model's parameters are no longer usable, unless early stopping put those of the best epoch "

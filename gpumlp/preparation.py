@@ -14,7 +14,7 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted
 from gpumlp.training.saved import load_model

@@ -13,6 +13,7 @@ __all__ = [
     "CLIP",
     "GATHER",
     "LOSS_SCALE",
+    "NOT_FINITE",
     "RESET",
     "STORE_SUM",
     "SUM",
@@ -79,7 +80,7 @@ def _sum_squares(partial: np.ndarray, values: np.ndarray, n: int, chunk: int, k:
 
 def _sum_kernel(name: str, expression: str, reference: object) -> Kernel:
     body = f"""const long long first = r * chunk;
-ROW_SUM(total, (first + c < n ? {expression} : C(0)))
+ROW_SUM(total, (first + c < n ? ({expression}) : C(0)))
 ROW_ONE {{ partial[r] = total; }}"""
     return Kernel(
         name=name,
@@ -97,6 +98,18 @@ SUM = _sum_kernel("gpumlp_sum", "values[first + c]", _sum)
 
 SUM_SQUARES = _sum_kernel("gpumlp_sum_squares", "values[first + c] * values[first + c]", _sum_squares)
 """The same of squares: first half of the gradient's norm."""
+
+
+def _not_finite(partial: np.ndarray, values: np.ndarray, n: int, chunk: int, k: int) -> None:
+    partial[:] = 0
+    for r, part in enumerate(_slices(values, n, chunk)):
+        partial[r] = part.size - np.count_nonzero(np.isfinite(part))
+
+
+NOT_FINITE = _sum_kernel(
+    "gpumlp_not_finite", "values[first + c] - values[first + c] == C(0) ? C(0) : C(1)", _not_finite
+)
+"""The same of 1 for each value that is NaN or infinite, 0 for the others."""
 
 
 def _clip(partial: np.ndarray, clip_scale: np.ndarray, limit: float, k: int) -> None:

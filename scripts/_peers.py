@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import gpumlp
-from gpumlp.rows.checked import epoch_order
+from gpumlp.rows import epoch_order
 
 LR, EPS, SEED = 1e-3, 1e-8, 0
 #: what Keras computes with: the user's choice, else JAX

@@ -78,9 +78,20 @@ def run(
             return 0
         table = np.full((RECORDED_K + 2, max(1, len(stepped))), np.nan, dtype)
         table[RECORDED_K, : len(stepped)] = list(stepped.values())
-        counters = np.array([RECORDED_K, RECORDED_K + 1], np.int64)
-        steps = Steps(backend.asarray(counters), backend.asarray(table), tuple(stepped))
+        steps = steps_with(backend, tuple(stepped), table[:, : len(stepped)], (RECORDED_K, RECORDED_K + 1))
         op = Launch(kernel, arrays, scalars, rows, cols, segments)
         backend.record([op], steps).run()
         backend.synchronize()
     return RECORDED_K
+
+
+def steps_with(
+    backend: Any, columns: Sequence[str] = (), table: Any = None, counters: tuple[int, int] = (0, 1)
+) -> Steps:
+    """Steps with this table (n_steps, n_columns) and these counters, as `send` would leave them."""
+    table = np.zeros((1, len(columns)), np.float32) if table is None else np.asarray(table)
+    steps = Steps(backend, columns, table.dtype, len(table))
+    steps.values[:] = table
+    steps.send()
+    backend.copy(steps.step, np.array(counters, np.int64))
+    return steps

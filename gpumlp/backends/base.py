@@ -10,14 +10,15 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from gpumlp.backends.steps import Steps
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Backend", "Gemm", "Launch", "Op", "Replay", "Steps", "on_device"]
+__all__ = ["Backend", "Gemm", "Launch", "Op", "Plan", "Steps", "on_device"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -76,20 +77,7 @@ class Gemm:
 Op = Launch | Gemm
 
 
-@dataclass(eq=False)
-class Steps:
-    """The counters and the table of per-step values that a plan's kernels read.
-
-    step : (2,) int64, see `Launch.tick`.  table : (n_steps, len(columns)), type C.  columns : names of its
-    columns.
-    """
-
-    step: Any
-    table: Any
-    columns: tuple[str, ...] = field(default=())
-
-
-class Replay(ABC):
+class Plan(ABC):
     """A recorded list of operations.  Owns a reference to every buffer that it touches."""
 
     @abstractmethod
@@ -173,7 +161,7 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
+    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         """Prepare `ops` for replay.  Runs no kernel that changes anything but outputs of `Gemm`s."""
 
     @abstractmethod

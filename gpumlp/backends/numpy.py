@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
+from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["NumpyBackend"]
@@ -78,7 +78,7 @@ def _window(array: np.ndarray, rows: int, cols: int) -> np.ndarray:
     return array[:cols] if array.ndim == 1 else array[:rows, :cols]
 
 
-class _NumpyReplay(Replay):
+class NumpyPlan(Plan):
     def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
         self.ops = list(ops)
         self.steps = steps
@@ -136,5 +136,5 @@ class NumpyBackend(HostBackend):
         with np.errstate(all="ignore"):
             kernel.reference(**arrays, **scalars, **stepped, k=0, **decay)
 
-    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
-        return _NumpyReplay(ops, steps)
+    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+        return NumpyPlan(ops, steps)

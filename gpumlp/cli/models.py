@@ -13,7 +13,7 @@ import numpy as np
 from gpumlp.cli.train import digits_table, in_units, print_figures
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, some

@@ -18,7 +18,7 @@ from gpumlp.backends import get_backend
 from gpumlp.backends.base import Backend
 from gpumlp.cli.models import describe
 from gpumlp.errors import DeviceError
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.training.trainer import Trainer
 

@@ -16,7 +16,7 @@ from gpumlp.datasets import load_digits
 from gpumlp.errors import DivergenceError, UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces
 from gpumlp.losses import LOSSES
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
 from gpumlp.preparation import Preparation, detect_task, fit_preparation, split_table

@@ -24,11 +24,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.activations import ACTIVATIONS
 from gpumlp.backends import Backend, backend_of, get_backend
-from gpumlp.estimators.engine import Engine, Objective, Solver
+from gpumlp.estimators.engine import AllRows, Passes, Solver
 from gpumlp.estimators.inputs import Rows, cast, check_X, dense, on_device, to_host, where_rows_are
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.optimizers import SGD
-from gpumlp.plans.operations import FORWARD_ROWS
+from gpumlp.plans import FORWARD_ROWS
 
 __all__ = ["BaseMLP"]
 
@@ -44,7 +44,7 @@ class _Network:
 
     def __init__(self, model: MLP, key: tuple) -> None:
         self.model, self.key = model, key
-        self.engine: Engine | None = None
+        self.engine: Passes | None = None
         self.lock = threading.RLock()
 
 
@@ -240,9 +240,9 @@ class BaseMLP(BaseEstimator, ABC):
                 "solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(STOCHASTIC)
             )
         loss, _ = self._objective()
-        engine = Engine(model, loss, SGD(lr=0.0), self.alpha)
+        engine = Passes(model, loss, SGD(lr=0.0), self.alpha)
         X = dense(rows.X, model.dtype)
-        function = Objective(
+        function = AllRows(
             engine, X, cast(rows.y, model.dtype), cast(rows.w, model.dtype), self._constant(rows.y)
         )
         result = scipy.optimize.minimize(
@@ -291,13 +291,13 @@ class BaseMLP(BaseEstimator, ABC):
         if best is not None:
             self._best_parameters = list(zip(self.coefs_, self.intercepts_, strict=True))
 
-    def _engine(self, held: _Network) -> Engine:
+    def _engine(self, held: _Network) -> Passes:
         """The engine of the network; a new one if it does not fit the estimator's parameters any more."""
         optimizer, alpha, l1 = self._optimizer.optimizer, float(self.alpha), float(self.l1)
         engine = held.engine
         if engine is None or engine.optimizer is not optimizer or (engine.alpha, engine.l1) != (alpha, l1):
             seed = int(self._random_state.randint(2**31 - 1)) if any(held.model.dropouts) else 0
-            engine = held.engine = Engine(held.model, self._objective()[0], optimizer, alpha, l1, seed)
+            engine = held.engine = Passes(held.model, self._objective()[0], optimizer, alpha, l1, seed)
         return engine
 
     def _validation_rows(self, rows: Rows, validation: Any) -> tuple[Rows, Rows | None]:
@@ -323,7 +323,7 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return rows.take(train), rows.take(held)
 
-    def _load(self, engine: Engine, rows: Rows, val: Rows | None, batch: int, incremental: bool) -> None:
+    def _load(self, engine: Passes, rows: Rows, val: Rows | None, batch: int, incremental: bool) -> None:
         dtype = engine.model.dtype
         X, y, w = dense(rows.X, dtype), cast(rows.y, dtype), cast(rows.w, dtype)
         engine.load_rows(X, y, w, batch, incremental, self._constant(rows.y))
@@ -336,7 +336,7 @@ class BaseMLP(BaseEstimator, ABC):
         self._val_constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
         engine.load_validation(dense(val.X, dtype), cast(val.y, dtype), cast(val.w, dtype))
 
-    def _epochs(self, engine: Engine, n: int, val: Rows | None, best: Any, incremental: bool) -> None:
+    def _epochs(self, engine: Passes, n: int, val: Rows | None, best: Any, incremental: bool) -> None:
         solver, order = self._optimizer, np.arange(n)
         scorer = self._scorer() if best is not None else None
         callbacks = [self.callbacks] if callable(self.callbacks) else list(self.callbacks or ())

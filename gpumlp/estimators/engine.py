@@ -1,4 +1,4 @@
-"""What drives an estimator's network: `Trainer`'s plans in scikit-learn's order, scale and stopping rules.
+"""What drives an estimator's network: the engine's plans in scikit-learn's order, scale and stopping rules.
 
 scikit-learn's L2 penalty of a batch is alpha |w|^2 / (2 sum of the batch's weights), so the kernels get it as
 a per-step value, and the loss of an epoch is the mean over batches of (loss + penalty), each batch counted by
@@ -7,22 +7,24 @@ its rows.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.base import Launch, Op
 from gpumlp.kernels.rows import SUM
-from gpumlp.losses import Huber
-from gpumlp.model.mlp import MLP
+from gpumlp.losses import Huber, get_loss
+from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS, SGD, Optimizer
-from gpumlp.plans.operations import penalty_ops
-from gpumlp.rows.checked import Rows
-from gpumlp.training.epochs import Data, Evaluation, Session
-from gpumlp.training.trainer import Trainer
+from gpumlp.plans import Objective, penalty_ops
+from gpumlp.rows import Rows
+from gpumlp.training.engine import Engine
+from gpumlp.training.epochs import ResidentEpochs
+from gpumlp.training.evaluation import ResidentEvaluation
+from gpumlp.training.table import step_table
 
-__all__ = ["Engine", "Solver", "make_optimizer"]
+__all__ = ["AllRows", "Passes", "Solver", "make_optimizer"]
 
 
 def make_optimizer(est: Any) -> Optimizer:
@@ -88,19 +90,26 @@ class Solver:
         self.optimizer.load_state_dict(values)
 
 
-class Engine(Trainer):
-    """A trainer whose epochs are driven from outside.
+class Passes:
+    """Passes over the rows of an estimator's `fit`, each driven from outside.
 
     Parameters
     ----------
     model : MLP
     loss : str or Huber
     optimizer : Optimizer
-        Used itself, not a copy, so that its state lives on in the estimator.
+        Its state lives on in the estimator.
     alpha, l1 : float
         Penalties, divided by the sum of a batch's weights.
     seed : int
         Of the dropout masks.
+
+    Attributes
+    ----------
+    scale : float
+        Factor on the kernels' sum of losses that makes it scikit-learn's.
+    evaluation : ResidentEvaluation or None
+        Of validation rows, after each pass.
     """
 
     def __init__(
@@ -112,26 +121,23 @@ class Engine(Trainer):
         l1: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, loss=loss, optimizer=optimizer, seed=seed)
-        model.output = self.loss.link
-        self.alpha, self.l1, self.optimizer = float(alpha), float(l1), optimizer
-        self.penalties(optimizer, self.alpha, self.l1)
-        self.scale = 1.0  # of the loss that is reported
-        if self.loss.name not in ("absolute_error", "huber"):  # scikit-learn has losses summed over outputs
-            self.objective = replace(self.objective, per_output=1.0)
-        if self.loss.name == "squared_error":  # and reports the mean of this one, with the sum's gradient
-            self.scale = 1.0 / model.layer_sizes[-1]
-        self.session: Session | None = None
-        self.evaluation: Evaluation | None = None
-        self._key: tuple | None = None
-
-    @staticmethod
-    def penalties(optimizer: Optimizer, alpha: float, l1: float) -> None:
-        """Switch the penalties of `optimizer` on; their values are in the step table."""
+        kind, delta = get_loss(loss)
+        model.output = kind.link
+        self.model, self.optimizer = model, optimizer
+        self.alpha, self.l1 = float(alpha), float(l1)
         decoupled = optimizer.name == "adamw"
-        optimizer.weight_decay, optimizer.l2, optimizer.l1 = (
-            (alpha, 0.0, l1) if decoupled else (0.0, alpha, l1)
-        )
+        optimizer.weight_decay, optimizer.l2 = (self.alpha, 0.0) if decoupled else (0.0, self.alpha)
+        optimizer.l1 = self.l1
+        n_out, self.scale = model.layer_sizes[-1], 1.0
+        # scikit-learn's losses are sums over outputs, whose gradients are taken; ours beyond them are means
+        summed = kind.classes or kind.name not in ("absolute_error", "huber")
+        if kind.name == "squared_error":  # it reports the mean, with the sum's gradient
+            self.scale = 1.0 / n_out
+        objective = Objective(kind, delta, 1.0 if summed else 1.0 / n_out)
+        self.engine = Engine(model, objective, optimizer, seed=seed, between=self._between)
+        self.epochs: ResidentEpochs | None = None
+        self.evaluation: ResidentEvaluation | None = None
+        self._kept: tuple | None = None
 
     # ---- rows -----------------------------------------------
     def load_rows(
@@ -141,67 +147,51 @@ class Engine(Trainer):
 
         Parameters
         ----------
-        X, y, w : checked rows, as in `Data`
+        X, y, w : checked rows, as in `Rows`
         batch : rows per step
         keep : bool
             Copy into buffers of this object, which the next call with rows of the same shape uses again.
         constant : array (n_rows,), optional
             A part of each row's loss that does not depend on the network.
         """
-        self._ready()
-        backend, dtype = self.model.backend, self.model.dtype
         self.constant = constant
-        opt = self.optimizer
-        kernel = opt.kernel()
-        key = (
-            X.shape,
-            y.shape,
-            w is None,
-            batch,
-            kernel.name,
-            tuple(opt.scalars(kernel).values()),
-            id(opt),
-            self.alpha > 0,
-        )
-        if not keep or key != self._key or self.session is None:
-            if not keep:
-                data = self._resident(Rows(X, y, w))
-            else:
-                zeros = backend.zeros
-                data = Data(
-                    zeros(X.shape, dtype),
-                    zeros(y.shape, y.dtype),
-                    None if w is None else zeros(w.shape, dtype),
-                    w,
-                )
-            self.batch = min(batch, X.shape[0])
-            self.n_steps = -(-X.shape[0] // self.batch)
-            #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss, metric
-            self._out = backend.zeros(2 * self.n_steps + 2, dtype)
-            self.session = self._prepare(data, self.batch)
-            sums = {"values": self.session.row_loss, "partial": self._out[: self.n_steps]}
-            collect = Launch(SUM, sums, {"n": X.shape[0], "chunk": self.batch}, self.n_steps, self.batch)
-            self._collect = backend.record([collect], self.session.feed.steps)
-            self._key = key if keep else None
-            starts = np.arange(self.n_steps) * self.batch
-            self._starts, self._sizes = starts, np.minimum(self.batch, X.shape[0] - starts)
+        rows, key = Rows(X, y, w), (X.shape, y.shape, w is None, batch)
+        if not keep or key != self._kept or self.epochs is None:
+            self._prepare(self._buffers(rows) if keep else self._resident(rows), batch)
+            self._kept = key if keep else None
         if keep:
-            data = self.session.data
-            backend.copy(data.X, X)
-            backend.copy(data.y, y)
-            if w is not None:
-                backend.copy(data.w, w)
-            data.w_host = w
+            assert self.epochs is not None
+            self.epochs.load(rows)
+
+    def _resident(self, rows: Rows) -> Rows:
+        return rows.on(self.engine.backend, self.model.dtype)
+
+    def _buffers(self, rows: Rows) -> Rows:
+        zeros, dtype = self.engine.backend.zeros, self.model.dtype
+        w = None if rows.w is None else zeros(rows.w.shape, dtype)
+        return Rows(zeros(rows.X.shape, dtype), zeros(rows.y.shape, rows.y.dtype), w)
+
+    def _prepare(self, rows: Rows, batch: int) -> None:
+        backend, n = self.engine.backend, rows.n_rows
+        batch = min(batch, n)
+        starts = np.arange(0, n, batch)
+        self._starts, self._sizes = starts, np.minimum(batch, n - starts)
+        n_steps = len(starts)
+        #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss, metric
+        self._out = backend.zeros(2 * n_steps + 2, self.model.dtype)
+        self.epochs = ResidentEpochs(self.engine, rows, batch)
+        sums = {"values": self.epochs.row_loss, "partial": self._out[:n_steps]}
+        collect = Launch(SUM, sums, {"n": n, "chunk": batch}, n_steps, batch)
+        self._collect = backend.record([collect], self.epochs.steps)
 
     def load_validation(self, X: Any, y: Any, w: np.ndarray | None) -> None:
-        """Put validation rows on the device; `epoch` evaluates them from now on."""
-        self.evaluation = Evaluation(
-            self.model, self.objective, self._resident(Rows(X, y, w)), self._out[-2:]
-        )
+        """Put validation rows on the device; each pass evaluates them from now on."""
+        rows = self._resident(Rows(X, y, w))
+        self.evaluation = ResidentEvaluation(self.model, self.engine.objective, rows, self._out[-2:])
 
-    def _update_ops(self) -> list[Op]:
-        squares = penalty_ops(self.model, self._out[self.n_steps : -2]) if self.optimizer.l2 > 0 else []
-        return [*squares, *super()._update_ops()]
+    def _between(self) -> Sequence[Op]:
+        """After the gradient: |w|^2 of the step, for the loss that is reported."""
+        return penalty_ops(self.model, self._out[len(self._starts) : -2]) if self.optimizer.l2 > 0 else ()
 
     # ---- epochs -----------------------------------------------
     def run_epoch(self, order: np.ndarray, lr: float) -> tuple[float, dict[str, float]]:
@@ -213,35 +203,35 @@ class Engine(Trainer):
             scikit-learn's loss of the epoch, and for validation rows {"loss", "accuracy"} or {"loss", "rmse",
             "r2"}.
         """
-        session, opt = self.session, self.optimizer
-        assert session is not None
-        session.feed.order[:] = order
+        epochs, opt = self.epochs, self.optimizer
+        assert epochs is not None
+        n_steps = epochs.n_steps
+        epochs.order[:] = order
         opt.lr = lr
-        inv = self._fill(session)
-        session.feed.send()
-        session.run()
+        table, inv = self._table(epochs)
+        epochs.run_steps(table)
         self._collect.run()
-        opt.t += self.n_steps
+        opt.t += n_steps
         if self.evaluation:
             self.evaluation.run()
-        out = self.model.backend.to_numpy(self._out).astype(np.float64)
-        losses = out[: self.n_steps] * self.scale + 0.5 * opt.l2 * out[self.n_steps : -2]
+        out = self.engine.backend.to_numpy(self._out).astype(np.float64)
+        losses = out[:n_steps] * self.scale + 0.5 * opt.l2 * out[n_steps:-2]
         if self.constant is not None:
-            w = session.data.w_host
+            w = epochs.rows.weights
             weighted = self.constant if w is None else self.constant * w
             losses += np.add.reduceat(weighted[order], self._starts)
-        loss = float(np.dot(losses * inv, self._sizes)) / session.data.n_rows
+        loss = float(np.dot(losses * inv, self._sizes)) / epochs.rows.n_rows
         return loss, self._figures(out[-2:]) if self.evaluation else {}
 
-    def _fill(self, session: Session) -> np.ndarray:
-        """Fill the step table, penalties divided by the batches' weights; 1 / weight, 0 for a weight of 0."""
-        weights, w = session.batch_weights(), session.data.w_host
+    def _table(self, epochs: ResidentEpochs) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The step table, penalties divided by the batches' weights; 1 / weight, 0 for a weight of 0."""
+        weights, w = epochs.batch_weights(), epochs.rows.weights
         inv = 1 / weights
         if w is not None:
-            inv[np.add.reduceat(w[session.feed.order].astype(np.float64), self._starts) == 0] = 0
+            inv[np.add.reduceat(w[epochs.order].astype(np.float64), self._starts) == 0] = 0
         opt = self.optimizer
-        session.fill({**self._values(weights, self.n_steps), "l1": opt.l1 * inv, "l2": opt.l2 * inv})
-        return inv
+        table = step_table(opt, _constant_rate, weights, epochs.n_steps)
+        return {**table, "l1": opt.l1 * inv, "l2": opt.l2 * inv}, inv
 
     def _figures(self, sums: np.ndarray) -> dict[str, float]:
         assert self.evaluation is not None
@@ -250,26 +240,29 @@ class Engine(Trainer):
         return figures
 
 
-class Objective:
+def _constant_rate(t: np.ndarray, total: int) -> float:
+    return 1.0
+
+
+class AllRows:
     """Loss and gradient over all rows as a function of one vector, for SciPy's minimisers.
 
     The vector has scikit-learn's order: weights layer by layer, then biases.
 
     Parameters
     ----------
-    engine : Engine
+    passes : Passes
     X, y, w, constant
-        As in `Engine.load_rows`.
+        As in `Passes.load_rows`.
     """
 
     def __init__(
-        self, engine: Engine, X: Any, y: Any, w: np.ndarray | None, constant: np.ndarray | None
+        self, passes: Passes, X: Any, y: Any, w: np.ndarray | None, constant: np.ndarray | None
     ) -> None:
-        engine._ready()
-        self.engine, model = engine, engine.model
-        n = X.shape[0]
-        self.session = engine._prepare(engine._resident(Rows(X, y, w)), n, update=False)
-        self.weight = self.session.data.weight
+        self.passes, self.engine, model = passes, passes.engine, passes.model
+        rows = Rows(X, y, w).on(self.engine.backend, model.dtype)
+        self.weight = rows.weight
+        self.epochs = ResidentEpochs(self.engine, rows, rows.n_rows, update=False)
         self.constant = 0.0
         if constant is not None:
             self.constant = float(np.sum(constant if w is None else constant * w, dtype=np.float64))
@@ -277,27 +270,26 @@ class Objective:
         self.index = np.concatenate([m[:-1].ravel() for m in places] + [m[-1] for m in places])
         self.n_weights = sum(layer.n_in * layer.n_out for layer in model.layers)
         self.flat = np.zeros(model.flat_size, model.dtype)
-        self.session.feed.order[:] = np.arange(n)
-        self.session.fill(engine._values(np.array([self.weight]), 1))
-        self.session.feed.send()
+        self.epochs.order[:] = np.arange(rows.n_rows)
+        self.table = step_table(passes.optimizer, _constant_rate, np.array([self.weight]), 1)
 
     def start(self) -> np.ndarray:
         """The network's parameters as a vector."""
-        return self.engine.model.backend.to_numpy(self.engine.model.flat)[self.index]
+        return self.engine.backend.to_numpy(self.passes.model.flat)[self.index]
 
     def set(self, x: np.ndarray) -> None:
         """Put a vector into the network."""
         self.flat[self.index] = x
-        self.engine.model.backend.copy(self.engine.model.flat, self.flat)
+        self.engine.backend.copy(self.passes.model.flat, self.flat)
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """(loss, gradient) at `x`, in double precision."""
-        engine, backend = self.engine, self.engine.model.backend
+        engine, alpha = self.engine, self.passes.alpha
         self.set(x)
-        self.session.run()
-        self.session.sum_losses(engine._sums)
-        grad = backend.to_numpy(engine._grads)[self.index].astype(np.float64)
+        self.epochs.run_steps(self.table)
+        self.epochs.sum_losses(engine.sums)
+        grad = engine.backend.to_numpy(engine.grads)[self.index].astype(np.float64)
         weights = x[: self.n_weights]
-        grad[: self.n_weights] += engine.alpha / self.weight * weights
-        total = engine.scale * float(backend.to_numpy(engine._sums)[0]) + self.constant
-        return (total + 0.5 * engine.alpha * float(np.dot(weights, weights))) / self.weight, grad
+        grad[: self.n_weights] += alpha / self.weight * weights
+        total = self.passes.scale * float(engine.read_sums()[0]) + self.constant
+        return (total + 0.5 * alpha * float(np.dot(weights, weights))) / self.weight, grad

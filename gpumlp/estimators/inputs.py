@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from gpumlp.backends import backend_of
-from gpumlp.rows.checked import is_cuda
+from gpumlp.rows import is_cuda
 
 __all__ = [
     "Rows",

@@ -30,7 +30,7 @@ from gpumlp.estimators.inputs import (
     where_rows_are,
 )
 from gpumlp.losses import Huber
-from gpumlp.model.mlp import check_answers
+from gpumlp.model import check_answers
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 

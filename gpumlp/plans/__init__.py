@@ -1,1 +1,35 @@
-"""From a network and rows to a list of operations."""
+"""From a network and rows to lists of operations that a backend records."""
+
+from gpumlp.plans.contract import check_contract, check_order
+from gpumlp.plans.forward import FORWARD_ROWS, Forward, forward_bytes, forward_rows
+from gpumlp.plans.objective import Objective
+from gpumlp.plans.operations import (
+    evaluation_ops,
+    not_finite_ops,
+    optimizer_ops,
+    penalty_ops,
+    sum_ops,
+    training_ops,
+)
+from gpumlp.plans.precision import PRECISIONS, Precision, check_precision
+from gpumlp.plans.workspace import Workspace
+
+__all__ = [
+    "FORWARD_ROWS",
+    "PRECISIONS",
+    "Forward",
+    "Objective",
+    "Precision",
+    "Workspace",
+    "check_contract",
+    "check_order",
+    "check_precision",
+    "evaluation_ops",
+    "forward_bytes",
+    "forward_rows",
+    "not_finite_ops",
+    "optimizer_ops",
+    "penalty_ops",
+    "sum_ops",
+    "training_ops",
+]

@@ -8,15 +8,13 @@ writes the copy.  float16 has few exponents, so the loss is scaled up before the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpumlp.errors import suggest
 from gpumlp.kernels.rows import CAST
-
-if TYPE_CHECKING:
-    from gpumlp.model.mlp import MLP
+from gpumlp.network import Network
 
 __all__ = ["GROWTH_STEPS", "PRECISIONS", "Precision", "check_precision"]
 
@@ -45,7 +43,7 @@ class Precision:
 
     Parameters
     ----------
-    model : MLP
+    network : Network
     name : str
         One of `PRECISIONS`; "float32" means the model's dtype.
     scaler : array (4,) of the model's dtype, optional
@@ -69,35 +67,35 @@ class Precision:
         The model's device or dtype does not have this precision.
     """
 
-    def __init__(self, model: MLP, name: str = "float32", scaler: Any = None) -> None:
-        self.model, self.name, self.tf32 = model, name, name == "tf32"
-        if name != "float32" and model.backend.name != "cuda":
+    def __init__(self, network: Network, name: str = "float32", scaler: Any = None) -> None:
+        self.network, self.name, self.tf32 = network, name, name == "tf32"
+        if name != "float32" and network.backend.name != "cuda":
             raise ValueError(
                 f"precision={name!r} needs device='cuda'; "
-                f"the model is on {model.device} ({model.backend.name})"
+                f"the model is on {network.device} ({network.backend.name})"
             )
-        if name != "float32" and model.dtype != np.float32:
+        if name != "float32" and network.dtype != np.float32:
             raise ValueError(
-                f"precision={name!r} needs a model of dtype 'float32'; this one is {model.dtype}"
+                f"precision={name!r} needs a model of dtype 'float32'; this one is {network.dtype}"
             )
-        stored, backend = PRECISIONS[name], model.backend
+        stored, backend = PRECISIONS[name], network.backend
         if name == "bfloat16" and float(backend.info()["compute capability"]) < 8:
             raise ValueError(
                 "precision='bfloat16' needs a GPU of compute capability 8.0 or later, this one has "
                 f"{backend.info()['compute capability']}; use precision='float16'"
             )
-        self.dtype = model.dtype if stored is None else stored
-        self.half = None if stored is None else backend.zeros(model.flat_size, stored)
+        self.dtype = network.dtype if stored is None else stored
+        self.half = None if stored is None else backend.zeros(network.flat_size, stored)
         self.tensor_cores = name != "float32"
         self.scaler: Any = None
         if name == "float16":
-            self.scaler = backend.zeros(4, model.dtype) if scaler is None else scaler
-            backend.copy(self.scaler, np.array([_FIRST_SCALE, 0, 0, 0], model.dtype))
+            self.scaler = backend.zeros(4, network.dtype) if scaler is None else scaler
+            backend.copy(self.scaler, np.array([_FIRST_SCALE, 0, 0, 0], network.dtype))
 
     @property
     def flat(self) -> Any:
         """Parameters that products read."""
-        return self.model.flat if self.half is None else self.half
+        return self.network.flat if self.half is None else self.half
 
     @property
     def one(self) -> int:
@@ -107,12 +105,12 @@ class Precision:
     def refresh(self) -> None:
         """Copy the parameters to `half`: before the first step, and whenever someone else changed them."""
         if self.half is not None:
-            arrays = {"p": self.model.flat, "p_half": self.half}
-            self.model.backend.launch(CAST, arrays, {}, rows=1, cols=self.model.flat_size)
+            arrays = {"p": self.network.flat, "p_half": self.half}
+            self.network.backend.launch(CAST, arrays, {}, rows=1, cols=self.network.flat_size)
 
     def loss_scale(self) -> tuple[float, int]:
         """(loss scale, steps skipped so far), read from the device; (1, 0) without loss scaling."""
         if self.scaler is None:
             return 1.0, 0
-        values = self.model.backend.to_numpy(self.scaler)
+        values = self.network.backend.to_numpy(self.scaler)
         return float(values[0]), int(values[3])

@@ -1,1 +1,19 @@
-"""What is trained on."""
+"""What is trained on: checked rows, their order, the random scheme."""
+
+from gpumlp.rows.arrays import is_cuda
+from gpumlp.rows.checked import check_features, check_rows, check_two_classes, split_validation
+from gpumlp.rows.order import dropout_key, epoch_order, split_rows
+from gpumlp.rows.rows import Rows, resident_dtype
+
+__all__ = [
+    "Rows",
+    "check_features",
+    "check_rows",
+    "check_two_classes",
+    "dropout_key",
+    "epoch_order",
+    "is_cuda",
+    "resident_dtype",
+    "split_rows",
+    "split_validation",
+]

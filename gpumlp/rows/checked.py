@@ -1,179 +1,37 @@
-"""Inputs: checking what users pass, putting it on the device, and the order of rows in an epoch.
-
-Random scheme (all on the host, so equal on every device), for a trainer's `seed`:
-``default_rng([seed, 1, epoch])`` shuffles the rows of epoch 0, 1, ... (a permutation of all rows; batches are
-consecutive pieces of it), ``default_rng([seed, 2])`` splits off validation rows, and the first 8 bytes of
-``SeedSequence([seed, 3])`` are the key of the dropout masks.  `MLP` draws its start values from
-``default_rng([seed, 0])``.
-"""
+"""Checks of X, y and weights, with messages for the people who passed them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import Backend, backend_of
+from gpumlp.backends import Backend
 from gpumlp.kernels.kernel import FIXED
 from gpumlp.kernels.losses import Loss
+from gpumlp.rows.arrays import array_module, check_range, is_cuda, read_array
+from gpumlp.rows.order import split_rows
+from gpumlp.rows.rows import Rows
 
 __all__ = [
-    "Rows",
     "check_features",
     "check_rows",
     "check_targets",
     "check_two_classes",
     "check_weights",
-    "dropout_key",
-    "epoch_order",
-    "is_cuda",
     "is_number",
     "positive_int",
-    "resident_dtype",
-    "split_rows",
     "split_validation",
 ]
 
-
-_PIECE = 1 << 16
-
-
-def epoch_order(
-    seed: int, epoch: int, n_rows: int, out: np.ndarray | None = None, index: np.ndarray | None = None
-) -> np.ndarray:
-    """The permutation of epoch `epoch` (from 0), or with `index` that of its entries: int32 (n_rows,),
-    written to `out` if given."""
-    order = np.empty(n_rows, np.int32) if out is None else out
-    pieces = [slice(start, min(n_rows, start + _PIECE)) for start in range(0, n_rows, _PIECE)]
-    for piece in pieces:  # large temporary arrays would count
-        order[piece] = np.arange(piece.start, piece.stop, dtype=np.int32)
-    np.random.default_rng([seed, 1, epoch]).shuffle(order)
-    if index is not None:
-        for piece in pieces:
-            order[piece] = index[order[piece]]
-    return order
-
-
-def split_rows(
-    seed: int, n_rows: int, fraction: float, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, validation rows): a seeded split, int32, each with rows and weight."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
-    if n_rows < 2:
-        raise ValueError(f"cannot split {n_rows} row into training and validation rows")
-    order = np.random.default_rng([seed, 2]).permutation(n_rows)
-    held = min(n_rows - 1, max(1, round(fraction * n_rows)))
-    if weights is not None and not (weights[order[held:]].any() and weights[order[:held]].any()):
-        raise ValueError(
-            "sample_weight: after the split by `validation` the weights of one side are all 0; "
-            "give validation rows yourself"
-        )
-    return order[held:].astype(np.int32), order[:held].astype(np.int32)
-
-
-def dropout_key(seed: int) -> int:
-    """Key of the dropout generator, as a signed 64-bit number."""
-    word = np.random.SeedSequence([seed, 3]).generate_state(1, np.uint64)
-    return int(word.view(np.int64)[0])
-
-
-def is_cuda(x: Any) -> bool:
-    """Whether `x` says that it lives on a CUDA device (2 and 10 are kDLCUDA and kDLROCM)."""
-    if hasattr(x, "__cuda_array_interface__"):
-        return True
-    return (
-        hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in (2, 10)
-    )
-
-
-def _kind(x: Any) -> str:
-    """NumPy's letter for the kind of numbers in `x`; other libraries have dtypes of their own."""
-    kind = getattr(getattr(x, "dtype", None), "kind", None)
-    if kind is None:
-        interface = getattr(x, "__cuda_array_interface__", None)
-        kind = np.dtype(interface["typestr"]).kind if interface else "f"  # DLPack: seen when it is taken over
-    return str(kind)
-
-
-def _frame(name: str, x: Any) -> Any:
-    """The numbers of a data frame; TypeError that names its other columns."""
-    kinds = [getattr(dtype, "kind", "") for dtype in x.dtypes]  # "": not a dtype as NumPy and pandas have
-    bad = [
-        f"{c!r} ({d})" for c, d, k in zip(x.columns, x.dtypes, kinds, strict=True) if k and k not in "biuf"
-    ]
-    if bad:
-        more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
-        raise TypeError(
-            f"{name} has columns that are not numbers: {', '.join(bad[:8])}{more}; drop or convert them, "
-            f"for example with pandas.get_dummies({name})"
-        )
-    array = np.asarray(x)
-    if array.dtype.kind not in "biuf" and all(kinds):  # a mix of columns comes as objects
-        array = x.to_numpy(dtype="float64", na_value=np.nan)
-    return array
-
-
-def _host(name: str, x: Any, hint: str = "") -> Any:
-    """A plain array of `x`: unchanged if CUDA or NumPy, else through NumPy; no objects, no complex numbers.
-    `hint` says what to do about text and objects."""
-    if x is None:
-        raise TypeError(f"{name} is None; expected an array of numbers")
-    if hasattr(x, "tocsr"):
-        raise TypeError(f"{name} is a sparse matrix; expected a dense array: pass {name}.toarray()")
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; fill or remove the masked entries first")
-    if hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy"):
-        x = _frame(name, x)
-    if not is_cuda(x):
-        try:
-            x = np.asarray(x)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} cannot be read as an array: {error}") from None
-    kind = _kind(x)
-    if kind not in "biuf":
-        what = {"O": "Python objects", "c": "complex numbers", "U": "text", "S": "bytes", "M": "dates"}.get(
-            kind, "non-numbers"
-        )
-        raise TypeError(
-            f"{name} holds {what} (dtype {getattr(x, 'dtype', '?')}); expected real numbers: "
-            + (hint if hint and kind in "OUS" else f"convert it first, for example {name}.astype('float32')")
-        )
-    return x
-
-
-def _check_range(name: str, x: Any, dtype: np.dtype) -> None:
-    """ValueError that names a value which is not finite, or not finite as `dtype`.  Makes no copy of `x`."""
-    xp = _xp(x)
-    if x.dtype.kind != "f" or x.size == 0:
-        return
-    with np.errstate(over="ignore"):
-        if all(np.isfinite(dtype.type(float(end))) for end in (x.min(), x.max())):  # NaN is both
-            return
-        bad = xp.argwhere(~xp.isfinite(x))
-        large = xp.argwhere(~xp.isfinite(x.astype(dtype))) if not len(bad) else bad
-    place = tuple(int(i) for i in large[0])
-    where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
-    if len(bad):
-        raise ValueError(
-            f"{name} contains {float(x[place])} ({where}; {len(bad)} such values in all); "
-            "remove or fill these rows first"
-        )
-    raise ValueError(
-        f"{name} contains {float(x[place]):g} ({where}), which is too large for {dtype}; "
-        "scale the data, or use a model with dtype='float64'"
-    )
+MOST_ROWS = 2**31 - 1  # row numbers are int32
 
 
 def _cast(name: str, x: Any, dtype: np.dtype) -> Any:
     """`x` as `dtype`, all finite."""
-    _check_range(name, x, dtype)
+    check_range(name, x, dtype)
     return x.astype(dtype, copy=False)
-
-
-def _xp(x: Any) -> Any:
-    return backend_of(x).xp
 
 
 def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, name: str = "X") -> Any:
@@ -182,7 +40,7 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
     It keeps its dtype, and is not copied, if `kernels.rows.gather_kernel` can read it; else it is converted
     to `dtype`, the model's.  All values are finite as `dtype`.  Objects and complex numbers are refused.
     """
-    X = _host(name, X)
+    X = read_array(name, X)
     if is_cuda(X):
         if backend.name != "cuda":
             raise TypeError(
@@ -200,21 +58,20 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
             f"{name} has {X.ndim} dimension(s), shape {tuple(X.shape)}; expected 2: "
             f"(n_rows, {n_inputs}){hint}"
         )
+    if X.shape[0] > MOST_ROWS:
+        raise ValueError(
+            f"{name} has {X.shape[0]} rows; row numbers are 32-bit integers, so at most {MOST_ROWS} rows can "
+            "be given at a time: train on parts of them"
+        )
     if X.shape[1] != n_inputs:
         raise ValueError(f"{name} has {X.shape[1]} features (columns), the network was built for {n_inputs}")
-    _check_range(name, X, dtype)
+    check_range(name, X, dtype)
     if X.dtype.kind == "b":
         X = X.view(np.uint8)
     plain = X.flags.c_contiguous and getattr(X.flags, "aligned", True)  # CuPy's are always aligned
     if plain and X.dtype.name in FIXED and X.dtype.isnative:
         return X
     return X.astype(dtype, order="C")
-
-
-def resident_dtype(X: Any, backend: Backend, dtype: np.dtype) -> np.dtype:
-    """What rows `X` are kept as on `backend` for a model of `dtype`: as they are where they need not be
-    copied or need no more room than in `dtype`."""
-    return X.dtype if backend.device == "cpu" or is_cuda(X) or X.itemsize <= dtype.itemsize else dtype
 
 
 def check_targets(
@@ -230,7 +87,7 @@ def check_targets(
     """`y` as int32 (n,) for class losses, else `dtype` (n, n_outputs); on the host or, if it came from there,
     device."""
     labels = f"number the classes with `classes, {name} = numpy.unique({name}, return_inverse=True)`"
-    y = _host(name, y, f"{labels}, or use gpumlp.MLPClassifier" if loss.metric == "accuracy" else "")
+    y = read_array(name, y, f"{labels}, or use gpumlp.MLPClassifier" if loss.metric == "accuracy" else "")
     if X is not None and is_cuda(X) != is_cuda(y):
         raise TypeError(
             f"X is {'CuPy' if is_cuda(X) else 'NumPy'} but {name} is {'CuPy' if is_cuda(y) else 'NumPy'}; "
@@ -242,8 +99,8 @@ def check_targets(
         raise ValueError(
             f"X has {n_rows} rows but {name} has {y.shape[0] if y.ndim else 0}; they must be equal"
         )
-    xp = _xp(y)
-    _check_range(name, y, np.dtype(np.float64))
+    xp = array_module(y)
+    check_range(name, y, np.dtype(np.float64))
     if loss.classes:
         return _class_numbers(y, n_outputs, name, loss, xp)
     if y.ndim == 1:
@@ -284,7 +141,7 @@ def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> An
             f"{name} has class numbers from {low} to {high}; a network with {n_outputs} outputs needs "
             f"0..{n_outputs - 1}"
         )
-    return xp.ascontiguousarray(y.astype(np.int32, copy=False))
+    return y.astype(np.int32, order="C")  # always a copy: kernels index by what was checked here
 
 
 def check_two_classes(y: Any) -> None:
@@ -301,7 +158,7 @@ def check_weights(
     """`w` as a host array (n,) of `dtype`, finite and >= 0; None stays None."""
     if w is None:
         return None
-    w = _host(name, w)
+    w = read_array(name, w)
     if is_cuda(w):
         w = backend.to_numpy(backend.asarray(w))
     if w.shape != (n_rows,):
@@ -312,36 +169,6 @@ def check_weights(
             f"{name} has values from {w.min():g} to {w.max():g}; weights must be >= 0 and not all 0"
         )
     return w
-
-
-@dataclass
-class Rows:
-    """Checked rows of data.
-
-    X : (n, n_inputs), as `check_features` gives it.  y : (n,) or (n, n_outputs).
-    w : (n,) on the host, or None.
-    index : int32 (n_rows,), on the host: the rows that are meant; None: all of them.
-    """
-
-    X: Any
-    y: Any
-    w: np.ndarray | None
-    index: np.ndarray | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows that are meant."""
-        return int(self.X.shape[0]) if self.index is None else len(self.index)
-
-    def take(self, x: Any) -> Any:
-        """Those of X, y, w or an order of `n_rows` rows that are meant; `x` itself if all are."""
-        if self.index is None:
-            return x
-        return x[backend_of(x).xp.asarray(self.index)]
-
-    def alone(self) -> Rows:
-        """The same rows in arrays of their own."""
-        return Rows(self.take(self.X), self.take(self.y), None if self.w is None else self.take(self.w))
 
 
 def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:

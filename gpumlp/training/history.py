@@ -37,6 +37,11 @@ class History:
         for name, value in values.items():
             self.metrics.setdefault(name, []).append(value)
 
+    @property
+    def age(self) -> int:
+        """Epochs since the best one."""
+        return len(self) - 1 - (-1 if self.best_epoch is None else self.best_epoch)
+
     def __getattr__(self, name: str) -> list[float]:
         try:
             return self.__dict__["metrics"][name]

@@ -37,13 +37,19 @@ class Progress:
             return
         self._bar = tqdm(total=total_epochs, unit="epoch", leave=False, dynamic_ncols=True, file=sys.stderr)
 
-    def update(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Show that `epoch` (from 0) is done, with its figures."""
+    def __call__(self, trainer: Any, history: Any) -> None:
+        """The callback: show that an epoch is done, with its figures."""
         if self._bar is None:
             return
-        shown = {k: f"{v:.4g}" for k, v in metrics.items() if k not in ("seconds", "lr")}
+        shown = {k: f"{v[-1]:.4g}" for k, v in history.metrics.items() if k not in ("seconds", "lr")}
         self._bar.set_postfix(dict(list(shown.items())[:_SHOWN]), refresh=False)
-        self._bar.update(epoch + 1 - self._bar.n)
+        self._bar.update(len(history) - self._bar.n)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Remove the bar."""

@@ -23,7 +23,8 @@ import numpy as np
 from gpumlp.errors import ModelFileError
 from gpumlp.files.atomic import PathLike, replacing
 from gpumlp.losses import Huber
-from gpumlp.model.mlp import MLP, flatten, unflatten
+from gpumlp.model import MLP
+from gpumlp.network import flatten, unflatten
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.schedules import schedule_from_dict, schedule_to_dict
 

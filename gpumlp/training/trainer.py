@@ -1,41 +1,37 @@
-"""The training loop: epochs, validation, early stopping, callbacks, history."""
+"""`Trainer`: trains a network on rows; the loop over epochs is in `loop.py`."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.base import on_device
-from gpumlp.errors import diverged, suggest
-from gpumlp.losses import Huber, get_loss
-from gpumlp.model.mlp import MLP, unflatten
+from gpumlp.errors import suggest
+from gpumlp.losses import Huber, Loss, get_loss
+from gpumlp.model import MLP
+from gpumlp.network import unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
-from gpumlp.plans.precision import check_precision
-from gpumlp.rows.checked import (
-    Rows,
-    check_rows,
-    check_two_classes,
-    epoch_order,
-    is_number,
-    positive_int,
-    split_validation,
-)
+from gpumlp.plans import Objective, check_precision
+from gpumlp.rows import Rows, check_rows, check_two_classes, split_validation
+from gpumlp.rows.checked import is_number, positive_int
 from gpumlp.schedules import get_schedule
-from gpumlp.training.engine import BUFFERS, TrainerBase
-from gpumlp.training.epochs import Evaluation, Objective, Session, batch_weights
+from gpumlp.training.batches import Batches
+from gpumlp.training.engine import Engine
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
-from gpumlp.training.streamed import StreamEvaluation, StreamSession
+from gpumlp.training.loop import Loop
+from gpumlp.training.placement import place_evaluation
+from gpumlp.training.progress import Progress
+from gpumlp.training.table import step_table
 
 __all__ = ["Trainer"]
 
 Callback = Callable[["Trainer", History], Any]
 
 
-class Trainer(TrainerBase):
+class Trainer:
     """Trains an `MLP`.
 
     Parameters
@@ -106,12 +102,12 @@ class Trainer(TrainerBase):
         if not isinstance(model, MLP):
             raise TypeError(f"model={model!r}; expected a gpumlp.MLP")
         self.model = model
-        self.loss, delta = get_loss(loss)
+        kind, delta = get_loss(loss)
         self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal)
         self.batch_size = positive_int("batch_size", batch_size)
         if clip_norm is not None and not (is_number(clip_norm) and 0 < clip_norm < math.inf):
             raise ValueError(f"clip_norm={clip_norm!r}; expected None or a finite number > 0")
-        self.clip_norm = clip_norm
+        self.clip_norm = None if clip_norm is None else float(clip_norm)
         self.schedule = get_schedule(schedule)
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
@@ -119,18 +115,45 @@ class Trainer(TrainerBase):
         self.precision = check_precision(precision)
         self.callbacks = _check_callbacks(callbacks)
         n_out = model.layer_sizes[-1]
-        if self.loss.classes and n_out < 2:
+        if kind.classes and n_out < 2:
             raise ValueError(
-                f"{self.loss.name} needs at least 2 outputs (one per class), the network has {n_out}; "
+                f"{kind.name} needs at least 2 outputs (one per class), the network has {n_out}; "
                 "for two classes with one output use binary_cross_entropy"
             )
         # elementwise losses are means over the outputs
-        self.objective = Objective(self.loss, delta, 1.0 if self.loss.classes else 1.0 / n_out)
+        self.objective = Objective(kind, delta, 1.0 if kind.classes else 1.0 / n_out)
         self.epoch = 0
-        self._backend: Any = None
-        self._ready()
+        self.history = History()
+        self._batches: Batches | None = None  # made again after unpickling, and where the model has moved
+        self._loss_scale: np.ndarray | None = None
+        self.engine  # noqa: B018 - made now: what the device cannot do is said here
 
-    # ---- public -----------------------------------------------
+    @property
+    def loss(self) -> Loss:
+        """The loss that is minimised."""
+        return self.objective.loss
+
+    @property
+    def engine(self) -> Engine:
+        """Buffers and plans on the device where the model is now; new ones after it has moved."""
+        return self._batches_here().engine
+
+    def _batches_here(self) -> Batches:
+        batches = self._batches
+        if batches is None or not batches.engine.serves(self.model, self.precision, self.seed):
+            engine = Engine(
+                self.model,
+                self.objective,
+                self.optimizer,
+                precision=self.precision,
+                seed=self.seed,
+                loss_scale=self.loss_scale_state(),
+            )
+            batches = self._batches = Batches(engine)
+        batches.engine.optimizer, batches.engine.clip_norm = self.optimizer, self.clip_norm
+        return batches
+
+    # ---- training -----------------------------------------------
     @on_device
     def fit(
         self,
@@ -185,24 +208,17 @@ class Trainer(TrainerBase):
         train, val = split_validation(self.model, self.loss, rows, validation, self.seed)
         if self.loss.classes:
             check_two_classes(train.take(train.y))
-        self._ready()
         names = ["loss", *(f"val_{m}" for m in self.objective.metrics if val)]
         if stop and stop.monitor not in names:
             raise ValueError(
                 f"early stopping: {suggest('metric', stop.monitor, names)}"
                 + ("" if val else " Give validation data for the val_ metrics.")
             )
-        from gpumlp.training.progress import Progress
-
-        session, evaluation = self._plans(train, val, streaming)
-        bar = Progress(epochs, progress)
-        history = History()
-        self._precision.refresh()
-        try:
-            self._loop(session, train, evaluation, epochs, stop, history, bar)
-        finally:
-            bar.close()
-        return history
+        loop = Loop(self, train, val, epochs, streaming)
+        self.history = History()
+        with Progress(epochs, progress) as bar:
+            loop.run(stop, [bar, *self.callbacks])
+        return self.history
 
     @on_device
     def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
@@ -215,10 +231,23 @@ class Trainer(TrainerBase):
                 f"{self.schedule} depends on the number of planned steps, which step() does not know; "
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
-        self._run_staged(check_rows(self.model, self.loss, X, y, sample_weight), update=True)
-        self.optimizer.t += 1
+        self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=True)
+        self.advance(1)
+
+    def advance(self, n_steps: int) -> None:
+        """Count steps that were done; from now on the model answers as the loss has it."""
+        self.optimizer.t += n_steps
         self.model.output = self.loss.link
 
+    def table(self, batch_weights: np.ndarray, total: int) -> dict[str, np.ndarray]:
+        """The step table of the coming steps, of which `total` are planned in all; see `step_table`."""
+        return step_table(self.optimizer, self.schedule, batch_weights, total)
+
+    def _run_batch(self, rows: Rows, update: bool) -> Any:
+        total = self.optimizer.t + 1
+        return self._batches_here().run(rows, lambda weights: self.table(weights, total), update)
+
+    # ---- figures -----------------------------------------------
     @on_device
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Figures on given rows, without dropout and penalties.
@@ -229,10 +258,10 @@ class Trainer(TrainerBase):
             {"loss", "accuracy"} for classification, {"loss", "rmse", "r2"} for regression (R2 and RMSE over
             all outputs together).
         """
-        self._ready()
-        evaluation = self._evaluation(check_rows(self.model, self.loss, X, y, sample_weight))
+        engine = self.engine
+        evaluation = place_evaluation(engine, check_rows(self.model, self.loss, X, y, sample_weight))
         evaluation.run()
-        return evaluation.figures(self.model.backend.to_numpy(self._sums)[1:3])
+        return evaluation.figures(engine.read_sums()[1:3])
 
     @on_device
     def loss_and_grads(
@@ -247,82 +276,16 @@ class Trainer(TrainerBase):
             The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host.  Not clipped; decoupled
             decay is not part of the objective.
         """
-        session = self._run_staged(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
-        session.sum_losses(self._sums)
-        backend, opt = self.model.backend, self.optimizer
-        value = float(backend.to_numpy(self._sums)[0]) / session.data.weight
-        grads = unflatten(self.model.layers, backend.to_numpy(self._grads) / self._precision.loss_scale()[0])
+        batch = self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
+        engine, opt = self.engine, self.optimizer
+        batch.sum_losses(engine.sums)
+        value = float(engine.read_sums()[0]) / batch.weight
+        flat = engine.backend.to_numpy(engine.grads) / engine.precision.loss_scale()[0]
+        grads = unflatten(self.model.layers, flat)
         for (dW, _), (W, _) in zip(grads, self.model.get_parameters(), strict=True):
             np.add(dW, opt.l2 * W + opt.l1 * np.sign(W), out=dW)
             value += opt.l1 * float(np.abs(W).sum()) + 0.5 * opt.l2 * float(np.square(W).sum())
         return value, grads
-
-    # ---- the loop -----------------------------------------------
-    def _loop(
-        self,
-        session: Session | StreamSession,
-        rows: Rows,
-        evaluation: Evaluation | StreamEvaluation | None,
-        epochs: int,
-        stop: EarlyStopping | None,
-        history: History,
-        bar: Any,
-    ) -> None:
-        backend, model = self.model.backend, self.model
-        watch = stop or EarlyStopping(monitor="val_loss" if evaluation else "loss", patience=epochs)
-        total = self.optimizer.t + epochs * session.n_steps
-        skipped = self._precision.loss_scale()[1]
-        self._draw_order(rows, session.order)
-        best: float | None = None
-        saved = None
-        try:
-            for number in range(epochs):
-                start = time.perf_counter()
-                table = self._values(batch_weights(rows.w, session.order, session.batch), total)
-                model.output = self.loss.link
-                with backend.range(f"gpumlp:epoch {self.epoch + 1}"):
-                    session.epoch(table, self._sums)
-                    self.optimizer.t += session.n_steps
-                    self.epoch += 1
-                    if evaluation:
-                        evaluation.run()
-                if number + 1 < epochs:
-                    self._draw_order(rows, session.order)  # now, while the device works
-                sums = backend.to_numpy(self._sums)
-                figures = {"loss": self._mean_loss(session, float(sums[0]), number)}
-                figures["lr"] = float(table["lr"][-1])
-                if evaluation:
-                    figures.update((f"val_{name}", v) for name, v in evaluation.figures(sums[1:3]).items())
-                if self._precision.scaler is not None:
-                    figures["skipped"], skipped = int(sums[-1]) - skipped, int(sums[-1])
-                history.append({**figures, "seconds": time.perf_counter() - start})
-                value = history.metrics[watch.monitor][-1]
-                if watch.better(value, best):
-                    best, history.best_epoch = value, number
-                    if stop and stop.restore_best:
-                        saved = backend.empty(model.flat_size, model.dtype) if saved is None else saved
-                        backend.copy(saved, model.flat)
-                bar.update(number, figures)
-                ended = [bool(callback(self, history)) for callback in self.callbacks]
-                if ended:
-                    self._precision.refresh()  # they may have changed the parameters
-                since = number - (-1 if history.best_epoch is None else history.best_epoch)
-                history.stopped_early = stop is not None and since >= stop.patience
-                if history.stopped_early or any(ended):
-                    break
-        finally:  # also after divergence or Ctrl-C
-            if saved is not None:
-                backend.copy(model.flat, saved)
-
-    def _draw_order(self, rows: Rows, out: np.ndarray) -> None:
-        """Write row numbers in the order of the next epoch."""
-        epoch_order(self.seed, self.epoch, rows.n_rows, out, rows.index)
-
-    def _mean_loss(self, session: Session | StreamSession, value: float, number: int) -> float:
-        """Mean loss of the epoch from the sum over its rows; DivergenceError if that is not finite."""
-        if math.isfinite(value):
-            return value / session.weight
-        raise diverged(value, number, session.first_bad_step(), self.optimizer.lr)
 
     # ---- files, printing and pickling -----------------------------------------------
     @on_device
@@ -382,7 +345,7 @@ class Trainer(TrainerBase):
         """
         from gpumlp.training.saved import load_trainer
 
-        return load_trainer(path, device, schedule=schedule, callbacks=callbacks)
+        return load_trainer(path, device, schedule=schedule, callbacks=_check_callbacks(callbacks))
 
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
@@ -391,13 +354,16 @@ class Trainer(TrainerBase):
             f"batch_size={self.batch_size}, epoch={self.epoch})"
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in BUFFERS}
-        scale = self.loss_scale_state()
-        return state if scale is None else {**state, "_scaler": scale}
+    def loss_scale_state(self) -> np.ndarray | None:
+        """State of the loss scaling, on the host; None but for float16."""
+        return self._loss_scale if self._batches is None else self._batches.engine.loss_scale()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _backend=None)  # `_ready` makes the rest when it is needed
+    def restore_loss_scale(self, state: np.ndarray) -> None:
+        """Go on with what `loss_scale_state` gave."""
+        self._loss_scale, self._batches = state, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
 
 
 def _check_callbacks(callbacks: Any) -> list[Callback]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.backends import Backend, get_backend
 from gpumlp.losses import get_loss
-from gpumlp.model.mlp import MLP
+from gpumlp.model import MLP
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["warmup"]

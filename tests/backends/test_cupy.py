@@ -7,7 +7,7 @@ import pytest
 from gpumlp.kernels.kernel import Kernel
 
 from gpumlp.backends import cuda_problem
-from gpumlp.backends.base import Gemm, Launch, Steps
+from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.numpy import NumpyBackend
 
 if cuda_problem():
@@ -228,9 +228,8 @@ def test_gemm_refuses_shapes_that_do_not_fit(backend):
 
 # ---- plans -----------------------------------------------
 def _steps(backend, columns, n, dtype="float32"):
-    step = backend.asarray(np.array([0, 1]))
     table = np.linspace(0.1, 0.01, n * max(1, len(columns)), dtype=dtype)
-    return Steps(step, backend.asarray(table[: n * len(columns)].reshape(n, len(columns))), tuple(columns))
+    return steps_with(backend, tuple(columns), table[: n * len(columns)].reshape(n, len(columns)))
 
 
 def _plan(backend, n_steps=4, rows=6, seed=3):

@@ -11,7 +11,7 @@ import pytest
 from gpumlp.kernels.kernel import Kernel
 
 import gpumlp
-from gpumlp.backends.base import Gemm, Launch, Steps
+from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import backend as native
 from gpumlp.backends.native import phases as native_phases
 from gpumlp.backends.native.backend import NativeBackend
@@ -155,7 +155,7 @@ def test_a_blas_with_threads_of_its_own_is_called_by_one(shared: Any) -> None:
     if found is None:
         pytest.skip("no BLAS")
     shared(2)
-    steps = Steps(np.array([0, 1], np.int64), np.zeros((1, 0)))
+    steps = steps_with(_BACKEND)
     try:
         for set_threads, shares in ((found.set_threads, 2 if found.set_threads else 1), (0, 1)):
             runtime.use_blas(dataclasses.replace(found, set_threads=set_threads))
@@ -170,7 +170,7 @@ def test_a_share_that_is_held_up_changes_nothing(shared: Any) -> None:
     shared(2)
     p = _rows(64, 4)
     replay = NativeBackend().record(
-        [Launch(UNEVEN, {"p": p}, {}, 64, 4)], Steps(np.array([0, 1], np.int64), np.zeros((1, 0)))
+        [Launch(UNEVEN, {"p": p}, {}, 64, 4)], steps_with(_BACKEND)
     )
     assert replay.phases.tolist() == [[0, 1, 2]]
     for n in (1, 20, 40):

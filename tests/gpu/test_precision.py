@@ -10,9 +10,9 @@ import pytest
 from trainers import trainer
 
 import gpumlp
-from gpumlp.plans.operations import Workspace
-from gpumlp.plans.precision import PRECISIONS, Precision
-from gpumlp.rows.checked import check_rows
+from gpumlp.plans import PRECISIONS, Precision, Workspace
+from gpumlp.rows import check_rows
+from gpumlp.training.epochs import ResidentEpochs
 
 #: relative size of the difference to float32, in the norm of a layer's gradient: roundings of 2^-11 (float16)
 #: and 2^-8 (bfloat16) at some ten places in a row, partly cancelling
@@ -137,9 +137,9 @@ def test_products_have_aligned_inner_dimensions(cuda: Any, precision: str, narro
         network, loss="softmax_cross_entropy", optimizer="adam", l1=1e-3, batch_size=32, precision=precision
     )
     t.fit(X, y, epochs=3, progress=False)
-    space = t._prepare(t._resident(check_rows(network, t.loss, X, y)), 32).space
+    space = ResidentEpochs(t.engine, check_rows(network, t.loss, X, y).on(t.engine.backend, network.dtype), 32).space
     assert [full.shape[1] for full in space.full] == [narrowest, 24, 8]
-    for array in (network.flat, t._grads, *(t.optimizer.state[0][n] for n in ("v", "s"))):
+    for array in (network.flat, t.engine.grads, *(t.optimizer.state[0][n] for n in ("v", "s"))):
         host = cuda.to_numpy(array)
         for layer in network.layers:
             layer.matrix(host)[...] = 0
@@ -153,10 +153,10 @@ def test_parameters_and_state_stay_single_and_the_copy_follows(
     torch = pytest.importorskip("torch")
     t = trainer(model(), precision=precision)
     t.fit(*digits, epochs=1)
-    arrays = [t.model.flat, t._grads, *(t.optimizer.state[0][n] for n in t.optimizer.state_names())]
+    arrays = [t.model.flat, t.engine.grads, *(t.optimizer.state[0][n] for n in t.optimizer.state_names())]
     assert all(a.dtype == np.float32 for a in arrays)
     kind = getattr(torch, precision)
-    copy = torch.from_numpy(cuda.to_numpy(t._precision.half).view(np.int16)).view(kind)
+    copy = torch.from_numpy(cuda.to_numpy(t.engine.precision.half).view(np.int16)).view(kind)
     assert torch.equal(copy, torch.from_numpy(cuda.to_numpy(t.model.flat)).to(kind))
 
 
@@ -259,21 +259,21 @@ def test_an_overflowing_step_changes_nothing_and_is_counted(cuda: Any, digits: A
     X, y = digits[0][:100], digits[1][:100]
     t = trainer(model(), precision="float16")
     t.step(X, y)
-    assert t._precision.loss_scale() == (2.0**16, 0)
+    assert t.engine.precision.loss_scale() == (2.0**16, 0)
     before = _state(t)
-    t._precision.scaler[0] = 2.0**40  # the gradient of the output does not fit into float16
+    t.engine.precision.scaler[0] = 2.0**40  # the gradient of the output does not fit into float16
     t.step(X, y)
     for a, b in zip(before, _state(t), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert t._precision.loss_scale() == (2.0**39, 1)
+    assert t.engine.precision.loss_scale() == (2.0**39, 1)
     assert t.optimizer.t == 2  # counted all the same
 
 
 def test_overflows_are_skipped_counted_and_recovered_from(cuda: Any, digits: Any) -> None:
     t = trainer(model(), precision="float16")
-    t._precision.scaler[0] = 2.0**32
+    t.engine.precision.scaler[0] = 2.0**32
     history = t.fit(*digits, epochs=8)
-    scale, skipped = t._precision.loss_scale()
+    scale, skipped = t.engine.precision.loss_scale()
     assert sum(history.skipped) == skipped >= history.skipped[0] > 3 and history.skipped[-1] == 0
     assert scale == 2.0 ** (32 - skipped)
     assert history.loss[-1] < 0.5 * history.loss[0]

@@ -20,11 +20,11 @@ from gpumlp.kernels.rows import (
     gather_kernel,
     partial_rows,
 )
-from launching import HOW, RECORDED_K, Flat, Padded, run
+from launching import HOW, RECORDED_K, Flat, Padded, run, steps_with
 from tolerances import close
 
-from gpumlp.backends.base import Launch, Steps
-from gpumlp.plans.operations import sum_ops
+from gpumlp.backends.base import Launch
+from gpumlp.plans import sum_ops
 
 pytestmark = pytest.mark.memory
 SIZES = [1, 3, 127, 512, 1023, 1024, 1025, 2**16 + 1]
@@ -134,7 +134,7 @@ def test_counters_advance(backend: Any, dtype: Any) -> None:
     index = backend.asarray(np.arange(6, dtype=np.int32)[::-1].copy())
     x, a = backend.zeros((2, 2), dtype), backend.zeros((2, 2), dtype)
     out = backend.zeros(3, dtype)
-    steps = Steps(backend.asarray(np.array([0, 1])), backend.zeros((3, 1), dtype), ("unused",))
+    steps = steps_with(backend, ("unused",), np.zeros((3, 1), dtype))
     shared = {"x": x, "index": index, "X": backend.asarray(data)}
     flat = a.reshape(4)
     ops = [

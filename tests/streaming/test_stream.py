@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.rows.checked import Rows, check_rows
-from gpumlp.training.epochs import Evaluation
-from gpumlp.training.streamed import StreamEvaluation, fixed_bytes, plan_memory, row_bytes
+from gpumlp.rows import Rows, check_rows
+from gpumlp.training.evaluation import ResidentEvaluation
+from gpumlp.training.memory import fixed_bytes, plan_memory, row_bytes
+from gpumlp.training.placement import place
+from gpumlp.training.streamed import StreamedEvaluation
 
 MIB = 1 << 20
 
@@ -45,11 +47,11 @@ def test_streaming_uses_several_chunks(backend):
     X, y = _data(1000)
     model = gpumlp.MLP([6, 16, 2], device=backend)
     trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="sgd", batch_size=32)
-    session, _ = trainer._plans(check_rows(model, trainer.loss, X, y), None, streaming=True)
+    session, _ = place(trainer.engine, check_rows(model, trainer.loss, X, y), None, 32, streaming=True)
     if backend.name == "cuda":  # the device is large: all rows in one chunk unless memory is short
-        assert len(session.sessions) >= 1
+        assert len(session.parts) >= 1
     else:
-        assert [s.n_rows for s in session.sessions] == [224, 224, 224, 224, 104]
+        assert [s.rows.n_rows for s in session.parts] == [224, 224, 224, 224, 104]
         assert session.n_steps == 32
 
 
@@ -135,8 +137,8 @@ def test_streamed_evaluation_equals_resident(backend, loss, weighted, chosen):
     if chosen:
         rows = replace(rows, index=np.arange(100, 0, -3, dtype=np.int32))
     sums = [backend.zeros(2, model.dtype) for _ in range(2)]
-    resident = Evaluation(model, trainer.objective, trainer._resident(rows), sums[0])
-    streamed = StreamEvaluation(model, trainer.objective, rows, 10, sums[1])
+    resident = ResidentEvaluation(model, trainer.objective, rows.on(backend, model.dtype), sums[0])
+    streamed = StreamedEvaluation(model, trainer.objective, rows, 10, sums[1])
     for _ in range(2):  # sums start again
         resident.run()
         streamed.run()

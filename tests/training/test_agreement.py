@@ -9,7 +9,7 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.rows.checked import epoch_order
+from gpumlp.rows import epoch_order
 
 SIZES = [20, 16, 9, 3]
 

@@ -181,7 +181,7 @@ def test_fraction_of_one_row(device: str) -> None:
 
 def test_split_that_leaves_no_weight(device: str) -> None:
     """All the weight falls on one side of the split: an error, not a division by zero."""
-    from gpumlp.rows.checked import split_rows
+    from gpumlp.rows import split_rows
 
     for side in split_rows(0, 10, 0.3):
         w = np.zeros(10)

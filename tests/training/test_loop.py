@@ -10,9 +10,9 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.rows.checked import split_rows
+from gpumlp.rows import split_rows
 from gpumlp.schedules import Constant
-from gpumlp.training.epochs import step_table
+from gpumlp.training.table import step_table
 from gpumlp.training.history import EarlyStopping, History
 
 

@@ -211,11 +211,11 @@ def test_a_pickled_trainer_keeps_its_loss_scale() -> None:
     model = gpumlp.MLP([3, 5, 3], device="cuda")
     trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="adam", precision="float16")
     trainer.fit(X, LABELS, epochs=1)
-    trainer._precision.scaler[0] = 2.0**10
+    trainer.engine.precision.scaler[0] = 2.0**10
     again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(trainer))))  # the second time without buffers
     again.step(X, LABELS)
     trainer.step(X, LABELS)
-    assert again._precision.loss_scale() == trainer._precision.loss_scale() == (2.0**10, 0)
+    assert again.engine.precision.loss_scale() == trainer.engine.precision.loss_scale() == (2.0**10, 0)
 
 
 # ---- import -----------------------------------------------

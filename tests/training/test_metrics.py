@@ -10,7 +10,7 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.plans.operations import FORWARD_ROWS
+from gpumlp.plans import FORWARD_ROWS
 
 metrics = pytest.importorskip("sklearn.metrics")
 

@@ -12,7 +12,7 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.model.mlp import INITS, layout, pad
+from gpumlp.network import INITS, layout, pad
 
 WIDE = [400, 300, 200, 50]
 

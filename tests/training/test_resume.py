@@ -86,7 +86,7 @@ def test_the_loss_scale_goes_on(tmp_path: Path, device: str) -> None:
     trainer = _trainer(device, precision="float16")
     trainer.fit(X, Y, epochs=1, progress=False)
     lowered = np.array([1024, 0, 3, 2], np.float32)
-    trainer.model.backend.copy(trainer._precision.scaler, lowered)
+    trainer.model.backend.copy(trainer.engine.precision.scaler, lowered)
     for number in range(2):  # a loaded one that is saved again at once keeps it too
         trainer.save(tmp_path / f"{number}.npz")
         trainer = gpumlp.Trainer.load(tmp_path / f"{number}.npz", device=device)

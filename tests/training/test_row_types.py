@@ -9,7 +9,8 @@ import pytest
 from gpumlp.kernels.kernel import FIXED
 
 import gpumlp
-from gpumlp.rows.checked import check_rows, split_rows, split_validation
+from gpumlp.rows import check_rows, split_rows, split_validation
+from gpumlp.training.placement import place
 
 TYPES = [*FIXED, "bool", "float16", "uint64", ">f4"]
 
@@ -86,18 +87,18 @@ def test_what_is_kept_of_them(device: str) -> None:
     on_cpu = trainer.model.device == "cpu"
     for dtype, wide in (("uint8", False), ("int32", False), ("float64", True), ("int64", True)):
         X, y = _rows(dtype)
-        kept = trainer._resident(check_rows(trainer.model, trainer.loss, X, y)).X
+        kept = check_rows(trainer.model, trainer.loss, X, y).on(trainer.model.backend, trainer.model.dtype).X
         assert kept.dtype == ("float32" if wide and not on_cpu else dtype)
         assert not on_cpu or np.shares_memory(kept, X)
     X, y = _rows("float64", order="F")  # a copy is needed: the smaller one
-    assert trainer._resident(check_rows(trainer.model, trainer.loss, X, y)).X.dtype == "float32"
+    assert check_rows(trainer.model, trainer.loss, X, y).on(trainer.model.backend, trainer.model.dtype).X.dtype == "float32"
 
 
 def test_a_split_shares_the_rows(device: str) -> None:
     trainer = _trainer(device)
     rows = check_rows(trainer.model, trainer.loss, *_rows("float32"))
     train, val = split_validation(trainer.model, trainer.loss, rows, 0.3, trainer.seed)
-    session, evaluation = trainer._plans(train, val, None)
+    session, evaluation = place(trainer.engine, train, val, trainer.batch_size, None)
     assert val is not None and (train.n_rows, val.n_rows) == (49, 21)
     gathers = [
         op.arrays["X"]

@@ -22,7 +22,7 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from gpumlp.backends.base import Backend, Gemm, Launch, Op, Replay, Steps
+from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, dlpack_on_device
 from gpumlp.backends.cuda.cublas import Cublas, load_library
 from gpumlp.backends.cuda.kernels import (
@@ -46,7 +46,7 @@ except ImportError:  # not part of every build
 __all__ = ["CupyBackend"]
 
 
-class _CupyReplay(Replay):
+class CudaPlan(Plan):
     def __init__(self, backend: CupyBackend, ops: Sequence[Op], steps: Steps) -> None:
         self._keep = list(ops), steps  # a CUDA graph knows addresses only
         self._backend = backend
@@ -366,8 +366,8 @@ class CupyBackend(Backend):
             self._kernels.load(call)
         return call
 
-    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
-        return _CupyReplay(self, ops, steps)
+    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+        return CudaPlan(self, ops, steps)
 
     def gemm(self, op: Gemm) -> Callable[[], None]:
         """`op` ready to run on the stream given to `aim`, its kernel loaded by one run."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Gemm, Launch, Op, Replay, Steps
+from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.native import build
 from gpumlp.backends.native.blas import Blas, find_blas
 from gpumlp.backends.native.call import (
@@ -86,7 +86,7 @@ def _runtime() -> _Runtime:
     return _Runtime()
 
 
-class _NativeReplay(Replay):
+class NativePlan(Plan):
     def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
         self.ops, self.steps = list(ops), steps
         self.runtime = _runtime()
@@ -338,8 +338,8 @@ class NativeBackend(HostBackend):
         run = _Bound(self._run, function_of(kernel, real_dtype(kernel, arrays)), arrays, scalars, free)
         return run if run.place(arrays[free], arrays["p"]) is not None and run.apart() else None
 
-    def record(self, ops: Sequence[Op], steps: Steps) -> Replay:
-        return _NativeReplay(ops, steps)
+    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+        return NativePlan(ops, steps)
 
     def info(self) -> dict[str, str]:
         compiler, blas = build.find_compiler(), _runtime().blas

@@ -1,0 +1,7 @@
+"""The network: sizes, layers, start values, and the flat buffer that holds all parameters."""
+
+from gpumlp.network.initial import INITS
+from gpumlp.network.layers import Layer, flatten, layout, pad, unflatten
+from gpumlp.network.network import Network
+
+__all__ = ["INITS", "Layer", "Network", "flatten", "layout", "pad", "unflatten"]

@@ -1,0 +1,199 @@
+"""`Network`: what is trained, without the ways to use it: sizes, activations, dropout, and the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.activations import get_activation
+from gpumlp.backends import Backend, get_backend
+from gpumlp.network.initial import initial_parameters
+from gpumlp.network.layers import flatten, layout, unflatten
+
+__all__ = ["Network"]
+
+
+class Network:
+    """Sizes, activations and parameters of a multilayer perceptron, on one device.
+
+    Parameters are those of `gpumlp.MLP`, which adds what a network is used for.
+
+    Attributes
+    ----------
+    backend : Backend
+        The executor of the device where the parameters are.
+    flat : array (flat_size,)
+        All parameters; see `gpumlp.network.layers`.  `to` and unpickling make a new one.
+    layers : list of Layer
+        Where each layer lies in `flat`.
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activation: str | Sequence[str] = "relu",
+        *,
+        dropout: float | Sequence[float] = 0.0,
+        init: str | float = "auto",
+        seed: int = 0,
+        dtype: Any = "float32",
+        device: str | Backend = "auto",
+    ) -> None:
+        self.layer_sizes = _check_sizes(layer_sizes)
+        hidden = len(self.layer_sizes) - 2
+        self.activations = _per_layer("activation", activation, hidden)
+        for name in [*self.activations, *([activation] if isinstance(activation, str) else [])]:
+            get_activation(name)
+        self.dropouts = [_check_rate(p) for p in _per_layer("dropout", dropout, hidden)]
+        if not hasattr(dropout, "__len__"):
+            _check_rate(dropout)  # also where there is no hidden layer that it could apply to
+        self.seed = _check_seed(seed)
+        self.init = init
+        self.dtype = _check_dtype(dtype)
+        self.layers, self.flat_size = layout(self.layer_sizes)
+        self.backend = get_backend(device)
+        self.flat = self.backend.zeros(self.flat_size, self.dtype)
+        self.set_parameters(initial_parameters(self.layer_sizes, self.activations, init, self.seed))
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda:<number>"."""
+        return self.backend.device
+
+    @property
+    def dropout(self) -> float | list[float]:
+        """One rate if all layers have the same, else one per hidden layer."""
+        return self.dropouts[0] if len(set(self.dropouts)) == 1 else (self.dropouts or 0.0)
+
+    @property
+    def weights(self) -> Views:
+        """Views (n_in, n_out) of the parameters, one per layer; assigning to one writes into the network."""
+        return Views([layer.matrix(self.flat)[:-1] for layer in self.layers], "weights", self.backend)
+
+    @property
+    def biases(self) -> Views:
+        """Views (n_out,) of the parameters, one per layer; assigning to one writes into the network."""
+        return Views([layer.matrix(self.flat)[-1] for layer in self.layers], "biases", self.backend)
+
+    @property
+    def n_params(self) -> int:
+        """Number of weights and biases (without padding)."""
+        return sum((layer.n_in + 1) * layer.n_out for layer in self.layers)
+
+    @property
+    def segments(self) -> list[tuple[int, int, float]]:
+        """Ranges of the flat buffer with decay 1 (weights) and 0 (biases and padding behind them)."""
+        ranges = []
+        for layer, stop in zip(
+            self.layers, [*(n.offset for n in self.layers[1:]), self.flat_size], strict=True
+        ):
+            bias = layer.offset + layer.n_in * layer.ld
+            ranges += [(layer.offset, bias, 1.0), (bias, stop, 0.0)]
+        return ranges
+
+    def get_parameters(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Copies [(W, b), ...] on the host."""
+        return unflatten(self.layers, self.backend.to_numpy(self.flat))
+
+    def set_parameters(self, parameters: Sequence[tuple[Any, Any]]) -> None:
+        """Take over [(W (n_in, n_out), b (n_out,)), ...] from the host; ValueError if a shape differs."""
+        self.backend.copy(self.flat, flatten(self.layers, parameters, self.flat_size, self.dtype))
+
+    def to(self, device: str | Backend) -> Any:
+        """Move the parameters to another device, in place; returns the network."""
+        backend = get_backend(device)
+        if backend is not self.backend:
+            self.flat = _placed(backend, self.backend.to_numpy(self.flat))
+            self.backend = backend
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "backend": self.device if self.backend.name == "cuda" else self.backend.name,
+            "flat": self.backend.to_numpy(self.flat),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.backend = get_backend(state["backend"])
+        self.flat = _placed(self.backend, state["flat"])
+
+
+class Views(tuple):
+    """Views of a network's parameters, one per layer.  ``views[n] = values`` writes into the network."""
+
+    def __new__(cls, views: Sequence[Any], name: str, backend: Backend) -> Views:
+        """See `Network.weights`."""
+        self = super().__new__(cls, views)
+        self._name, self._backend = name, backend
+        return self
+
+    _name: str
+    _backend: Backend
+
+    def __reduce__(self) -> tuple:
+        return list, (list(self),)  # a copy belongs to no network
+
+    def __setitem__(self, number: int, values: Any) -> None:
+        view = self[number]
+        if np.shape(values) != view.shape:
+            raise ValueError(
+                f"{self._name}[{number}] has shape {view.shape}; an array of shape {np.shape(values)} was "
+                "assigned to it"
+            )
+        values = values if hasattr(values, "dtype") else np.asarray(values, view.dtype)
+        with self._backend.active():
+            self._backend.copy(view, values)
+
+
+def _placed(backend: Backend, host: np.ndarray) -> Any:
+    """A copy of `host` on the device of `backend`: aligned, and writable also where `host` is not."""
+    array = backend.empty(host.shape, host.dtype)
+    backend.copy(array, host)
+    return array
+
+
+def _check_dtype(dtype: Any) -> np.dtype:
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype={dtype!r}; expected 'float32' or 'float64'") from None
+    if dtype is None or checked not in (np.float32, np.float64):
+        raise ValueError(f"dtype={dtype if dtype is None else str(dtype)!r}; expected 'float32' or 'float64'")
+    return checked
+
+
+def _check_sizes(sizes: Sequence[int]) -> list[int]:
+    try:
+        checked = [int(n) for n in sizes]
+        good = all(n == m for n, m in zip(checked, sizes, strict=True))
+    except (TypeError, ValueError, OverflowError):
+        good, checked = False, []
+    if not good or len(checked) < 2 or min(checked) < 1:
+        raise ValueError(
+            f"layer_sizes={sizes!r}; expected at least two positive integers: inputs, [hidden...], outputs"
+        )
+    return checked
+
+
+def _per_layer(name: str, value: Any, hidden: int) -> list[Any]:
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        return [value] * hidden
+    if len(value) != hidden:
+        raise ValueError(f"{name}={value!r} has {len(value)} entries, the network has {hidden} hidden layers")
+    return list(value)
+
+
+def _check_rate(p: Any) -> float:
+    if not isinstance(p, (int, float, np.floating)) or not 0 <= p < 1:
+        raise ValueError(f"dropout={p!r}; expected a probability >= 0 and < 1")
+    return float(p)
+
+
+def _check_seed(seed: Any) -> int:
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
+    return int(seed)

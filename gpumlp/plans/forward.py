@@ -1,0 +1,102 @@
+"""Forward passes: recorded once for each number of rows and output function."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.base import Launch, Op, Plan, Steps
+from gpumlp.kernels.losses import output_kernel
+from gpumlp.network import Network
+from gpumlp.plans.operations import gather
+from gpumlp.plans.workspace import Workspace
+from gpumlp.rows import check_features, is_cuda
+
+__all__ = ["FORWARD_ROWS", "Forward", "forward_bytes", "forward_rows"]
+
+#: most rows that a forward pass handles at a time, and what their activations may take
+FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
+
+
+def forward_bytes(network: Network, rows: int) -> int:
+    """Of the activations of `rows` rows in a forward pass; about."""
+    return network.dtype.itemsize * rows * sum(n + 8 for n in network.layer_sizes)
+
+
+def forward_rows(network: Network) -> int:
+    """Most rows that a forward pass of `network` handles at a time: a power of two."""
+    rows = FORWARD_ROWS
+    while rows > 64 and forward_bytes(network, rows) > FORWARD_BYTES:
+        rows //= 2
+    return rows
+
+
+class Forward:
+    """The forward passes of a network whose parameters stay where they are.
+
+    Several threads may call one object; they take turns.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.flat = network, network.flat
+        self._passes: dict[int, _Pass] = {}
+
+    def __call__(self, X: Any, link: str) -> Any:
+        """The network's output (n_rows, n_outputs) with `link` applied, in chunks: a CuPy array if `X` is
+        one, else a NumPy array."""
+        network = self.network
+        X = check_features(X, network.layer_sizes[0], network.backend, network.dtype)
+        n = X.shape[0]
+        xp = network.backend.xp if is_cuda(X) else np
+        out = xp.empty((n, network.layer_sizes[-1]), network.dtype)
+        if n == 0:
+            return out
+        rows = min(forward_rows(network), 1 << (n - 1).bit_length())
+        if rows not in self._passes:
+            self._passes[rows] = _Pass(network, rows)
+        for start in range(0, n, rows):
+            part = slice(start, start + rows)
+            self._passes[rows].run(X[part], out[part], link)
+        return out
+
+
+class _Pass:
+    """Forward pass of up to `rows` rows from a staging buffer."""
+
+    def __init__(self, network: Network, rows: int) -> None:
+        backend, n_out = network.backend, network.layer_sizes[-1]
+        self.backend, self.rows = backend, rows
+        self._lock = threading.Lock()  # the buffers serve one call at a time
+        self.X = backend.zeros((rows, network.layer_sizes[0]), network.dtype)
+        self.out = backend.zeros((rows, n_out), network.dtype)
+        self.steps = Steps(backend, n_rows=rows)
+        self.steps.order[:] = np.arange(rows)
+        self.steps.send()
+        self._space = Workspace(network, rows, training=False)
+        self._plans: dict[str, Plan] = {}
+
+    def _plan(self, link: str) -> Plan:
+        if link not in self._plans:
+            z, rows = self._space.z[-1], self.rows
+            last = {"z": z, "out": self.out}
+            ops: list[Op] = [
+                gather(self._space, rows, self.X, self.steps.index, 0),
+                *self._space.forward(rows),
+                Launch(output_kernel(link), last, {"stride": 0}, rows, z.shape[1], tick="last"),
+            ]
+            self._plans[link] = self.backend.record(ops, self.steps)
+        return self._plans[link]
+
+    def run(self, X: Any, out: Any, link: str) -> None:
+        """out[...] = link(network(X)) for at most `rows` rows; `out` is on the host, or where `X` is."""
+        n = X.shape[0]
+        with self._lock:
+            self.backend.copy(self.X[:n], X)
+            with self.backend.range("gpumlp:forward"):
+                self._plan(link).run()
+            if is_cuda(out) or self.backend.device == "cpu":
+                self.backend.copy(out, self.out[:n])
+            else:
+                out[...] = self.backend.to_numpy(self.out[:n])

@@ -1,0 +1,92 @@
+"""`Workspace`: the buffers of a forward and a backward pass, and the operations on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpumlp.backends.base import Gemm, Launch, Op
+from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
+from gpumlp.network import Network, pad
+from gpumlp.plans.precision import Precision
+
+__all__ = ["Workspace"]
+
+
+class Workspace:
+    """Activations and their gradients for up to `rows` rows; smaller batches use its first rows.
+
+    a[l] is (rows, n_l), the input of layer l, followed in memory by the constant 1; z[l] the output of the
+    gemm of layer l (the same buffer as a[l + 1] where the activation needs no z); d[l] the gradient with
+    respect to z[l].  Their dtype is that of `precision`; with 16 bits, row strides are multiples of 8.
+
+    full[l] is a[l] with the constant 1.  For tensor cores it has the zeros behind it as well, so that the
+    inner dimension of products is a multiple of 8 (or 1, 2, 4 for narrow TF32): cuBLAS reads such rows in
+    pieces of 16 bytes.
+    """
+
+    def __init__(
+        self, network: Network, rows: int, training: bool, precision: Precision | None = None
+    ) -> None:
+        self.rows, self.network = rows, network
+        self.precision = precision or Precision(network)
+        backend, dtype, sizes = network.backend, self.precision.dtype, network.layer_sizes
+        pad = self._pad
+        self.full = [self._with_one(n) for n in sizes[:-1]]
+        self.a = [full[:, :n] for full, n in zip(self.full, sizes[:-1], strict=True)]
+        self.z = []
+        for n, name, a in zip(sizes[1:-1], network.activations, self.a[1:], strict=True):
+            self.z.append(
+                backend.empty((rows, pad(n)), dtype)[:, :n] if ACTIVATIONS[name].needs_z and training else a
+            )
+        self.z.append(backend.empty((rows, pad(sizes[-1])), dtype)[:, : sizes[-1]])
+        self.d = [backend.empty((rows, pad(n)), dtype)[:, :n] for n in sizes[1:]] if training else []
+
+    def _pad(self, n: int) -> int:
+        return pad(n) if self.precision.half is None else pad(max(n, 8))
+
+    def _with_one(self, n: int) -> Any:
+        buffer = self.network.backend.zeros((self.rows, self._pad(n + 1)), self.precision.dtype)
+        buffer[:, n] = self.precision.one
+        return buffer if self.precision.tensor_cores else buffer[:, : n + 1]
+
+    def forward(self, rows: int, key: int | None = None) -> list[Op]:
+        """Gemms and activations for the first `rows` rows; with `key`, dropout."""
+        ops: list[Op] = []
+        for n, layer in enumerate(self.network.layers):
+            z = self.z[n][:rows]
+            w = layer.matrix(self.precision.flat, self.full[n].shape[1])
+            ops.append(Gemm(self.full[n][:rows], w, z, tf32=self.precision.tf32))
+            if n < len(self.network.activations):
+                kernel, scalars = self._activation(forward_kernel, n, key)
+                if kernel.name != "gpumlp_identity":
+                    ops.append(
+                        Launch(kernel, {"z": z, "a": self.a[n + 1][:rows]}, scalars, rows, layer.n_out)
+                    )
+        return ops
+
+    def backward(self, rows: int, grads: Any, key: int | None) -> list[Op]:
+        """From d[-1] to `grads` (laid out as the flat buffer).
+
+        First the gradients of all activations, which are made row by row, then those of the weights, which
+        are sums over rows: executors that share the rows among threads wait only once between the two.
+        """
+        ops: list[Op] = []
+        tf32 = self.precision.tf32
+        for n in range(len(self.network.layers) - 1, 0, -1):
+            layer, d, below = self.network.layers[n], self.d[n][:rows], self.d[n - 1][:rows]
+            ops.append(Gemm(d, layer.matrix(self.precision.flat)[:-1], below, trans_b=True, tf32=tf32))
+            kernel, scalars = self._activation(backward_kernel, n - 1, key)
+            if kernel.name != "gpumlp_identity_backward":
+                source = "z" if ACTIVATIONS[self.network.activations[n - 1]].needs_z else "a"
+                value = (self.z[n - 1] if source == "z" else self.a[n])[:rows]
+                ops.append(Launch(kernel, {source: value, "d": below}, scalars, rows, layer.n_in))
+        for full, d, layer in zip(self.full, self.d, self.network.layers, strict=True):
+            into = layer.matrix(grads, full.shape[1])
+            ops.append(Gemm(full[:rows], d[:rows], into, trans_a=True, tf32=tf32))
+        return ops
+
+    def _activation(self, make: Any, n: int, key: int | None) -> tuple[Any, dict[str, float | int]]:
+        rate = self.network.dropouts[n]
+        if key is None or rate == 0:
+            return make(self.network.activations[n]), {}
+        return make(self.network.activations[n], True), dropout_scalars(rate, key, n)

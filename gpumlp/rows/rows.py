@@ -1,0 +1,81 @@
+"""`Rows`: what is trained on or evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends import Backend
+from gpumlp.rows.arrays import array_module, is_cuda
+
+__all__ = ["Rows", "resident_dtype"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Checked rows of data, on the host or on a device.
+
+    Attributes
+    ----------
+    X : array (n, n_inputs)
+        Of the model's dtype or one of `gpumlp.kernels.kernel.FIXED`.
+    y : array
+        int32 (n,) class numbers, or the model's dtype (n, n_outputs).
+    w : array (n,) or None
+        Weights, where the others are.
+    index : int32 array on the host, or None
+        Numbers of the rows that are meant; None: all of them.
+    weights : array (n,) on the host, or None
+        `w`; given only where `w` is on a device.
+    """
+
+    X: Any
+    y: Any
+    w: Any = None
+    index: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is None and isinstance(self.w, np.ndarray):
+            object.__setattr__(self, "weights", self.w)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows that are meant."""
+        return int(self.X.shape[0]) if self.index is None else len(self.index)
+
+    @property
+    def weight(self) -> float:
+        """Sum of their weights."""
+        if self.weights is None:
+            return float(self.n_rows)
+        return float(self.take(self.weights).sum(dtype=np.float64))
+
+    def take(self, x: Any) -> Any:
+        """Those of X, y, w or an order of `n_rows` rows that are meant; `x` itself if all are."""
+        if self.index is None:
+            return x
+        return x[array_module(x).asarray(self.index)]
+
+    def alone(self) -> Rows:
+        """The same rows in arrays of their own."""
+        return Rows(self.take(self.X), self.take(self.y), None if self.w is None else self.take(self.w))
+
+    def shares_arrays(self, other: Rows) -> bool:
+        """Whether these are rows of the same arrays."""
+        return self.X is other.X and self.y is other.y and self.w is other.w
+
+    def on(self, backend: Backend, dtype: np.dtype) -> Rows:
+        """The same rows on the device of `backend`, for a model of `dtype`; arrays that are there already are
+        not copied."""
+        X = backend.asarray(self.X, resident_dtype(self.X, backend, dtype))
+        w = None if self.w is None else backend.asarray(self.w)
+        return replace(self, X=X, y=backend.asarray(self.y), w=w)
+
+
+def resident_dtype(X: Any, backend: Backend, dtype: np.dtype) -> np.dtype:
+    """What rows `X` are kept as on `backend` for a model of `dtype`: as they are where they need not be
+    copied or need no more room than in `dtype`."""
+    return X.dtype if backend.device == "cpu" or is_cuda(X) or X.itemsize <= dtype.itemsize else dtype

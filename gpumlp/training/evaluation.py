@@ -1,0 +1,114 @@
+"""Loss and metric on given rows, without dropout and penalties."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpumlp.backends.base import Backend, Launch, Op, Steps
+from gpumlp.kernels.rows import RESET
+from gpumlp.network import Network
+from gpumlp.plans import Objective, Workspace, check_contract, evaluation_ops, forward_rows, sum_ops
+from gpumlp.rows import Rows
+
+__all__ = ["Evaluation", "Reference", "ResidentEvaluation"]
+
+
+class Evaluation(Protocol):
+    """Evaluates a network again and again on the same rows."""
+
+    def run(self) -> None:
+        """Evaluate the parameters as they are now; a device may still be working afterwards."""
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """{"loss", "accuracy"} or {"loss", "rmse", "r2"}, from a copy on the host of the two sums that `run`
+        leaves on the device."""
+
+
+class Reference:
+    """What figures need to know of the rows: their weight, and the spread of their targets.
+
+    Parameters
+    ----------
+    objective : Objective
+    rows : Rows
+        On the host or on the device of `backend`.
+    backend : Backend
+    """
+
+    def __init__(self, objective: Objective, rows: Rows, backend: Backend) -> None:
+        self.objective, self.weight = objective, rows.weight
+        if objective.loss.metric == "rmse":
+            y = rows.take(backend.to_numpy(rows.y)).astype(np.float64)
+            w = None if rows.weights is None else rows.take(rows.weights)
+            self.n_out = y.shape[1]
+            mean = np.average(y, axis=0, weights=w)
+            self.spread = float(np.average(((y - mean) ** 2).sum(axis=1), weights=w))
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """See `Evaluation.figures`."""
+        loss, score = (float(s) / self.weight for s in sums)
+        if self.objective.loss.metric == "accuracy":
+            return {"loss": loss, "accuracy": score}
+        if math.isnan(score):  # NaN is no score, and not the best one
+            return {"loss": loss, "rmse": score, "r2": score}
+        r2 = 1 - score / self.spread if self.spread > 0 else float(score == 0)
+        return {"loss": loss, "rmse": math.sqrt(score / self.n_out), "r2": r2}
+
+
+class ResidentEvaluation:
+    """`Evaluation` of rows on the device.
+
+    Parameters
+    ----------
+    network : Network
+    objective : Objective
+    rows : Rows
+        On the network's device.
+    sums : array (2,)
+        Where `run` leaves the weighted sums of loss and metric, on the device.
+    reference : Reference, optional
+        Of other rows, of which these are a part.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        rows: Rows,
+        sums: Any,
+        reference: Reference | None = None,
+    ) -> None:
+        check_contract(rows, network, objective)
+        self.backend = backend = network.backend
+        n = rows.n_rows
+        chunk = min(forward_rows(network), n)
+        self.chunks = -(-n // chunk)
+        steps = Steps(backend, n_rows=self.chunks * chunk)
+        # the last chunk is filled up with row 0, which is not summed
+        steps.order[:n] = np.arange(n) if rows.index is None else rows.index
+        values = [backend.zeros(self.chunks * chunk, network.dtype) for _ in range(2)]
+        space = Workspace(network, chunk, training=False)
+        self._forward = backend.record(
+            evaluation_ops(space, rows, steps, values[0], values[1], objective), steps
+        )
+        after: list[Op] = [
+            *sum_ops(backend, values[0], n, sums[:1]),
+            *sum_ops(backend, values[1], n, sums[1:]),
+            Launch(RESET, {"step": steps.step}, {}, 1, 1),
+        ]
+        self._sum = backend.record(after, steps)
+        steps.send()
+        self._reference = reference or Reference(objective, rows, backend)
+
+    def run(self) -> None:
+        """See `Evaluation.run`."""
+        with self.backend.range("gpumlp:evaluation"):
+            self._forward.run(self.chunks)
+            self._sum.run()
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """See `Evaluation.figures`."""
+        return self._reference.figures(sums)

@@ -1,0 +1,155 @@
+"""The loop over epochs: run one, record it, keep the best, tell the callbacks, decide."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.errors import diverged, parameters_lost
+from gpumlp.network import Network
+from gpumlp.rows import Rows, epoch_order
+from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.placement import place
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """A training on given rows.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its settings count as they are at the beginning of each epoch.
+    train, val : Rows
+        `val` may be None.
+    n_epochs : int
+    streaming : bool or None
+        See `Trainer.fit`.
+    """
+
+    def __init__(
+        self, trainer: Any, train: Rows, val: Rows | None, n_epochs: int, streaming: bool | None
+    ) -> None:
+        self.trainer, self.train, self.val = trainer, train, val
+        self.n_epochs, self._streaming = n_epochs, streaming
+        self._place()
+
+    def _place(self) -> None:
+        """Rows and plans on the device where the model is."""
+        self.engine, self._batch_size = self.trainer.engine, self.trainer.batch_size
+        self.epochs, self.evaluation = place(
+            self.engine, self.train, self.val, self._batch_size, self._streaming
+        )
+        self._drawn: tuple[int, int] | None = None
+
+    def run(self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]) -> None:
+        """Train; what happened is in the trainer's history, also if an exception ends it."""
+        trainer, history = self.trainer, self.trainer.history
+        watch = stop or EarlyStopping("val_loss" if self.val else "loss", patience=self.n_epochs)
+        best = Best(watch, trainer.model if stop and stop.restore_best else None)
+        self.engine.precision.refresh()
+        self._skipped = self.engine.precision.loss_scale()[1]
+        try:
+            for number in range(self.n_epochs):
+                history.append(self._epoch(number))
+                best.look(history)
+                ended = [bool(callback(trainer, history)) for callback in callbacks]
+                history.stopped_early = stop is not None and history.age >= stop.patience
+                if history.stopped_early or any(ended):
+                    break
+        finally:  # also after divergence or Ctrl-C
+            best.restore()
+
+    def _epoch(self, number: int) -> dict[str, float]:
+        """One pass over the rows; its figures."""
+        start, trainer = time.perf_counter(), self.trainer
+        self._follow()
+        engine, epochs = self.engine, self.epochs
+        self._draw()
+        left = (self.n_epochs - number) * epochs.n_steps
+        table = trainer.table(epochs.batch_weights(), trainer.optimizer.t + left)
+        with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
+            epochs.run(table, engine.sums)
+            trainer.advance(epochs.n_steps)
+            trainer.epoch += 1
+            if self.evaluation:
+                self.evaluation.run()
+            engine.count_not_finite()
+        if number + 1 < self.n_epochs:
+            self._draw()  # now, while the device works
+        sums = engine.read_sums()
+        self._check(sums, number)
+        figures = {"loss": float(sums[0]) / epochs.weight, "lr": float(table["lr"][-1])}
+        if self.evaluation:
+            figures.update((f"val_{name}", v) for name, v in self.evaluation.figures(sums[1:3]).items())
+        if engine.precision.scaler is not None:
+            figures["skipped"], self._skipped = int(sums[-1]) - self._skipped, int(sums[-1])
+        return {**figures, "seconds": time.perf_counter() - start}
+
+    def _follow(self) -> None:
+        """Take over what was changed since the last epoch, by callbacks or by hand."""
+        if self.trainer.engine is not self.engine or self.trainer.batch_size != self._batch_size:
+            self._place()
+        if self.trainer.callbacks:  # they may have changed the parameters
+            self.engine.precision.refresh()
+
+    def _draw(self) -> None:
+        """Write the order of the next epoch, if that has not been done."""
+        draw = self.trainer.seed, self.trainer.epoch
+        if draw != self._drawn:
+            epoch_order(*draw, self.train.n_rows, self.epochs.order, self.train.index)
+            self._drawn = draw
+
+    def _check(self, sums: np.ndarray, number: int) -> None:
+        """DivergenceError if the loss of the epoch, or a parameter after it, is not finite."""
+        lr = self.trainer.optimizer.lr
+        if not math.isfinite(sums[0]):
+            raise diverged(float(sums[0]), number, self.epochs.first_bad_step(), lr)
+        if sums[3]:
+            raise parameters_lost(int(sums[3]), number, lr)
+
+
+class Best:
+    """The best epoch so far and, if wanted, the parameters after it.
+
+    Parameters
+    ----------
+    watch : EarlyStopping
+        Says what is better.
+    network : Network, optional
+        Whose parameters are kept, from now on: what a training starts from is better than NaN.
+    """
+
+    def __init__(self, watch: EarlyStopping, network: Network | None = None) -> None:
+        self._watch, self._network = watch, network
+        self._value: float | None = None
+        self._backend: Any = None
+        self._keep()
+
+    def _keep(self) -> None:
+        network = self._network
+        if network is None:
+            return
+        if self._backend is not network.backend:
+            self._backend = network.backend
+            self._kept = network.backend.empty(network.flat_size, network.dtype)
+        self._backend.copy(self._kept, network.flat)
+
+    def look(self, history: History) -> None:
+        """See whether the last epoch is the best."""
+        value = history.metrics[self._watch.monitor][-1]
+        if self._watch.better(value, self._value):
+            self._value, history.best_epoch = value, len(history) - 1
+            self._keep()
+
+    def restore(self) -> None:
+        """Put the kept parameters back, if there are any."""
+        network = self._network
+        if network is not None:
+            same = self._backend is network.backend
+            network.backend.copy(network.flat, self._kept if same else self._backend.to_numpy(self._kept))

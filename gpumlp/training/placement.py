@@ -1,0 +1,72 @@
+"""Where rows go: on the device if they fit beside the network, else streamed; and the epochs over them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpumlp.plans import forward_bytes, forward_rows
+from gpumlp.rows import Rows, is_cuda
+from gpumlp.training.engine import Engine
+from gpumlp.training.epochs import Epochs, ResidentEpochs
+from gpumlp.training.evaluation import Evaluation, ResidentEvaluation
+from gpumlp.training.memory import fixed_bytes, plan_memory, row_bytes
+from gpumlp.training.streamed import StreamedEpochs, StreamedEvaluation
+
+__all__ = ["place", "place_evaluation"]
+
+
+def place(
+    engine: Engine, train: Rows, val: Rows | None, batch: int, streaming: bool | None
+) -> tuple[Epochs, Evaluation | None]:
+    """Epochs over `train`, and the evaluation of `val`; rows of the same arrays are on the device once.
+
+    Parameters
+    ----------
+    engine : Engine
+    train, val : Rows
+    batch : int
+        Rows per step.
+    streaming : bool or None
+        Whether to stream `train`; None: if need be.
+    """
+    batch = min(batch, train.n_rows)
+    if val is None or not val.shares_arrays(train):
+        evaluation = place_evaluation(engine, val) if val else None
+        return _epochs(engine, train, batch, _chunk(engine, train, batch, streaming)), evaluation
+    if _chunk(engine, train, batch, streaming, val.n_rows) is not None:
+        # in arrays of their own, validation rows may fit on the device
+        evaluation = place_evaluation(engine, val.alone())
+        return _epochs(engine, train, batch, _chunk(engine, train, batch, True)), evaluation
+    network = engine.network
+    resident = train.on(engine.backend, network.dtype)
+    held_out = replace(resident, index=val.index)
+    evaluation = ResidentEvaluation(network, engine.objective, held_out, engine.sums[1:3])
+    return ResidentEpochs(engine, resident, batch), evaluation
+
+
+def place_evaluation(engine: Engine, rows: Rows) -> Evaluation:
+    """The evaluation of `rows`, which leaves its two sums in `engine.sums[1:3]`."""
+    network, chunk, sums = engine.network, None, engine.sums[1:3]
+    if not is_cuda(rows.X):
+        batch, n = min(forward_rows(network), rows.n_rows), rows.X.shape[0]
+        fixed = forward_bytes(network, batch)
+        chunk = plan_memory(network, fixed, batch, n, row_bytes(network, rows), None, "evaluation")
+    if chunk is not None:
+        return StreamedEvaluation(network, engine.objective, rows, chunk, sums)
+    return ResidentEvaluation(network, engine.objective, rows.on(engine.backend, network.dtype), sums)
+
+
+def _epochs(engine: Engine, rows: Rows, batch: int, chunk: int | None) -> Epochs:
+    if chunk is not None:
+        return StreamedEpochs(engine, rows, batch, chunk)
+    return ResidentEpochs(engine, rows.on(engine.backend, engine.network.dtype), batch)
+
+
+def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:
+    """Rows per chunk if `rows`, all that its arrays hold, are to be streamed for training."""
+    if is_cuda(rows.X):
+        return None
+    network = engine.network
+    fixed = fixed_bytes(network, engine.optimizer, batch, engine.precision, evaluated)
+    n, per_row = rows.X.shape[0], row_bytes(network, rows)
+    return plan_memory(network, fixed, batch, n, per_row, streaming, "training")

@@ -1,0 +1,46 @@
+"""The step table: what each of the coming steps needs to know, computed on the host in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gpumlp.optimizers import Optimizer
+
+__all__ = ["batch_weights", "step_table"]
+
+_STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/random.py
+
+
+def batch_weights(w: np.ndarray | None, order: np.ndarray, batch: int) -> np.ndarray:
+    """Sum of the weights of each step's rows, float64 (n_steps,); 1 where it is 0, as the gradient is 0
+    there."""
+    starts = np.arange(0, len(order), batch)
+    if w is None:
+        return np.minimum(batch, len(order) - starts).astype(float)
+    weight = np.add.reduceat(w[order].astype(np.float64), starts)
+    weight[weight == 0] = 1.0
+    return weight
+
+
+def step_table(
+    optimizer: Optimizer, schedule: Callable, batch_weights: np.ndarray, total: int
+) -> dict[str, np.ndarray]:
+    """Values of the coming steps, one per batch weight, of `total` planned ones: float64 (n_steps,) each."""
+    steps = len(batch_weights)
+    optimizer.check()
+    t = optimizer.t + np.arange(steps)
+    lr = optimizer.lr * np.broadcast_to(np.asarray(schedule(t, total), float), (steps,))
+    if not (np.isfinite(lr).all() and (lr >= 0).all()):
+        raise ValueError(
+            f"the schedule gave learning rates from {lr.min()} to {lr.max()}; expected finite numbers >= 0"
+        )
+    values = {
+        **optimizer.step_values(t + 1, lr),
+        "inv_weight": 1 / batch_weights,
+        "t_low": t % 2**_STEP_BITS,
+        "t_high": t >> _STEP_BITS,
+        "lr": lr,
+    }
+    return {name: np.broadcast_to(np.asarray(v, float), (steps,)) for name, v in values.items()}
