@@ -15,6 +15,14 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from gpumlp.backends.contract import (
+    Extents,
+    check_gemm,
+    check_launch,
+    check_stepped,
+    device_of,
+    real_types,
+)
 from gpumlp.backends.steps import Steps
 from gpumlp.kernels.kernel import Kernel
 
@@ -25,7 +33,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 @dataclass(eq=False)
 class Launch:
-    """One kernel over a `rows` x `cols` space.
+    """One kernel over a `rows` x `cols` space; TypeError or ValueError if the arrays do not fit.
 
     Parameters
     ----------
@@ -37,12 +45,16 @@ class Launch:
     rows, cols : int
         The index space.
     segments : list of (start, stop, decay), optional
-        For a masked kernel: consecutive ranges of columns, `decay` 1.0 for weights and 0.0 for biases.
+        For a masked kernel: consecutive ranges, together all columns; `decay` 1.0 for weights and 0.0 for
+        biases.
     tick : str
         "first" for the first kernel of a step, "last" for the last one, else "".  The counters `steps.step`
         are [steps done, number of the running step + 1]: the first kernel reads k = step[0] and sets step[1]
         = k + 1; all others read k = step[1] - 1; the last one sets step[0] = step[1].  No kernel writes what
         it reads, so blocks need no order.
+    extents : dict of name -> tuple of int, optional
+        Least shapes of raw arrays.  Their bodies index them as they like, so the index space does not tell:
+        whoever makes the plan knows which rows and columns it will ask for.
     """
 
     kernel: Kernel
@@ -52,15 +64,18 @@ class Launch:
     cols: int
     segments: Sequence[tuple[int, int, float]] | None = None
     tick: str = ""
+    extents: Extents | None = None
 
     def __post_init__(self) -> None:
-        self.kernel.check(self.arrays, self.scalars)
+        check_launch(
+            self.kernel, self.arrays, self.scalars, self.rows, self.cols, self.segments, self.extents
+        )
 
 
 @dataclass(eq=False)
 class Gemm:
     """c = op(a) @ op(b), row-major 2-D arrays with unit column stride (views of padded buffers); c is
-    overwritten.
+    overwritten.  TypeError or ValueError if they do not fit.
 
     On CUDA, a and b may be float16 (or bfloat16, stored as uint16) and c the same or float32; sums are
     float32.  With `tf32`, float32 factors are rounded to TF32; executors on the host have no such arithmetic.
@@ -73,8 +88,23 @@ class Gemm:
     trans_b: bool = False
     tf32: bool = False
 
+    def __post_init__(self) -> None:
+        check_gemm(self.a, self.b, self.c, self.trans_a, self.trans_b, self.tf32)
+
 
 Op = Launch | Gemm
+
+
+def _check_table(op: Launch, steps: Steps) -> None:
+    """Raise unless `steps` has the per-step values of `op`, in its type."""
+    if not op.kernel.stepped:
+        return
+    missing = [name for name in op.kernel.stepped if name not in steps.columns]
+    if missing:
+        raise ValueError(f"{op.kernel.name}: the step table has columns {list(steps.columns)}, not {missing}")
+    compute = real_types(op.kernel, op.arrays)[1]
+    if compute and steps.table.dtype.name != compute:
+        raise TypeError(f"{op.kernel.name} computes in {compute}, the step table is {steps.table.dtype}")
 
 
 class Plan(ABC):
@@ -123,7 +153,6 @@ class Backend(ABC):
         """dst[...] = src, converted, where `src` is on the host or on this device; same shape, both
         contiguous."""
 
-    @abstractmethod
     def launch(
         self,
         kernel: Kernel,
@@ -134,8 +163,18 @@ class Backend(ABC):
         rows: int,
         cols: int,
         segments: Sequence[tuple[int, int, float]] | None = None,
+        extents: Extents | None = None,
     ) -> None:
-        """Run one kernel at once with k = 0; `stepped` values are given by value."""
+        """Run one kernel at once with k = 0; `stepped` values are given by value.  See `Launch`."""
+        op = Launch(kernel, arrays, scalars, rows, cols, segments, extents=extents)
+        self._check_home(kernel.name, arrays)
+        check_stepped(kernel, stepped or {})
+        if rows > 0 and cols > 0:
+            self._launch(op, {name: (stepped or {})[name] for name in kernel.stepped})
+
+    @abstractmethod
+    def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
+        """`launch` of checked arrays."""
 
     @abstractmethod
     def elementwise(
@@ -160,9 +199,27 @@ class Backend(ABC):
         """
         return None
 
-    @abstractmethod
     def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         """Prepare `ops` for replay.  Runs no kernel that changes anything but outputs of `Gemm`s."""
+        self._check_home("steps", {"step": steps.step, "table": steps.table})
+        for op in ops:
+            if isinstance(op, Gemm):
+                self._check_home("gemm", {"a": op.a, "b": op.b, "c": op.c})
+            else:
+                self._check_home(op.kernel.name, op.arrays)
+                _check_table(op, steps)
+        return self._record(ops, steps)
+
+    @abstractmethod
+    def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+        """`record` of checked operations."""
+
+    def _check_home(self, what: str, arrays: dict[str, Any]) -> None:
+        for name, array in arrays.items():
+            if device_of(array) != self.device:
+                raise TypeError(
+                    f"{what}: array {name!r} is on {device_of(array)}; expected an array on {self.device}"
+                )
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.contract import check_elementwise
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["NumpyBackend"]
@@ -113,28 +114,18 @@ class NumpyBackend(HostBackend):
 
     name = "numpy"
 
-    def launch(
-        self,
-        kernel: Kernel,
-        arrays: dict[str, Any],
-        scalars: dict[str, Any],
-        stepped: dict[str, float] | None = None,
-        *,
-        rows: int,
-        cols: int,
-        segments: Sequence[tuple[int, int, float]] | None = None,
-    ) -> None:
-        kernel.check(arrays, scalars)
+    def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
         with np.errstate(all="ignore"):
-            _apply(kernel, arrays, {**scalars, **(stepped or {})}, rows, cols, 0, segments)
+            _apply(op.kernel, op.arrays, {**op.scalars, **stepped}, op.rows, op.cols, 0, op.segments)
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
     ) -> None:
-        kernel.check(arrays, scalars)
+        check_elementwise(kernel, arrays, scalars, stepped)
+        self._check_home(kernel.name, arrays)
         decay = {"decay": 1.0} if kernel.masked else {}
         with np.errstate(all="ignore"):
             kernel.reference(**arrays, **scalars, **stepped, k=0, **decay)
 
-    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+    def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         return NumpyPlan(ops, steps)

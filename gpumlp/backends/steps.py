@@ -46,7 +46,7 @@ class Steps:
         n_steps: int = 1,
         n_rows: int = 0,
     ) -> None:
-        dtype = np.dtype(dtype)
+        dtype = np.dtype(dtype)  # float32 or float64
         self.backend, self.columns = backend, tuple(columns)
         used = n_steps * len(self.columns) * dtype.itemsize
         start = 64 + -(-used // 64) * 64  # of the order

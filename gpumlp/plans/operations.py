@@ -46,7 +46,8 @@ def gather(space: Workspace, n: int, X: Any, index: Any, stride: int) -> Launch:
     """The next `n` rows of `X`, those with the numbers index[k stride:], to the input of the network."""
     kernel = gather_kernel(None if X.dtype == space.network.dtype else X.dtype.name)
     arrays = {"x": space.a[0][:n], "index": index, "X": X}
-    return Launch(kernel, arrays, {"stride": stride}, n, X.shape[1], tick="first")
+    extents = {"X": (1, space.network.layer_sizes[0]), "index": (n,)}
+    return Launch(kernel, arrays, {"stride": stride}, n, X.shape[1], tick="first", extents=extents)
 
 
 def _loss(
@@ -65,7 +66,16 @@ def _loss(
         arrays["w"] = rows.w
     values = {"stride": stride, "per_output": objective.per_output, "delta": objective.delta}
     scalars = {s.name: values[s.name] for s in kernel.constants}
-    return Launch(kernel, arrays, scalars, n, space.network.layer_sizes[-1])
+    n_out, given = space.network.layer_sizes[-1], rows.X.shape[0]
+    extents = {
+        "y": (given,) if objective.loss.classes else (given, n_out),
+        "w": (given,),
+        "index": (n,),
+        "row_loss": (n,),
+        "row_metric": (n,),
+    }
+    extents = {name: shape for name, shape in extents.items() if name in arrays}
+    return Launch(kernel, arrays, scalars, n, n_out, extents=extents)
 
 
 def training_ops(

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
+from launching import steps_with
 
 from gpumlp.backends import cuda_problem
 from gpumlp.backends.base import Gemm, Launch
@@ -192,8 +193,8 @@ def test_one_compiled_kernel_for_all_shapes(counted):
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"a": cupy.zeros((2, 4), "float64")}, "a is float64; expected float32"),
-        ({"z": np.zeros((2, 4), "float32")}, "z is ndarray; expected a CuPy array"),
+        ({"a": cupy.zeros((2, 4), "float64")}, "array 'a' is float64; expected float32"),
+        ({"z": np.zeros((2, 4), "float32")}, "array 'z' is on cpu; expected an array on cuda:0"),
     ],
 )
 def test_wrong_arrays_are_named(backend, change, text):
@@ -222,7 +223,7 @@ def test_gemm_of_padded_views(backend, rng, trans_a, trans_b, m, n, k, dtype):
 
 def test_gemm_refuses_shapes_that_do_not_fit(backend):
     a, b = cupy.zeros((3, 4), "float32"), cupy.zeros((5, 6), "float32")
-    with pytest.raises(ValueError, match=r"gemm of \(3, 4\) and \(5, 6\)"):
+    with pytest.raises(ValueError, match=r"gemm of shapes \(3, 4\) and \(5, 6\)"):
         backend.record([Gemm(a, b, cupy.zeros((3, 6), "float32"))], _steps(backend, [], 1))
 
 
@@ -468,7 +469,7 @@ def test_arrays_of_another_device_are_refused(backend):
         array = cupy.zeros(3, "float32")
     with pytest.raises(TypeError, match="on cuda:1 was given where one on cuda:0 is expected"):
         backend.asarray(array)
-    with pytest.raises(TypeError, match="z is on cuda:1; expected cuda:0"):
+    with pytest.raises(TypeError, match="array 'z' is on cuda:1; expected an array on cuda:0"):
         backend.launch(TANH, {"z": array, "a": backend.zeros(3, "float32")}, {}, rows=1, cols=3)
 
 

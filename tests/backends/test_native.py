@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
+from launching import steps_with
 
-from gpumlp.backends.base import Gemm, Launch, Steps
+from gpumlp.backends import get_backend
+from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import backend as native
 from gpumlp.backends.native import blas
 from gpumlp.backends.native import call as native_call
@@ -236,7 +238,7 @@ def test_recorded_softmax_of_short_rows(backend: NativeBackend, rows: int, cols:
     buffer = np.full((rows + 1, 16), 77, dtype)
     arrays = {"z": z, "out": buffer[:rows, :cols], "total_of_row": np.zeros(rows, dtype)}
     expected = {name: a.copy() for name, a in arrays.items()}
-    steps = steps_with(_BACKEND)
+    steps = steps_with(get_backend("numpy"))
     backend.record([Launch(SOFTMAX, arrays, {}, rows, cols)], steps).run()
     with np.errstate(invalid="ignore"):
         NumpyBackend().launch(SOFTMAX, expected, {}, rows=rows, cols=cols)
@@ -255,7 +257,7 @@ def test_launch_refuses_arrays_that_are_too_small_or_of_another_type(backend: Na
 
 
 # ---- replay --------------------------------------------------------------------------------------------
-def _plan(dtype: Any = np.float32, n_steps: int = 6) -> tuple[list, Steps]:
+def _plan(dtype: Any = np.float32, n_steps: int = 6) -> tuple[list, Any]:
     """gather -> gemm -> tanh -> gemm -> adam; with arrays that only the operations hold."""
     rng = np.random.default_rng(3)
     X = rng.standard_normal((40, 16)).astype(dtype)[:, :9]
@@ -271,7 +273,7 @@ def _plan(dtype: Any = np.float32, n_steps: int = 6) -> tuple[list, Steps]:
         Gemm(x, h, dw, trans_a=True),
         Launch(ADAM, flat, {"beta": 0.9}, 1, 45, tick="last"),
     ]
-    return ops, steps_with(_BACKEND, ("unused", "lr"), table)
+    return ops, steps_with(get_backend("numpy"), ("unused", "lr"), table)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -309,7 +311,7 @@ def test_replay_stops_before_the_end_of_its_table(backend: NativeBackend) -> Non
 
 def test_k_in_a_plan(backend: NativeBackend) -> None:
     out = np.zeros((2, 3))
-    steps = steps_with(_BACKEND, ("unused",), np.zeros((9, 1)), (4, 5))
+    steps = steps_with(get_backend("numpy"), ("unused",), np.zeros((9, 1)), (4, 5))
     replay = backend.record([Launch(PLACE, {"out": out}, {"scale": 10}, 2, 3)], steps)
     replay.run()
     assert out.tolist() == [[4000, 4001, 4002], [4010, 4011, 4012]]
@@ -401,7 +403,7 @@ def _check_gemm(backend: NativeBackend, m: int, n: int, k: int, trans: str, dtyp
     a = view(*((k, m) if trans[0] == "T" else (m, k)))
     b = view(*((n, k) if trans[1] == "T" else (k, n)))
     buffer = np.full((m, n + 3), 77, dtype)
-    steps = steps_with(_BACKEND)
+    steps = steps_with(get_backend("numpy"))
     replay = backend.record([Gemm(a, b, buffer[:, :n], trans[0] == "T", trans[1] == "T")], steps)
     replay.run()
     first = buffer.copy()
@@ -424,7 +426,7 @@ def test_gemm(backend: NativeBackend, m: int, n: int, k: int, trans: str, dtype:
 
 
 def test_gemm_refuses_shapes_that_do_not_fit(backend: NativeBackend) -> None:
-    steps = steps_with(_BACKEND)
+    steps = steps_with(get_backend("numpy"))
     with pytest.raises(ValueError, match="gemm of shapes"):
         backend.record([Gemm(np.ones((2, 3)), np.ones((4, 5)), np.ones((2, 5)))], steps)
     with pytest.raises(TypeError, match="array 'b'"):

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
+from launching import steps_with
 
 import gpumlp
+from gpumlp.backends import get_backend
 from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import backend as native
 from gpumlp.backends.native import phases as native_phases
@@ -155,7 +157,7 @@ def test_a_blas_with_threads_of_its_own_is_called_by_one(shared: Any) -> None:
     if found is None:
         pytest.skip("no BLAS")
     shared(2)
-    steps = steps_with(_BACKEND)
+    steps = steps_with(get_backend("numpy"))
     try:
         for set_threads, shares in ((found.set_threads, 2 if found.set_threads else 1), (0, 1)):
             runtime.use_blas(dataclasses.replace(found, set_threads=set_threads))
@@ -169,9 +171,7 @@ def test_a_share_that_is_held_up_changes_nothing(shared: Any) -> None:
     """After a long wait the steps are done alone; none is lost and none done twice."""
     shared(2)
     p = _rows(64, 4)
-    replay = NativeBackend().record(
-        [Launch(UNEVEN, {"p": p}, {}, 64, 4)], steps_with(_BACKEND)
-    )
+    replay = NativeBackend().record([Launch(UNEVEN, {"p": p}, {}, 64, 4)], steps_with(get_backend("numpy")))
     assert replay.phases.tolist() == [[0, 1, 2]]
     for n in (1, 20, 40):
         replay.run(n)

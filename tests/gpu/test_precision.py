@@ -137,7 +137,9 @@ def test_products_have_aligned_inner_dimensions(cuda: Any, precision: str, narro
         network, loss="softmax_cross_entropy", optimizer="adam", l1=1e-3, batch_size=32, precision=precision
     )
     t.fit(X, y, epochs=3, progress=False)
-    space = ResidentEpochs(t.engine, check_rows(network, t.loss, X, y).on(t.engine.backend, network.dtype), 32).space
+    space = ResidentEpochs(
+        t.engine, check_rows(network, t.loss, X, y).on(t.engine.backend, network.dtype), 32
+    ).space
     assert [full.shape[1] for full in space.full] == [narrowest, 24, 8]
     for array in (network.flat, t.engine.grads, *(t.optimizer.state[0][n] for n in ("v", "s"))):
         host = cuda.to_numpy(array)

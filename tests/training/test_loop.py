@@ -12,8 +12,8 @@ from tolerances import close
 import gpumlp
 from gpumlp.rows import split_rows
 from gpumlp.schedules import Constant
-from gpumlp.training.table import step_table
 from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.table import step_table
 
 
 def bias_only(device: str, lr: float, dtype: str = "float64", **kw: Any) -> gpumlp.Trainer:

@@ -91,7 +91,10 @@ def test_what_is_kept_of_them(device: str) -> None:
         assert kept.dtype == ("float32" if wide and not on_cpu else dtype)
         assert not on_cpu or np.shares_memory(kept, X)
     X, y = _rows("float64", order="F")  # a copy is needed: the smaller one
-    assert check_rows(trainer.model, trainer.loss, X, y).on(trainer.model.backend, trainer.model.dtype).X.dtype == "float32"
+    assert (
+        check_rows(trainer.model, trainer.loss, X, y).on(trainer.model.backend, trainer.model.dtype).X.dtype
+        == "float32"
+    )
 
 
 def test_a_split_shares_the_rows(device: str) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, dlpack_on_device
 from gpumlp.backends.cuda.cublas import Cublas, load_library
 from gpumlp.backends.cuda.kernels import (
@@ -281,34 +282,19 @@ class CupyBackend(Backend):
             stream.synchronize()
 
     # ---- kernels -----------------------------------------------
-    def launch(
-        self,
-        kernel: Kernel,
-        arrays: dict[str, Any],
-        scalars: dict[str, Any],
-        stepped: dict[str, float] | None = None,
-        *,
-        rows: int,
-        cols: int,
-        segments: Segments | None = None,
-    ) -> None:
-        kernel.check(arrays, scalars)
-        if rows > 0 and cols > 0:
-            with self.work():
-                decay = self._decay(kernel, segments, cols)
-                values = {**scalars, **(stepped or {})}
-                self._kernels.run(self._kernels.bind(kernel, arrays, values, rows, cols, decay))
+    def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
+        with self.work():
+            decay = self._decay(op.kernel, op.segments, op.cols)
+            values = {**op.scalars, **stepped}
+            self._kernels.run(self._kernels.bind(op.kernel, op.arrays, values, op.rows, op.cols, decay))
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
     ) -> None:
-        kernel.check(arrays, scalars)
+        check_elementwise(kernel, arrays, scalars, stepped)
+        self._check_home(kernel.name, arrays)
         plain = [arrays[a.name] for a in kernel.arrays if not a.role.startswith("raw")]
         first = plain[0]
-        if any(a.shape != first.shape for a in plain):
-            raise ValueError(
-                f"{kernel.name}: arrays of shapes {[a.shape for a in plain]}; expected equal ones"
-            )
         if first.size == 0:
             return
         values = {**scalars, **stepped}
@@ -366,7 +352,7 @@ class CupyBackend(Backend):
             self._kernels.load(call)
         return call
 
-    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+    def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         return CudaPlan(self, ops, steps)
 
     def gemm(self, op: Gemm) -> Callable[[], None]:

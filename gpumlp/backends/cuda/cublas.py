@@ -33,6 +33,7 @@ _MATH_MODE = 0 | 16  # CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECIS
 _TYPES = {"float32": 0, "float16": 2, "uint16": 14}  # cudaDataType; uint16 holds the bits of bfloat16
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32 = 68, 77
 _GEMM_DEFAULT = -1
+_LARGEST = 2**31 - 1
 
 
 class CublasError(RuntimeError):
@@ -67,8 +68,6 @@ def _check(status: int, call: str) -> None:
 def _leading(array: Any) -> int:
     """Row stride in elements; of a single row, its length."""
     rows, cols = array.shape
-    if cols > 1 and array.strides[1] != array.itemsize:
-        raise ValueError(f"gemm needs unit column strides, got strides {array.strides}")
     return array.strides[0] // array.itemsize if rows > 1 else max(1, cols)
 
 
@@ -128,34 +127,26 @@ class Cublas:
         self._stream = stream
 
     def bind(self, op: Gemm) -> Callable[[], None]:
-        """A function that runs `op` on the stream set by then; ValueError if shapes or dtypes do not fit.
+        """A function that runs `op` on the stream set by then; ValueError if it is too large for cuBLAS.
 
         It holds addresses, not arrays: the caller keeps those alive.
         """
         a, b, c = op.a, op.b, op.c
         rows, inner = a.shape[::-1] if op.trans_a else a.shape
-        inner_b, cols = b.shape[::-1] if op.trans_b else b.shape
-        if (rows, cols) != c.shape or inner != inner_b:
-            raise ValueError(
-                f"gemm of {a.shape}{'^T' if op.trans_a else ''} and {b.shape}{'^T' if op.trans_b else ''} "
-                f"into {c.shape}"
-            )
+        cols = c.shape[1]
         kind = a.dtype.name
         double, half = kind == "float64", kind in ("float16", "uint16")
-        fits = c.dtype == a.dtype or (half and c.dtype.name == "float32")
-        if a.dtype != b.dtype or not fits or not (double or kind in _TYPES):
-            raise ValueError(
-                f"gemm of {a.dtype} and {b.dtype} into {c.dtype}; expected equal float types, or two of "
-                "16 bits into float32"
-            )
-        if op.tf32 and kind != "float32":
-            raise ValueError(f"gemm of {a.dtype} with tf32; expected float32")
         call = self._lib.cublasDgemm_v2 if double else self._lib.cublasSgemm_v2
         one, zero = ((ctypes.c_double if double else ctypes.c_float)(v) for v in (1, 0))
         # cuBLAS is column-major: it sees the transposes, and c^T = op(b)^T op(a)^T
         sizes = (int(op.trans_b), int(op.trans_a), cols, rows, inner)
         typed = op.tf32 or half
         places = [(x.data.ptr, *((_TYPES[x.dtype.name],) if typed else ()), _leading(x)) for x in (b, a, c)]
+        if max(*sizes, *(place[-1] for place in places)) > _LARGEST:
+            raise ValueError(
+                f"gemm of shapes {a.shape} and {b.shape} into {c.shape}: cuBLAS takes sizes and row strides "
+                f"of at most {_LARGEST}; use a smaller batch_size or network"
+            )
         last: tuple[int, ...] = ()
         if typed:
             call = self._lib.cublasGemmEx

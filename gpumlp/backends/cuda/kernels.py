@@ -10,6 +10,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from gpumlp.backends.contract import real_types
 from gpumlp.backends.cuda.arrays import Staging
 from gpumlp.backends.cuda.text import (
     LIST_HEAD,
@@ -253,7 +254,7 @@ class Kernels:
         plan : dict, optional
             Counters, tick, and where the stepped values are.
         """
-        dtype = self._check(kernel, arrays)
+        dtype = _form_type(kernel, arrays)
         plain = [arrays[a.name] for a in kernel.arrays if not a.role.startswith("raw")]
         wide = all(a.data.ptr % 16 == 0 and (rows <= 1 or a.strides[0] % 16 == 0) for a in plain)
         width = team_size(rows, cols) if kernel.rowwise else 4 if wide else 1
@@ -287,30 +288,14 @@ class Kernels:
 
     def run_strided(self, kernel: Kernel, arrays: dict[str, Any], values: dict[str, Any]) -> None:
         """Run a map kernel at once on arrays of equal shape and any strides."""
-        function, text = self.function(kernel, Form("strided", self._check(kernel, arrays)))
+        function, text = self.function(kernel, Form("strided", _form_type(kernel, arrays)))
         function(*_arguments(text, {**{f"{n}_": a for n, a in arrays.items()}, **values}))
 
-    def _check(self, kernel: Kernel, arrays: dict[str, Any]) -> str:
-        """T for these arrays; TypeError if a dtype or device does not fit (kernels see addresses only).
 
-        bfloat16 is stored in arrays of uint16, because NumPy has no such type.
-        """
-        stored = next((arrays[a.name].dtype.name for a in kernel.arrays if a.ctype == "T"), "")
-        compute = "float32" if stored in ("float16", "uint16") else stored
-        for a in kernel.arrays:
-            array = arrays[a.name]
-            if not isinstance(array, cupy.ndarray):
-                raise TypeError(f"{kernel.name}: {a.name} is {type(array).__name__}; expected a CuPy array")
-            if array.device.id != self._device:
-                raise TypeError(
-                    f"{kernel.name}: {a.name} is on cuda:{array.device.id}; expected cuda:{self._device}"
-                )
-            if a.ctype == "C" and not compute:
-                compute = array.dtype.name
-            wanted = {"T": stored, "C": compute}.get(a.ctype, a.ctype)
-            if array.dtype.name != wanted:
-                raise TypeError(f"{kernel.name}: {a.name} is {array.dtype}; expected {wanted}")
-        return "bfloat16" if stored == "uint16" else stored or compute or "float32"
+def _form_type(kernel: Kernel, arrays: dict[str, Any]) -> str:
+    """T for these arrays; bfloat16 is stored in arrays of uint16, because NumPy has no such type."""
+    stored, compute = real_types(kernel, arrays)
+    return "bfloat16" if stored == "uint16" else stored or compute or "float32"
 
 
 def _arguments(text: Source, given: dict[str, Any]) -> list[Any]:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.native import build
 from gpumlp.backends.native.blas import Blas, find_blas
 from gpumlp.backends.native.call import (
     REALS,
     Function,
     address_of,
-    check_array,
     function_of,
     narrow_columns,
     pack,
@@ -90,9 +90,7 @@ class NativePlan(Plan):
     def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
         self.ops, self.steps = list(ops), steps
         self.runtime = _runtime()
-        table, step = steps.table, steps.step
-        if step.dtype != np.int64 or not step.flags.c_contiguous or not table.flags.c_contiguous:
-            raise TypeError("steps.step must be contiguous int64, steps.table contiguous")
+        table = steps.table
         self.reads_table = False
         launches = [op for op in ops if isinstance(op, Launch)]
         wanted = [
@@ -126,10 +124,6 @@ class NativePlan(Plan):
         self.burst = 1
 
     def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:
-        if function.stepped and self.steps.table.dtype != function.dtype:
-            raise TypeError(
-                f"{op.kernel.name} computes in {function.dtype}, the step table is {self.steps.table.dtype}"
-            )
         self.reads_table |= bool(function.stepped)
         segments = pack_segments(op.segments)
         self.held += [function, segments]
@@ -244,46 +238,34 @@ class NativeBackend(HostBackend):
             return "it needs a 64-bit little-endian POSIX system"
         return _load_failure()
 
-    def launch(
-        self,
-        kernel: Kernel,
-        arrays: dict[str, Any],
-        scalars: dict[str, Any],
-        stepped: dict[str, float] | None = None,
-        *,
-        rows: int,
-        cols: int,
-        segments: Sequence[tuple[int, int, float]] | None = None,
-    ) -> None:
-        kernel.check(arrays, scalars)
-        function = function_of(kernel, real_dtype(kernel, arrays))
-        values = [(stepped or {})[name] for name in function.stepped]
-        table = pack_segments(segments)
-        self._run(pack(function, arrays, scalars, (rows, cols), function.own_columns, table, values=values))
+    def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
+        function = function_of(op.kernel, real_dtype(op.kernel, op.arrays))
+        values = [stepped[name] for name in function.stepped]
+        shape, table = (op.rows, op.cols), pack_segments(op.segments)
+        self._run(pack(function, op.arrays, op.scalars, shape, function.own_columns, table, values=values))
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
     ) -> None:
         if len(arrays) != len(kernel.arrays) or len(scalars) != len(kernel.constants):
-            kernel.check(arrays, scalars)
+            check_elementwise(kernel, arrays, scalars, stepped)
         function = function_of(kernel, real_dtype(kernel, arrays))
         places: list[int] = []
         shape, size, layout, addresses = None, 1, _C_ALIGNED | _F_ALIGNED, []
         for name, raw, written, dtype in function.arrays:
             array = arrays[name]
-            if array.dtype != dtype:
-                check_array(name, array, dtype, True, written, 0, 0)
+            if type(array) is not np.ndarray:
+                check_elementwise(kernel, arrays, scalars, stepped)
+                self._check_home(kernel.name, arrays)
             flags = array.flags.num
-            if written and not flags & _WRITEABLE:
-                raise ValueError(f"array {name!r} is read-only, but the kernel writes it")
+            if shape is None and not raw:
+                shape, size = array.shape, array.size
+            if raw or array.dtype != dtype or array.shape != shape or (written and not flags & _WRITEABLE):
+                check_elementwise(kernel, arrays, scalars, stepped)
             address = address_of(array)
             places += (address, 0)
             if raw:
                 continue
-            if shape is None:
-                shape, size = array.shape, array.size
-            elif array.shape != shape:
-                raise ValueError(f"array {name!r} has shape {array.shape}, another one {shape}")
             layout &= flags
             addresses.append(address)
         if size == 0:
@@ -338,7 +320,7 @@ class NativeBackend(HostBackend):
         run = _Bound(self._run, function_of(kernel, real_dtype(kernel, arrays)), arrays, scalars, free)
         return run if run.place(arrays[free], arrays["p"]) is not None and run.apart() else None
 
-    def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
+    def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         return NativePlan(ops, steps)
 
     def info(self) -> dict[str, str]:
