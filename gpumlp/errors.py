@@ -77,8 +77,8 @@ def diverged(value: float, epoch: int, steps: tuple[int, int], lr: float) -> Div
 
 
 def parameters_lost(count: int, epoch: int, lr: float) -> DivergenceError:
-    """The exception for `count` parameters that are not finite after `epoch` (from 0), whose loss is: a loss is
-    computed before its step."""
+    """The exception for `count` parameters that are not finite after `epoch` (from 0), whose loss is: it is
+    computed before the steps."""
     what = "1 parameter is" if count == 1 else f"{count} parameters are"
     return _divergence(f"{what} NaN or infinite after the last step of epoch {epoch + 1} (lr {lr:g})", lr)
 

@@ -92,12 +92,12 @@ class Engine:
         if loss_scale is not None and self.precision.scaler is not None:
             self.backend.copy(self.precision.scaler, loss_scale)
         self.grads = self.backend.zeros(network.flat_size, network.dtype)
-        self._key = dropout_key(seed)
+        self.seed, self._key = seed, dropout_key(seed)
         self._check = self.backend.record(not_finite_ops(network, self.sums[3:4]), Steps(self.backend))
 
-    def serves(self, network: Network, precision: str) -> bool:
+    def serves(self, network: Network, precision: str, seed: int) -> bool:
         """Whether this is still an engine for `network`: it has not moved."""
-        return network.flat is self.flat and precision == self.precision.name
+        return network.flat is self.flat and precision == self.precision.name and seed == self.seed
 
     def recipe(self) -> Recipe:
         """Of the steps that would be recorded now; makes the optimiser's state."""
