@@ -1,4 +1,4 @@
-"""Checks of single values that users pass; see also `gpumlp.kernels.checks`, whose checks are here as well."""
+"""Checks of single values that users pass; those of `gpumlp.kernels.checks` are here as well."""
 
 from __future__ import annotations
 
