@@ -7,7 +7,7 @@ its rows.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,15 @@ def make_optimizer(est: Any) -> Optimizer:
         nesterov = bool(est.nesterovs_momentum) and momentum > 0
         return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
     rule: Any = OPTIMIZERS[est.solver]
-    if est.solver in ("adam", "adamw"):
-        betas, eps = (float(est.beta_1), float(est.beta_2)), float(est.epsilon)
-        return rule(lr=0.0, betas=betas, eps=eps, eps_hat=True, weight_decay=0.0)
-    return rule(lr=0.0, eps=float(est.epsilon))
+    # of scikit-learn's parameters, and its place of eps, what the rule knows
+    options = {
+        "betas": (float(est.beta_1), float(est.beta_2)),
+        "eps": float(est.epsilon),
+        "eps_hat": True,
+        "weight_decay": 0.0,
+    }
+    known = {f.name for f in fields(rule)}
+    return rule(lr=0.0, **{name: value for name, value in options.items() if name in known})
 
 
 class Solver:
@@ -128,7 +133,7 @@ class Engine(Trainer):
     @staticmethod
     def penalties(optimizer: Optimizer, alpha: float, l1: float) -> None:
         """Switch the penalties of `optimizer` on; their values are in the step table."""
-        decoupled = optimizer.name == "adamw"
+        decoupled = type(optimizer)().weight_decay > 0  # by default, as AdamW's
         optimizer.weight_decay, optimizer.l2, optimizer.l1 = (
             (alpha, 0.0, l1) if decoupled else (0.0, alpha, l1)
         )

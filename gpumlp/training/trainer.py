@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp.backends.base import on_device
 from gpumlp.errors import diverged, suggest
-from gpumlp.losses import Huber, get_loss
+from gpumlp.losses import Huber, Loss, get_loss
 from gpumlp.model.mlp import MLP, unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans.precision import check_precision
@@ -43,7 +43,7 @@ class Trainer(TrainerBase):
     model : MLP
         Trained in place, on the device where it is.  Training (not making the trainer) sets its `output`,
         which says how `predict` reads the network, to fit the loss.
-    loss : str or gpumlp.Huber
+    loss : str, gpumlp.Huber, or a loss of `gpumlp.losses.LOSSES`
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error" (half the mean square),
         "absolute_error", "huber", "poisson".
     optimizer : str or Optimizer
@@ -91,7 +91,7 @@ class Trainer(TrainerBase):
         self,
         model: MLP,
         *,
-        loss: str | Huber,
+        loss: str | Huber | Loss,
         optimizer: str | Optimizer,
         batch_size: int = 128,
         l1: float = 0.0,

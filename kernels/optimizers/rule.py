@@ -126,7 +126,8 @@ class Rule:
 
     # ---- what is made of it -----------------------------------------------
     def hyperparameters(self) -> dict[str, Any]:
-        """Constructor arguments as a dict."""
+        """Constructor arguments as a dict, checked."""
+        self.check()
         return {f.name: copy.deepcopy(getattr(self, f.name)) for f in fields(self)}
 
     def penalties(self) -> tuple[bool, bool, bool, bool]:
