@@ -11,5 +11,8 @@ __all__ = ["ACTIVATIONS", "Activation", "get_activation"]
 def get_activation(name: str) -> Activation:
     """The activation of that name."""
     if name not in ACTIVATIONS:
-        raise ValueError(suggest("activation", name, ACTIVATIONS))
+        raise ValueError(
+            suggest("activation", name, ACTIVATIONS)
+            + f" An activation of your own must be in gpumlp.activations.ACTIVATIONS[{name!r}] first."
+        )
     return ACTIVATIONS[name]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.checks import number
 from gpumlp.errors import suggest
 
 __all__ = [
@@ -32,16 +33,10 @@ __all__ = [
 ]
 
 
-def _positive(owner: object, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{type(owner).__name__}: {name}={value!r}; expected a finite number > 0")
-
-
-def _not_negative(owner: object, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{type(owner).__name__}: {name}={value!r}; expected a finite number >= 0")
+def _check(owner: object, name: str, low: float = 0, high: float = math.inf, open_low: bool = False) -> None:
+    """Make a Python number of an option of a frozen schedule; ValueError if it is out of its range."""
+    value = number(f"{type(owner).__name__}: {name}", getattr(owner, name), low, high, open_low=open_low)
+    object.__setattr__(owner, name, value)
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,8 @@ class Step(Schedule):
     every: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, gamma=self.gamma)
-        _not_negative(self, every=self.every)
+        _check(self, "gamma", open_low=True)
+        _check(self, "every")
 
     @property
     def needs_total(self) -> bool:
@@ -90,7 +85,7 @@ class Exponential(Schedule):
     gamma: float = 0.9999
 
     def __post_init__(self) -> None:
-        _positive(self, gamma=self.gamma)
+        _check(self, "gamma", open_low=True)
 
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         return self.gamma ** np.asarray(t, float)
@@ -105,7 +100,8 @@ class InverseScaling(Schedule):
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        _not_negative(self, power=self.power, decay=self.decay)
+        _check(self, "power")
+        _check(self, "decay")
 
     def __call__(self, t: np.ndarray, total: int) -> np.ndarray:
         return (1 + self.decay * np.asarray(t, float)) ** -self.power
@@ -123,7 +119,8 @@ class Cosine(Schedule):
     steps: int = 0
 
     def __post_init__(self) -> None:
-        _not_negative(self, final=self.final, steps=self.steps)
+        _check(self, "final")
+        _check(self, "steps")
 
     @property
     def needs_total(self) -> bool:
@@ -142,7 +139,7 @@ class Warmup(Schedule):
     after: Schedule = Constant()
 
     def __post_init__(self) -> None:
-        _not_negative(self, steps=self.steps)
+        _check(self, "steps")
         if not isinstance(self.after, Schedule):
             raise TypeError(f"Warmup: after={self.after!r}; expected an object such as Cosine()")
 
@@ -169,10 +166,10 @@ class OneCycle(Schedule):
     steps: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, start_div=self.start_div, end_div=self.end_div)
-        _not_negative(self, steps=self.steps)
-        if not 0 < self.rise < 1:
-            raise ValueError(f"OneCycle: rise={self.rise!r}; expected a number > 0 and < 1")
+        _check(self, "start_div", open_low=True)
+        _check(self, "end_div", open_low=True)
+        _check(self, "steps")
+        _check(self, "rise", 0, 1, open_low=True)
 
     @property
     def needs_total(self) -> bool:

@@ -38,7 +38,10 @@ class Loss:
     link : str
         "identity", "sigmoid", "softmax" or "exp": how predictions come from z.
     classes : bool
-        Targets are int32 class indices (rows,) instead of values (rows, cols).
+        Targets are int32 class indices (rows,) instead of values (rows, cols); `value` and `gradient` are
+        those of softmax cross-entropy.
+    delta : float, optional
+        Default of a constant that the text reads as `delta`; None if it reads none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Loss:
     reference: Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
     link: str = "identity"
     classes: bool = False
+    delta: float | None = None
 
     @property
     def metric(self) -> str:
@@ -116,6 +120,7 @@ LOSSES: dict[str, Loss] = {
             f"(fabs({_DC}) <= delta ? C(0.5) * {_DC} * {_DC} : delta * (fabs({_DC}) - C(0.5) * delta))",
             f"{_D}\nconst C gc = dc > delta ? delta : (dc < -delta ? -delta : dc);",
             _huber,
+            delta=1.0,
         ),
         Loss(
             "poisson",
@@ -158,7 +163,6 @@ def _weighed(w: np.ndarray | None, values: np.ndarray) -> np.ndarray:
     return np.where(scale > 0, scale * values, 0)
 
 
-@functools.cache
 def training_kernel(name: str, weighted: bool, scaled: bool = False) -> Kernel:
     """Row kernel: row_loss[k stride + r] = w l and d = dL/dz.
 
@@ -173,10 +177,14 @@ def training_kernel(name: str, weighted: bool, scaled: bool = False) -> Kernel:
     Notes
     -----
     Arrays: z, d (rows, n_outputs); raw: index (int32; row numbers in the order of the epoch), y, [w],
-    [loss_scale], row_loss.  Scalars: stride (rows of a full batch), per_output, delta (Huber).  Stepped:
-    inv_weight, 1 / (sum of the batch's weights).
+    [loss_scale], row_loss.  Scalars: stride (rows of a full batch), per_output, delta (if the loss has one).
+    Stepped: inv_weight, 1 / (sum of the batch's weights).
     """
-    loss = LOSSES[name]
+    return _training(LOSSES[name], weighted, scaled)
+
+
+@functools.cache
+def _training(loss: Loss, weighted: bool, scaled: bool) -> Kernel:
     factor = "inv_weight" + (" * loss_scale[0]" if scaled else "")
     if loss.classes:
         gradient = "exp(z[c] - top) * inv_total - (c == label ? C(1) : C(0))"
@@ -214,7 +222,7 @@ ROW_EACH {{ {each} }}"""
         d[...] = _weighed(weights, factor * gradient)
 
     return Kernel(
-        name=f"gpumlp_{name}" + ("_weighted" if weighted else "") + ("_scaled" if scaled else ""),
+        name=f"gpumlp_{loss.name}" + ("_weighted" if weighted else "") + ("_scaled" if scaled else ""),
         rowwise=True,
         body=body,
         reference=reference,
@@ -227,14 +235,17 @@ ROW_EACH {{ {each} }}"""
     )
 
 
-@functools.cache
 def evaluation_kernel(name: str, weighted: bool) -> Kernel:
     """Row kernel: row_loss as in training, and row_metric = w times (1 if right else 0) or squared error.
 
-    A row is right if its most probable class is its label; for binary_cross_entropy with several outputs, if
-    all of them are right.  Squared errors are summed over the outputs, of predictions (exp(z) for Poisson).
+    A row is right if its most probable class is its label; for sigmoids with several outputs, if all of them
+    are right.  Squared errors are summed over the outputs, of predictions (exp(z) for Poisson).
     """
-    loss = LOSSES[name]
+    return _evaluation(LOSSES[name], weighted)
+
+
+@functools.cache
+def _evaluation(loss: Loss, weighted: bool) -> Kernel:
     if loss.classes:
         # counts what is not below the label's output; NaN never is, so it is a wrong answer
         metric = "ROW_SUM(above, (z[c] < z[label] || (z[c] == z[label] && c >= label) ? C(0) : C(1)))"
@@ -284,7 +295,7 @@ ROW_ONE {{
         row_metric[out] = _weighed(weights, score)
 
     return Kernel(
-        name=f"gpumlp_{name}_evaluate" + ("_weighted" if weighted else ""),
+        name=f"gpumlp_{loss.name}_evaluate" + ("_weighted" if weighted else ""),
         rowwise=True,
         body=body,
         reference=reference,
@@ -302,7 +313,7 @@ def _raws(loss: Loss, weighted: bool) -> str:
 def _scalars(loss: Loss) -> str:
     if loss.classes:
         return "int64 stride"
-    return "int64 stride, C per_output" + (", C delta" if loss.name == "huber" else "")
+    return "int64 stride, C per_output" + (", C delta" if loss.delta is not None else "")
 
 
 @functools.cache

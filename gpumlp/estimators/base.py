@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain, pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -27,16 +28,37 @@ from gpumlp.backends import Backend, backend_of, get_backend
 from gpumlp.estimators.engine import AllRows, Passes, Solver
 from gpumlp.estimators.inputs import Rows, cast, check_X, dense, on_device, to_host, where_rows_are
 from gpumlp.model import MLP
-from gpumlp.optimizers import SGD
+from gpumlp.optimizers import OPTIMIZERS, SGD
 from gpumlp.plans import FORWARD_ROWS
 
 __all__ = ["BaseMLP"]
 
-STOCHASTIC = ("sgd", "adam", "adagrad", "rmsprop", "adamw")
 _NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
     "preprocessed."
 )
+
+
+class Names(Set[str]):
+    """The names in a registry as it is at the moment, those whose entries `fit`, and `more` names."""
+
+    def __init__(
+        self, registry: Mapping[str, Any], *more: str, fit: Callable[[Any], bool] = lambda entry: True
+    ) -> None:
+        self.registry, self.more, self.fit = registry, more, fit
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.more, (name for name, entry in self.registry.items() if self.fit(entry)))
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == known for known in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @classmethod
+    def _from_iterable(cls, names: Iterable[Any]) -> Set[Any]:
+        return set(names)  # unions and differences are plain sets
 
 
 class _Network:
@@ -53,8 +75,8 @@ class BaseMLP(BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions({"logistic", *ACTIVATIONS})],
-        "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
+        "activation": [StrOptions(Names(ACTIVATIONS, "logistic"))],
+        "solver": [StrOptions(Names(OPTIMIZERS, "lbfgs"))],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
@@ -145,7 +167,7 @@ class BaseMLP(BaseEstimator, ABC):
         return self._fit(X, y, sample_weight, validation, incremental=False)
 
     def _check_solver(self) -> bool:
-        if self.solver not in STOCHASTIC:
+        if self.solver == "lbfgs":
             raise AttributeError(
                 f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
             )
@@ -189,7 +211,7 @@ class BaseMLP(BaseEstimator, ABC):
             (w.copy(), b.copy()) for w, b in zip(self.coefs_, self.intercepts_, strict=True)
         ]
         self.__dict__.pop("_held", None)
-        if self.solver in STOCHASTIC:
+        if self.solver != "lbfgs":
             self._start_records()
 
     def _start_records(self) -> None:
@@ -237,7 +259,7 @@ class BaseMLP(BaseEstimator, ABC):
 
         if validation is not None or self.l1 > 0 or any(model.dropouts):
             raise ValueError(
-                "solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(STOCHASTIC)
+                "solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(OPTIMIZERS)
             )
         loss, _ = self._objective()
         engine = Passes(model, loss, SGD(lr=0.0), self.alpha)

@@ -8,6 +8,7 @@ its rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,15 @@ def make_optimizer(est: Any) -> Optimizer:
         nesterov = bool(est.nesterovs_momentum) and momentum > 0
         return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
     rule: Any = OPTIMIZERS[est.solver]
-    if est.solver in ("adam", "adamw"):
-        betas, eps = (float(est.beta_1), float(est.beta_2)), float(est.epsilon)
-        return rule(lr=0.0, betas=betas, eps=eps, eps_hat=True, weight_decay=0.0)
-    return rule(lr=0.0, eps=float(est.epsilon))
+    # of scikit-learn's parameters, and its place of eps, what the rule knows
+    options = {
+        "betas": (float(est.beta_1), float(est.beta_2)),
+        "eps": float(est.epsilon),
+        "eps_hat": True,
+        "weight_decay": 0.0,
+    }
+    known = {f.name for f in fields(rule)}
+    return rule(lr=0.0, **{name: value for name, value in options.items() if name in known})
 
 
 class Solver:
@@ -125,7 +131,7 @@ class Passes:
         model.output = kind.link
         self.model, self.optimizer = model, optimizer
         self.alpha, self.l1 = float(alpha), float(l1)
-        decoupled = optimizer.name == "adamw"
+        decoupled = type(optimizer)().weight_decay > 0  # by default, as AdamW's
         optimizer.weight_decay, optimizer.l2 = (self.alpha, 0.0) if decoupled else (0.0, self.alpha)
         optimizer.l1 = self.l1
         n_out, self.scale = model.layer_sizes[-1], 1.0

@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from gpumlp.estimators.base import BaseMLP
+from gpumlp.estimators.base import BaseMLP, Names
 from gpumlp.estimators.inputs import (
     Rows,
     array_module,
@@ -29,7 +29,7 @@ from gpumlp.estimators.inputs import (
     unpack,
     where_rows_are,
 )
-from gpumlp.losses import Huber
+from gpumlp.losses import LOSSES, Huber, get_loss
 from gpumlp.model import check_answers
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -308,7 +308,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber"}), Huber],
+        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), Huber],
     }
 
     def __init__(
@@ -357,7 +357,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @where_rows_are
     def predict(self, X: Any) -> Any:
         """Values (n_samples,) or (n_samples, n_outputs); CuPy if `X` is on a GPU, else NumPy."""
-        out = self._output(X, "exp" if self.loss == "poisson" else "identity")
+        out = self._output(X, self._objective()[1])
         return out[:, 0] if out.shape[1] == 1 else out
 
     @where_rows_are
@@ -368,7 +368,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _objective(self) -> tuple[Any, str]:
-        return self.loss, "exp" if self.loss == "poisson" else "identity"
+        return self.loss, get_loss(self.loss)[0].link
 
     def _constant(self, y: Any) -> np.ndarray | None:
         if self.loss != "poisson":
@@ -385,7 +385,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if self.n_outputs_ == 1:
             return figures["r2"] if np.isfinite(figures["rmse"]) else float("nan")
         with self._held.lock:
-            out = to_host(self._held.model._run(rows.X, "exp" if self.loss == "poisson" else "identity"))
+            out = to_host(self._held.model._run(rows.X, self._objective()[1]))
         if not np.isfinite(out).all():
             return float("nan")
         return float(r2_score(to_host(rows.y), out, sample_weight=rows.w))
@@ -402,7 +402,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         targets = y.reshape(y.shape[0], -1)
         targets = targets if targets.dtype.kind == "f" else targets.astype(np.float64)
-        if self.loss == "poisson" and float(targets.min()) < 0:
-            raise ValueError(f"loss='poisson' needs y >= 0; y goes down to {float(targets.min()):g}")
+        if self._objective()[1] == "exp" and float(targets.min()) < 0:
+            raise ValueError(f"loss={self.loss!r} needs y >= 0; y goes down to {float(targets.min()):g}")
         w = check_weights(w, X.shape[0], None if on_device(X) else X.dtype)
         return Rows(X, targets, w, (given if hasattr(given, "columns") else X, y))

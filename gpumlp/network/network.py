@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.activations import get_activation
 from gpumlp.backends import Backend, get_backend
 from gpumlp.network.initial import initial_parameters
@@ -49,7 +50,7 @@ class Network:
         self.dropouts = [_check_rate(p) for p in _per_layer("dropout", dropout, hidden)]
         if not hasattr(dropout, "__len__"):
             _check_rate(dropout)  # also where there is no hidden layer that it could apply to
-        self.seed = _check_seed(seed)
+        self.seed = checks.seed("seed", seed)
         self.init = init
         self.dtype = _check_dtype(dtype)
         self.layers, self.flat_size = layout(self.layer_sizes)
@@ -188,12 +189,4 @@ def _per_layer(name: str, value: Any, hidden: int) -> list[Any]:
 
 
 def _check_rate(p: Any) -> float:
-    if not isinstance(p, (int, float, np.floating)) or not 0 <= p < 1:
-        raise ValueError(f"dropout={p!r}; expected a probability >= 0 and < 1")
-    return float(p)
-
-
-def _check_seed(seed: Any) -> int:
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
-    return int(seed)
+    return float(checks.number("dropout", p, 0, 1, expected="a probability >= 0 and < 1"))

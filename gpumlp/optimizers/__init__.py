@@ -1,11 +1,17 @@
-"""Update rules by name.  The rules themselves, formula beside CUDA text, are in `kernels/optimizers/`."""
+"""Update rules as optimisers, by name.  Formula and C++ text of each are in `kernels/optimizers/`.
+
+A new rule is one file there and one class here, named in `OPTIMIZERS`; tests, CLI and docs read this dict.
+"""
 
 from __future__ import annotations
 
 import copy
 
+from gpumlp.checks import flag, number
 from gpumlp.errors import suggest
-from gpumlp.kernels.optimizers import OPTIMIZERS, SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+from gpumlp.kernels.optimizers import adagrad, adam, rmsprop, sgd
+from gpumlp.kernels.optimizers.rule import Rule
+from gpumlp.optimizers.base import Optimizer
 
 __all__ = [
     "OPTIMIZERS",
@@ -15,9 +21,37 @@ __all__ = [
     "AdamW",
     "Optimizer",
     "RMSProp",
+    "Rule",
     "get_optimizer",
+    "optimizer_class",
     "with_penalties",
 ]
+
+
+class SGD(Optimizer, sgd.SGD):
+    __doc__ = sgd.SGD.__doc__
+
+
+class AdaGrad(Optimizer, adagrad.AdaGrad):
+    __doc__ = adagrad.AdaGrad.__doc__
+
+
+class RMSProp(Optimizer, rmsprop.RMSProp):
+    __doc__ = rmsprop.RMSProp.__doc__
+
+
+class Adam(Optimizer, adam.Adam):
+    __doc__ = adam.Adam.__doc__
+
+
+class AdamW(Optimizer, adam.AdamW):
+    __doc__ = adam.AdamW.__doc__
+
+
+#: name -> class; put a class of your own in here, and its name is known everywhere
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    optimizer.name: optimizer for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW)
+}
 
 
 def get_optimizer(spec: str | Optimizer) -> Optimizer:
@@ -25,20 +59,29 @@ def get_optimizer(spec: str | Optimizer) -> Optimizer:
     if isinstance(spec, Optimizer):
         return spec
     if isinstance(spec, str):
-        if spec not in OPTIMIZERS:
-            raise ValueError(suggest("optimizer", spec, OPTIMIZERS))
-        return OPTIMIZERS[spec]()
+        return optimizer_class(spec)()
     raise TypeError(
         f"optimizer={spec!r}; expected a name ({', '.join(OPTIMIZERS)}) or an object such as "
         "gpumlp.Adam(lr=1e-3)"
     )
 
 
+def optimizer_class(name: str) -> type[Optimizer]:
+    """The class of that name."""
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            suggest("optimizer", name, OPTIMIZERS)
+            + f" A rule of your own must be in gpumlp.optimizers.OPTIMIZERS[{name!r}] first."
+        )
+    return OPTIMIZERS[name]
+
+
 def with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) -> Optimizer:
     """A copy of `optimizer` with these penalties; ValueError if it has its own already."""
     optimizer = copy.deepcopy(optimizer)
-    for name, value in (("l1", l1), ("l2", l2)):
-        if not isinstance(value, bool) and value == 0:
+    for name, given in (("l1", l1), ("l2", l2)):
+        value = number(name, given, 0, expected="a number >= 0 and finite")
+        if value == 0:
             continue
         if getattr(optimizer, name):
             raise ValueError(
@@ -46,6 +89,6 @@ def with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) -
                 f"{getattr(optimizer, name)} to the optimizer"
             )
         setattr(optimizer, name, value)
-    optimizer.proximal = optimizer.proximal or bool(proximal)
+    optimizer.proximal = flag("proximal", proximal) or optimizer.proximal
     optimizer.check()
     return optimizer

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.kernels.kernel import FIXED
 from gpumlp.kernels.losses import Loss
@@ -20,8 +21,6 @@ __all__ = [
     "check_targets",
     "check_two_classes",
     "check_weights",
-    "is_number",
-    "positive_int",
     "split_validation",
 ]
 
@@ -194,24 +193,16 @@ def split_validation(
             )
         X, y, w = (*validation, None)[:3]
         return rows, check_rows(model, loss, X, y, w, "_val")
-    if not is_number(validation):
+    try:
+        fraction = checks.number("validation", validation)
+    except ValueError:
         what = f"validation={validation!r}"
         if hasattr(validation, "shape"):
             what = f"validation is one {type(validation).__name__} of shape {tuple(validation.shape)}"
         elif len(what) > 80:
             what = f"validation is a {type(validation).__name__}"
-        raise ValueError(f"{what}; expected a fraction, (X_val, y_val), (X_val, y_val, weights) or None")
-    train, held = split_rows(seed, rows.n_rows, validation, rows.w)
+        raise ValueError(
+            f"{what}; expected a fraction, (X_val, y_val), (X_val, y_val, weights) or None"
+        ) from None
+    train, held = split_rows(seed, rows.n_rows, fraction, rows.w)
     return replace(rows, index=train), replace(rows, index=held)
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` is an int or float (not a bool)."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def positive_int(name: str, value: Any) -> int:
-    """`value` as an int >= 1, else ValueError."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}; expected an integer >= 1")
-    return int(value)

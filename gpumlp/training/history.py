@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
+from gpumlp import checks
 
 __all__ = ["EarlyStopping", "History", "get_early_stopping"]
 
@@ -97,10 +97,9 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "min", "max"):
             raise ValueError(f"EarlyStopping: mode={self.mode!r}; expected 'auto', 'min' or 'max'")
-        if not isinstance(self.patience, (int, np.integer)) or self.patience < 1:
-            raise ValueError(f"EarlyStopping: patience={self.patience!r}; expected an integer >= 1")
-        if not 0 <= self.min_delta < math.inf:
-            raise ValueError(f"EarlyStopping: min_delta={self.min_delta!r}; expected a finite number >= 0")
+        self.patience = checks.whole("EarlyStopping: patience", self.patience)
+        self.min_delta = checks.number("EarlyStopping: min_delta", self.min_delta, 0)
+        self.restore_best = checks.flag("EarlyStopping: restore_best", self.restore_best)
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` improves on `best`."""

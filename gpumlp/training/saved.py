@@ -22,10 +22,10 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError
 from gpumlp.files.atomic import PathLike, replacing
-from gpumlp.losses import Huber
+from gpumlp.losses import saved_loss
 from gpumlp.model import MLP
 from gpumlp.network import flatten, unflatten
-from gpumlp.optimizers import OPTIMIZERS
+from gpumlp.optimizers import optimizer_class
 from gpumlp.schedules import schedule_from_dict, schedule_to_dict
 
 if TYPE_CHECKING:
@@ -177,8 +177,6 @@ def load_trainer(
     for key, kind in _TRAINER.items():
         if not isinstance(given, dict) or not isinstance(given.get(key), kind):
             raise _bad(name, f"the header's trainer {key!r} is {dict(given).get(key)!r}")
-    if given["optimizer"] not in OPTIMIZERS:
-        raise _bad(name, f"unknown optimizer {given['optimizer']!r}")
     if given["schedule"] is None and schedule is None:
         raise ValueError(
             f"{name!r}: the training had a schedule of its own, which a file cannot hold; give it again: "
@@ -186,12 +184,12 @@ def load_trainer(
         )
     model = _model(name, header, arrays, device)
     try:
-        rule: Any = OPTIMIZERS[given["optimizer"]]
+        rule: Any = optimizer_class(given["optimizer"])
         pairs = {f.name: given["hyperparameters"][f.name] for f in fields(rule)}
         optimizer = rule(**{n: tuple(v) if isinstance(v, list) else v for n, v in pairs.items()})
         trainer = Trainer(
             model,
-            loss=Huber(given["delta"]) if given["loss"] == "huber" else given["loss"],
+            loss=saved_loss(given["loss"], given["delta"]),
             optimizer=optimizer,
             batch_size=given["batch_size"],
             clip_norm=given["clip_norm"],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.backends.base import on_device
 from gpumlp.errors import suggest
 from gpumlp.losses import Huber, Loss, get_loss
@@ -16,7 +16,6 @@ from gpumlp.network import unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective, check_precision
 from gpumlp.rows import Rows, check_rows, check_two_classes, split_validation
-from gpumlp.rows.checked import is_number, positive_int
 from gpumlp.schedules import get_schedule
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
@@ -39,7 +38,7 @@ class Trainer:
     model : MLP
         Trained in place, on the device where it is.  Training (not making the trainer) sets its `output`,
         which says how `predict` reads the network, to fit the loss.
-    loss : str or gpumlp.Huber
+    loss : str, gpumlp.Huber, or a loss of `gpumlp.losses.LOSSES`
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error" (half the mean square),
         "absolute_error", "huber", "poisson".
     optimizer : str or Optimizer
@@ -87,7 +86,7 @@ class Trainer:
         self,
         model: MLP,
         *,
-        loss: str | Huber,
+        loss: str | Huber | Loss,
         optimizer: str | Optimizer,
         batch_size: int = 128,
         l1: float = 0.0,
@@ -104,14 +103,10 @@ class Trainer:
         self.model = model
         kind, delta = get_loss(loss)
         self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal)
-        self.batch_size = positive_int("batch_size", batch_size)
-        if clip_norm is not None and not (is_number(clip_norm) and 0 < clip_norm < math.inf):
-            raise ValueError(f"clip_norm={clip_norm!r}; expected None or a finite number > 0")
-        self.clip_norm = None if clip_norm is None else float(clip_norm)
+        self.batch_size = checks.whole("batch_size", batch_size)
+        self.clip_norm = _check_limit(clip_norm)
         self.schedule = get_schedule(schedule)
-        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed={seed!r}; expected an integer >= 0 and < 2^63")
-        self.seed = int(seed)
+        self.seed = checks.seed("seed", seed)
         self.precision = check_precision(precision)
         self.callbacks = _check_callbacks(callbacks)
         n_out = model.layer_sizes[-1]
@@ -202,7 +197,7 @@ class Trainer:
         MemoryError
             Network, optimiser state and one batch do not fit on the device.
         """
-        epochs = positive_int("epochs", epochs)
+        epochs = checks.whole("epochs", epochs)
         stop = get_early_stopping(early_stopping)
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
         train, val = split_validation(self.model, self.loss, rows, validation, self.seed)
@@ -364,6 +359,14 @@ class Trainer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
+
+
+def _check_limit(clip_norm: Any) -> float | None:
+    if clip_norm is None:
+        return None
+    return float(
+        checks.number("clip_norm", clip_norm, 0, open_low=True, expected="None or a finite number > 0")
+    )
 
 
 def _check_callbacks(callbacks: Any) -> list[Callback]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from gpumlp.kernels.optimizers.base import Optimizer
+from gpumlp.kernels.optimizers.rule import Rule
 
 __all__ = ["AdaGrad"]
 
 
 @dataclass
-class AdaGrad(Optimizer):
+class AdaGrad(Rule):
     """AdaGrad: ``s += g^2;  w -= lr g / sqrt(s + eps)``, s0 = 0 (d2l.ai 12.7; Duchi et al. 2011).
 
     Parameters
@@ -25,7 +25,7 @@ class AdaGrad(Optimizer):
     initial_accumulator : float
         s0; Keras and optax use 0.1.
     l1, l2, weight_decay, proximal
-        See `gpumlp.optimizers.Optimizer`.
+        See `gpumlp.optimizers.Rule`.
 
     Examples
     --------
@@ -43,9 +43,9 @@ class AdaGrad(Optimizer):
     initial_accumulator: float = 0.0
 
     def check(self) -> None:
+        self.in_range("eps", 0, open_low=True)
+        self.in_range("initial_accumulator", 0)
         super().check()
-        self._in_range("eps", 0.0, float("inf"), open_low=True)
-        self._in_range("initial_accumulator", 0.0, float("inf"))
 
     def options(self) -> tuple[str, ...]:
         return () if self.eps_in_sqrt else ("epsout",)

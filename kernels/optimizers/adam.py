@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from gpumlp.kernels.optimizers.base import Optimizer, bias_correction
+from gpumlp.kernels.checks import number
+from gpumlp.kernels.optimizers.rule import Rule, bias_correction
 
 __all__ = ["Adam", "AdamW"]
 
 
 @dataclass
-class Adam(Optimizer):
+class Adam(Rule):
     """Adam with bias correction (d2l.ai 12.10; Kingma & Ba 2015, Algorithm 1)::
 
         v = b1 v + (1 - b1) g          v^ = v / (1 - b1^t)
@@ -34,7 +35,7 @@ class Adam(Optimizer):
     amsgrad : bool
         Use the largest s so far in the root (Reddi et al. 2018; bias-corrected afterwards, as in PyTorch).
     l1, l2, weight_decay, proximal
-        See `gpumlp.optimizers.Optimizer`.
+        See `gpumlp.optimizers.Rule`.
 
     Notes
     -----
@@ -57,16 +58,16 @@ class Adam(Optimizer):
     amsgrad: bool = False
 
     def check(self) -> None:
-        super().check()
-        self._in_range("eps", 0.0, float("inf"), open_low=True)
+        self.in_range("eps", 0, open_low=True)
+        given = self.betas
         try:
-            good = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
-        except TypeError:
-            good = False
-        if not good:
+            beta1, beta2 = given
+            self.betas = number("beta1", beta1, 0, 1), number("beta2", beta2, 0, 1)
+        except (TypeError, ValueError):
             raise ValueError(
-                f"{type(self).__name__}: betas={self.betas!r}; expected two numbers >= 0 and < 1"
-            )
+                f"{type(self).__name__}: betas={given!r}; expected two numbers >= 0 and < 1"
+            ) from None
+        super().check()
 
     def options(self) -> tuple[str, ...]:
         flags = {"epshat": self.eps_hat, "amsgrad": self.amsgrad}

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from gpumlp.kernels.optimizers.base import Optimizer
+from gpumlp.kernels.optimizers.rule import Rule
 
 __all__ = ["RMSProp"]
 
 
 @dataclass
-class RMSProp(Optimizer):
+class RMSProp(Rule):
     """RMSProp: ``s = rho s + (1 - rho) g^2;  w -= lr g / sqrt(s + eps)``, s0 = 0 (d2l.ai 12.8; Tieleman &
     Hinton 2012).
 
@@ -31,7 +31,7 @@ class RMSProp(Optimizer):
     momentum : float
         ``v = momentum v + g / root;  w -= lr v`` (PyTorch; Keras multiplies by lr before the buffer).
     l1, l2, weight_decay, proximal
-        See `gpumlp.optimizers.Optimizer`.
+        See `gpumlp.optimizers.Rule`.
 
     Examples
     --------
@@ -51,10 +51,10 @@ class RMSProp(Optimizer):
     momentum: float = 0.0
 
     def check(self) -> None:
+        self.in_range("rho", 0, 1)
+        self.in_range("eps", 0, open_low=True)
+        self.in_range("momentum", 0, 1)
         super().check()
-        self._in_range("rho", 0.0, 1.0)
-        self._in_range("eps", 0.0, float("inf"), open_low=True)
-        self._in_range("momentum", 0.0, 1.0)
 
     def options(self) -> tuple[str, ...]:
         flags = {"epsout": not self.eps_in_sqrt, "centered": self.centered, "momentum": self.momentum > 0}

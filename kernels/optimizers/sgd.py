@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from gpumlp.kernels.optimizers.base import Optimizer
+from gpumlp.kernels.optimizers.rule import Rule
 
 __all__ = ["SGD"]
 
 
 @dataclass
-class SGD(Optimizer):
+class SGD(Rule):
     """Gradient descent, with momentum: ``v = b v + g;  w -= lr v``, v0 = 0 (d2l.ai 12.4, 12.6).
 
     Parameters
@@ -27,7 +27,7 @@ class SGD(Optimizer):
     lr_in_velocity : bool
         ``v = b v + lr g;  w -= v``, as scikit-learn and Keras; the same as the default while lr is constant.
     l1, l2, weight_decay, proximal
-        See `gpumlp.optimizers.Optimizer`.
+        See `gpumlp.optimizers.Rule`.
 
     Examples
     --------
@@ -48,9 +48,9 @@ class SGD(Optimizer):
     lr_in_velocity: bool = False
 
     def check(self) -> None:
+        self.in_range("momentum", 0, 1)
+        self.in_range("dampening", 0, 1)
         super().check()
-        self._in_range("momentum", 0.0, 1.0)
-        self._in_range("dampening", 0.0, 1.0)
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError(
                 f"SGD: nesterov=True needs momentum > 0 and dampening = 0, "

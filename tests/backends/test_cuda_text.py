@@ -9,12 +9,12 @@ import pytest
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
-from gpumlp.kernels.optimizers import OPTIMIZERS
 from gpumlp.kernels.rows import CLIP, GATHER, RESET, SUM
 
 import gpumlp
 from gpumlp import backends
 from gpumlp.backends.cuda.text import Form, source, team_size
+from gpumlp.optimizers import OPTIMIZERS
 
 KERNELS = [
     *(rule(l1=1e-3, l2=1e-3, weight_decay=1e-2).kernel(clip=True) for rule in OPTIMIZERS.values()),

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
-from gpumlp.kernels.optimizers import OPTIMIZERS
 from tolerances import close
 
 from gpumlp.backends.native.backend import NativeBackend
 from gpumlp.backends.native.build import kernel_source
+from gpumlp.optimizers import OPTIMIZERS
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"

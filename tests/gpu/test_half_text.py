@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
 from gpumlp.kernels.losses import LOSSES, training_kernel
-from gpumlp.kernels.optimizers import OPTIMIZERS
 from gpumlp.kernels.rows import CAST, GATHER
 
 from gpumlp.backends.cuda.text import Form, source
+from gpumlp.optimizers import OPTIMIZERS
 
 KERNELS = [
     *(rule(l1=1e-3, l2=1e-3).kernel(half=True, guard=True) for rule in OPTIMIZERS.values()),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from gpumlp.kernels.optimizers.base import _BLOCK
+from gpumlp.kernels.optimizers.rule import _BLOCK
 from launching import HOW, Flat, run
 from rules import OPTIONS, PENALTIES, RULE_IDS, RULES, make, name_of
 from tolerances import close

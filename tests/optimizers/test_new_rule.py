@@ -75,6 +75,49 @@ def test_in_a_trainer(device: str, toy: Any) -> None:
     assert results[0] == results[1]
 
 
+def test_a_training_is_saved_and_goes_on(device: str, toy: Any, tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(64, 3))
+    trainers = []
+    for epochs in (3, 1):
+        model = gpumlp.MLP([3, 4, 1], "tanh", device=device, dtype="float64")
+        trainer = gpumlp.Trainer(model, loss="squared_error", optimizer=toy(beta=0.75), batch_size=16)
+        trainer.fit(X, X.sum(axis=1), epochs=epochs, progress=False)
+        trainers.append(trainer)
+    trainers[1].save(tmp_path / "training.npz")
+    resumed = gpumlp.Trainer.load(tmp_path / "training.npz", device=device)
+    resumed.fit(X, X.sum(axis=1), epochs=2, progress=False)
+    for one, other in zip(trainers[0].model.get_parameters(), resumed.model.get_parameters(), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_file_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, toy: Any, tmp_path: Path) -> None:
+    model = gpumlp.MLP([3, 1], device="numpy")
+    gpumlp.Trainer(model, loss="squared_error", optimizer=toy()).save(tmp_path / "training.npz")
+    monkeypatch.delitem(OPTIMIZERS, toy.name)
+    needs = r"unknown optimizer 'sign_momentum'.*gpumlp.optimizers.OPTIMIZERS\['sign_momentum'\]"
+    with pytest.raises(gpumlp.ModelFileError, match=needs):
+        gpumlp.Trainer.load(tmp_path / "training.npz", device="numpy")
+    assert gpumlp.load(tmp_path / "training.npz", device="numpy").layer_sizes == [3, 1]
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer. Maximum iterations")
+def test_in_an_estimator(device: str, toy: Any) -> None:
+    """One row and one weight: the weight moves by learning_rate_init in every step."""
+    pytest.importorskip("sklearn")
+    est = gpumlp.MLPRegressor(hidden_layer_sizes=(), random_state=0, max_iter=10, device=device)
+    est.set_params(solver="sign_momentum", learning_rate_init=0.01, alpha=0.0, tol=0.0).fit([[1.0]], [100.0])
+    start = gpumlp.MLPRegressor(hidden_layer_sizes=(), random_state=0, max_iter=1, device=device)
+    start.set_params(solver="sgd", learning_rate_init=1e-9).fit([[1.0]], [100.0])
+    np.testing.assert_allclose(est.coefs_[0], start.coefs_[0] + 0.1, rtol=1e-5)
+
+
+def test_numbers_of_a_rule_become_pythons(toy: Any) -> None:
+    """A rule need not check what is only a number."""
+    assert type(toy(beta=np.float32(0.5)).beta) is float
+    with pytest.raises(ValueError, match="SignMomentum: beta='x'; expected a number"):
+        toy(beta="x")
+
+
 def test_on_the_command_line(toy: Any, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
