@@ -1,5 +1,5 @@
-"""Only the packages: the top-level `kernels/` is installed as `gpumlp.kernels`; pyproject.toml could only say so
-with a list of all packages by hand."""
+"""Only the packages: the top-level `kernels/` is installed as `gpumlp.kernels`, which pyproject.toml could
+only say with a list of all packages by hand."""
 
 from setuptools import find_packages, setup
 
