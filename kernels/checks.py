@@ -29,9 +29,10 @@ def number(
     expected : str, optional
         Instead of the range, in the message.
     """
-    if _kind(value) in "iuf":
+    kind = _kind(value)
+    if kind in "iuf":
         try:
-            plain = int(value) if _kind(value) in "iu" else float(value)
+            plain = float(value) if kind == "f" else int(value)
             above = low < plain if open_low else low <= plain
             if math.isfinite(plain) and above and plain < high:
                 return plain
@@ -49,8 +50,10 @@ def flag(name: str, value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     """NumPy's letter for the type of a scalar; "O" for anything else."""
-    if isinstance(value, (bool, int, float)):
-        return "b" if isinstance(value, bool) else "i" if isinstance(value, int) else "f"
+    if isinstance(value, float):
+        return "f"
+    if isinstance(value, int):
+        return "b" if isinstance(value, bool) else "i"
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         return value.dtype.kind
     return "O"

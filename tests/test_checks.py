@@ -169,3 +169,11 @@ def test_options_of_schedules_and_losses_that_are_refused(bad: Any) -> None:
                 kind(**{name: bad})
     with pytest.raises(ValueError, match=r"Huber: delta=.*expected a finite number > 0"):
         gpumlp.Huber(bad)
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "proximal"])
+@pytest.mark.parametrize("bad", ["x", None, np.array([0.5, 0.5])])
+def test_penalties_of_a_trainer_that_are_refused(name: str, bad: Any) -> None:
+    model = gpumlp.MLP([2, 1], device="numpy")
+    with pytest.raises(ValueError, match=f"^{name}=.*expected"):
+        gpumlp.Trainer(model, loss="squared_error", optimizer="sgd", **{name: bad})

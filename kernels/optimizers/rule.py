@@ -20,6 +20,7 @@ from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["Rule", "bias_correction"]
 
+_NOT_NEGATIVE = ("lr", "l1", "l2", "weight_decay")
 _BLOCK = 32768  # elements that the NumPy reference handles at a time: its temporaries stay in the cache
 
 
@@ -97,32 +98,26 @@ class Rule:
 
         A rule with ranges of its own checks them by `in_range`, then calls this.
         """
-        for name in ("lr", "l1", "l2", "weight_decay"):
-            self.in_range(name, 0)
         for f in fields(self):
-            if isinstance(f.default, bool):
-                self._set(f.name, flag(self._called(f.name), getattr(self, f.name)))
+            if type(f.default) is bool:
+                if type(value := getattr(self, f.name)) is not bool:
+                    setattr(self, f.name, flag(f"{type(self).__name__}: {f.name}", value))
             elif isinstance(f.default, (int, float)):
-                self.in_range(f.name)
+                self.in_range(f.name, 0 if f.name in _NOT_NEGATIVE else -math.inf)
 
     def in_range(
         self, name: str, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
     ) -> None:
         """Check one hyper-parameter, see `gpumlp.kernels.checks.number`."""
+        value = getattr(self, name)
+        inside = type(value) is float and -math.inf < value < high
+        if inside and (value > low if open_low else value >= low):
+            return  # nearly always: there is a check in every step
         limits = [f"{'>' if open_low else '>='} {low:g}"] if low > -math.inf else []
         limits += ["finite"] if high == math.inf else [f"< {high:g}"]
         expected = f"a number {' and '.join(limits)}"
-        value = number(
-            self._called(name), getattr(self, name), low, high, open_low=open_low, expected=expected
-        )
-        self._set(name, value)
-
-    def _called(self, name: str) -> str:
-        return f"{type(self).__name__}: {name}"
-
-    def _set(self, name: str, value: Any) -> None:
-        if getattr(self, name) is not value:
-            setattr(self, name, value)
+        called = f"{type(self).__name__}: {name}"
+        setattr(self, name, number(called, value, low, high, open_low=open_low, expected=expected))
 
     # ---- what is made of it -----------------------------------------------
     def hyperparameters(self) -> dict[str, Any]:

@@ -90,9 +90,9 @@ def test_everything_at_once(backend: Any, dtype: Any, rule: str) -> None:
         check(backend, make(rule, most, **penalties), 130, dtype, how, 0.5)
 
 
-@pytest.mark.cuda_sample(7)
+@pytest.mark.cuda_sample(3)
 @pytest.mark.parametrize("n", [0, 1, 3, 127, 2**16 + 1])
-@pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("rule", ["adagrad", "adam"])  # rsqrt, which has vectors of its own, and sqrt
 def test_sizes(backend: Any, dtype: Any, rule: str, n: int) -> None:
     check(backend, make(rule, OPTIONS[rule][0], l2=0.2), n, dtype, "launch", None, steps=2)
 

@@ -106,3 +106,16 @@ def test_step_numbers_that_make_no_sense_are_not_loaded(t: Any) -> None:
     optimizer = gpumlp.Adam()
     with pytest.raises(ValueError, match=r"t=.*expected an integer >= 0"):
         optimizer.load_state_dict({**optimizer.state_dict(), "t": t})
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_state_that_is_emptied_by_hand_is_made_again(whole: bool) -> None:
+    optimizer, p = gpumlp.SGD(lr=1.0, momentum=0.5), np.zeros(2)
+    for _ in range(3):
+        optimizer.update(p, np.ones(2))
+    if whole:
+        optimizer.state = []
+    else:
+        optimizer.state.clear()
+    optimizer.update(p, np.ones(2))
+    assert p.tolist() == [-(1 + 1.5 + 1.75) - 1] * 2 and optimizer.t == 4
