@@ -97,6 +97,82 @@ def test_what_is_kept_of_them(device: str) -> None:
     )
 
 
+def test_a_split_shares_the_rows(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = _trainer(device)
+    rows = check_rows(trainer.model, trainer.loss, *_rows("float32"))
+    train, val = split_validation(trainer.model, trainer.loss, rows, 0.3, trainer.seed)
+    backend, recorded = trainer.model.backend, []
+    record = backend.record
+    monkeypatch.setattr(backend, "record", lambda ops, steps: (recorded.extend(ops), record(ops, steps))[1])
+    place(trainer.engine, train, val, trainer.batch_size, None)
+    assert val is not None and (train.n_rows, val.n_rows) == (49, 21)
+    read = [op.arrays["X"] for op in recorded if "X" in getattr(op, "arrays", {})]
+    assert len(read) >= 2 and all(X is read[0] for X in read)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_any_type_gives_what_its_float32_values_give(device: str, dtype: str, streaming: bool) -> None:
+    X, y = _rows(dtype)
+    flat, outputs, figures = _train(X, y, device, streaming, validation=0.3)
+    expected = _train(X.astype(np.float32), y, device, streaming, validation=0.3)
+    assert np.array_equal(flat, expected[0]) and np.array_equal(outputs, expected[1])
+    assert figures == expected[2]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_on_the_device_as_well(device: str, dtype: str) -> None:
+    X, y = _rows(dtype)
+    xp = gpumlp.get_backend(device).xp
+    flat, outputs, _ = _train(xp.asarray(X), xp.asarray(y), device, False, validation=0.3)
+    expected = _train(X, y, device, False, validation=0.3)
+    assert np.array_equal(flat, expected[0])
+    assert np.array_equal(gpumlp.get_backend(device).to_numpy(outputs), expected[1])
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_reads_bytes(device: str, precision: str) -> None:
+    if gpumlp.get_backend(device).name != "cuda":
+        pytest.skip("only on CUDA devices")
+    X, y = _rows("uint8")
+    more = {"precision": precision}
+    flat, _, _ = _train(X, y, device, False, trainer=more)
+    assert np.array_equal(flat, _train(X.astype(np.float32), y, device, False, trainer=more)[0])
+
+
+def test_rows_that_are_not_aligned(device: str) -> None:
+    """Compiled code may assume that a float32 lies at a multiple of 4 bytes."""
+    X, y = _rows("float32")
+    raw = np.zeros(X.nbytes + 1, np.uint8)[1:].view("float32").reshape(X.shape)
+    raw[...] = X
+    assert not raw.flags.aligned
+    assert np.array_equal(_train(raw, y, device, False)[0], _train(X, y, device, False)[0])
+    trainer = _trainer(device)
+    assert not np.shares_memory(check_rows(trainer.model, trainer.loss, raw, y).X, raw)
+
+
+def _trainer(device: str, dtype: str = "float32") -> gpumlp.Trainer:
+    return gpumlp.Trainer(
+        gpumlp.MLP([5, 2], device=device, dtype=dtype), loss="softmax_cross_entropy", optimizer="sgd"
+    )
+
+
+def test_what_is_kept_of_them(device: str) -> None:
+    """On the CPU the user's own array; on a device the type that needs less room."""
+    trainer = _trainer(device)
+    on_cpu = trainer.model.device == "cpu"
+    for dtype, wide in (("uint8", False), ("int32", False), ("float64", True), ("int64", True)):
+        X, y = _rows(dtype)
+        kept = check_rows(trainer.model, trainer.loss, X, y).on(trainer.model.backend, trainer.model.dtype).X
+        assert kept.dtype == ("float32" if wide and not on_cpu else dtype)
+        assert not on_cpu or np.shares_memory(kept, X)
+    X, y = _rows("float64", order="F")  # a copy is needed: the smaller one
+    assert (
+        check_rows(trainer.model, trainer.loss, X, y).on(trainer.model.backend, trainer.model.dtype).X.dtype
+        == "float32"
+    )
+
+
 def test_a_split_shares_the_rows(device: str) -> None:
     trainer = _trainer(device)
     rows = check_rows(trainer.model, trainer.loss, *_rows("float32"))
