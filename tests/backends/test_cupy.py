@@ -324,10 +324,10 @@ def test_replay_keeps_its_arrays(backend):
 
 
 def test_failed_capture_runs_eagerly_and_says_so_once(monkeypatch):
-    def broken(calls, stream):
+    def broken(calls, plan, streams):
         raise RuntimeError("cudaErrorStreamCaptureUnsupported")
 
-    monkeypatch.setattr(cupy_module, "_captured", broken)
+    monkeypatch.setattr(cupy_module, "captured", broken)
     backend = CupyBackend(0, graph=True)
     ops, steps, w = _plan(backend)
     with pytest.warns(RuntimeWarning, match="CUDA graphs are off.*CaptureUnsupported"):

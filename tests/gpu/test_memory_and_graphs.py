@@ -108,15 +108,15 @@ def test_failed_capture_says_so_and_gives_the_same_bits(
     from gpumlp.backends.cuda.backend import CupyBackend
 
     wanted = results(CupyBackend(0, graph=True), digits)
-    real, backend = module._captured, CupyBackend(0, graph=True)
+    real, backend = module.captured, CupyBackend(0, graph=True)
 
-    def broken(calls: Any, stream: Any) -> Any:
+    def broken(calls: Any, plan: Any, streams: Any) -> Any:
         def fails() -> None:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-        return real([*calls, fails], stream)
+        return real([*calls[:-1], fails], plan, streams)
 
-    monkeypatch.setattr(module, "_captured", broken)
+    monkeypatch.setattr(module, "captured", broken)
     with pytest.warns(RuntimeWarning, match="cuda:0: CUDA graphs are off.*not permitted") as caught:
         got = results(backend, digits)
     assert len([w for w in caught if "CUDA graphs" in str(w.message)]) == 1
