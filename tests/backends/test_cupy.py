@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tolerances
 from gpumlp.kernels.kernel import Kernel
 
 from gpumlp.backends import cuda_problem
@@ -98,9 +99,7 @@ def counted():
 
 
 def close(given, expected, dtype):
-    """A few units in the last place: CUDA's functions and the order of sums differ from NumPy's."""
-    tolerance = 1e-12 if np.dtype(dtype) == np.float64 else 3e-6
-    np.testing.assert_allclose(cupy.asnumpy(given), expected, rtol=tolerance, atol=tolerance)
+    tolerances.close(cupy.asnumpy(given), expected, "small plan", dtype=dtype)
 
 
 def _state(rng, shape, dtype):

@@ -90,6 +90,32 @@ def test_eager_steps_give_the_same_bits(cuda: Any, digits: Any, precision: str) 
     assert graph.graph and not eager.graph
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+def test_branches_give_the_same_bits(cuda: Any, digits: Any, precision: str) -> None:
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    two, one = (CupyBackend(0, graph=True, branches=branches) for branches in (True, False))
+    for a, b in zip(*(results(d, digits, precision=precision) for d in (two, one)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert two.graph and one.graph
+
+
+def test_each_branch_has_a_cublas_workspace_of_its_own(cuda: Any) -> None:
+    """Products that run side by side must not share one."""
+    from gpumlp.backends.base import Gemm, Steps
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    pool, taken, kept = cuda.xp.get_default_memory_pool(), [], []
+    for branches in (False, True):
+        backend = CupyBackend(0, graph=True, branches=branches)
+        a, b, c = (backend.zeros((4, 4), np.float32) for _ in range(3))
+        steps = Steps(backend.asarray(np.array([0, 1])), backend.zeros((1, 0), np.float32))
+        before = pool.used_bytes()
+        kept.append(backend.record([Gemm(a, a, b), Gemm(a, a, c)], steps))
+        taken.append(pool.used_bytes() - before)
+    assert taken[1] == 2 * taken[0] > 0
+
+
 def test_the_environment_turns_graphs_off(
     cuda: Any, simgpu: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
