@@ -73,8 +73,10 @@ class Work:
             if order.depth == 0:  # now, because the caller's stream may be gone at the next call
                 order.done.record(self._stream)
         finally:
-            self._device.__exit__()
-            order.lock.release()
+            try:
+                self._device.__exit__()
+            finally:
+                order.lock.release()
 
 
 def _refuse_capture(stream: Any) -> None:
