@@ -202,11 +202,16 @@ def test_transposed_products_are_compared_as_they_are_used(backend: Any) -> None
 @pytest.mark.parametrize(
     "step, table, error, text",
     [
-        (np.array([0, 1], np.int32), np.ones((2, 1)), TypeError, "steps.step is int32; expected int64"),
-        (np.array([0]), np.ones((2, 1)), ValueError, r"steps.step has shape \(1,\); expected \(2,\)"),
-        (np.array([0, 1]), np.ones((2, 0)), ValueError, r"steps.table has shape \(2, 0\); expected a column"),
-        (np.array([0, 1]), np.ones(2), ValueError, r"steps.table has shape \(2,\)"),
-        (np.array([0, 1]), np.ones((2, 1), int), TypeError, "steps.table is int64; expected float"),
+        (np.array([0, 1], np.int32), np.ones((2, 1)), TypeError, "array 'step' is int32; expected int64"),
+        (np.array([0]), np.ones((2, 1)), ValueError, r"array 'step' has shape \(1,\); expected \(2,\)"),
+        (
+            np.array([0, 1]),
+            np.ones((2, 0)),
+            ValueError,
+            r"array 'table' has shape \(2, 0\); expected a column",
+        ),
+        (np.array([0, 1]), np.ones(2), ValueError, r"array 'table' has shape \(2,\)"),
+        (np.array([0, 1]), np.ones((2, 1), int), TypeError, "array 'table' is int64; expected float"),
     ],
 )
 def test_steps_refuse(backend: Any, step: Any, table: Any, error: Any, text: str) -> None:
