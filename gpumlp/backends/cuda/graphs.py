@@ -24,12 +24,14 @@ def captured(calls: Sequence[Callable[[], None]], plan: Sequence[Place], streams
     # relaxed (CuPy's default): Python may free arrays at any time, and cudaFree would break a strict capture
     main.begin_capture()
     try:
-        _enqueue(calls, plan, main, side)
+        events = _enqueue(calls, plan, main, side)
     except BaseException:
         with suppress(RuntimeError):
             main.end_capture()
         raise
-    return main.end_capture()
+    graph = main.end_capture()
+    del events  # not before
+    return graph
 
 
 class CupyReplay(Replay):
@@ -62,9 +64,10 @@ class CupyReplay(Replay):
                     call()
 
 
-def _enqueue(calls: Sequence[Callable[[], None]], plan: Sequence[Place], main: Any, side: Any) -> None:
+def _enqueue(calls: Sequence[Callable[[], None]], plan: Sequence[Place], main: Any, side: Any) -> list[Any]:
+    """Call them in the order of `plan`, each on the stream of its branch; the value is the events."""
     awaited = {place.wait for place in plan}
-    events = {START: _event(main)} if START in awaited else {}
+    events: dict[int | None, Any] = {START: _event(main)} if START in awaited else {}
     for place in plan:
         stream = side if place.side else main
         with stream:
@@ -74,7 +77,9 @@ def _enqueue(calls: Sequence[Callable[[], None]], plan: Sequence[Place], main: A
         if place.op in awaited:
             events[place.op] = _event(stream)
     if any(place.side for place in plan):
-        main.wait_event(_event(side))
+        events[None] = _event(side)
+        main.wait_event(events[None])
+    return list(events.values())
 
 
 def _event(stream: Any) -> Any:
