@@ -225,6 +225,14 @@ def test_gemm_refuses_shapes_that_do_not_fit(backend):
         backend.record([Gemm(a, b, cupy.zeros((3, 6), "float32"))], _steps(backend, [], 1))
 
 
+def test_gemm_refuses_what_cublas_cannot_count(backend):
+    """Its sizes have 32 bits; cut off, they would name other memory."""
+    b = cupy.zeros((2, 2), "float32")
+    a = cupy.lib.stride_tricks.as_strided(b, (2, 2), (2**34, 4))
+    with pytest.raises(ValueError, match="row strides of at most 2147483647; use a smaller"):
+        backend.record([Gemm(a, b, b.copy())], _steps(backend, [], 1))
+
+
 # ---- plans -----------------------------------------------
 def _steps(backend, columns, n, dtype="float32"):
     step = backend.asarray(np.array([0, 1]))
