@@ -6,14 +6,20 @@ held by the memory pool; and per graph of a full step its nodes and optimiser ke
 counts (the module `simgpu`) all figures are exact; on a GPU only the operations per graph, the pool and the
 time per step are known, and the rest is shown as "-".
 
+"nodes" are those of the graph of a full step, "path" its longest path: nodes that wait for each other; all
+others run beside.  With --one-branch operations follow each other as they stand in the plan.
+
 Exit status 1 if a figure exceeds its limit: steps (and evaluation passes) = graph launches, at most 2 other
 launches, 1 copy each way and 1 synchronisation per epoch, no allocation, no memset, constant pool bytes, at
-most 5 nodes per weight layer (2 more with clip_norm), one optimiser kernel per step.
+most 5 nodes per weight layer (2 more with clip_norm), L - 1 of them beside the longest path, one optimiser
+kernel per step.
 """
 
 from __future__ import annotations
 
 import argparse
+import graphlib
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,6 +68,11 @@ class Setup:
     def node_limit(self) -> int:
         """Nodes of the graph of a step."""
         return 5 * self.layers + (2 if "clip_norm" in self.trainer else 0)
+
+    @property
+    def path_limit(self) -> int:
+        """Nodes on the longest path: gradients of weights, but those of the first layer, are beside it."""
+        return self.node_limit - (self.layers - 1)
 
 
 def setups() -> list[Setup]:
@@ -112,6 +123,7 @@ class Counts:
     pool_growth: int
     operations: int
     nodes: int | None
+    path: int | None
     optimizer_kernels: float | None
     seconds_per_step: float
 
@@ -126,14 +138,35 @@ def _data(setup: Setup) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def measure(setup: Setup, device: str = "cuda") -> Counts:
+def graph_shape(graph: Any) -> tuple[int, int] | None:
+    """(nodes, nodes on the longest path) of a CUDA graph; None where CuPy cannot show it."""
+    show = getattr(graph, "debug_dot_str", None)
+    if show is None:
+        return None
+    before: dict[str, set[str]] = {}
+    for line in show().splitlines():
+        edge = re.match(r'\s*"?(\w+)"?\s*->\s*"?(\w+)"?', line)
+        node = re.match(r'\s*"?(\w+)"?\s*\[', line)
+        if edge:
+            before.setdefault(edge[1], set())
+            before.setdefault(edge[2], set()).add(edge[1])
+        elif node and node[1] not in ("graph", "node", "edge"):
+            before.setdefault(node[1], set())
+    order = graphlib.TopologicalSorter(before).static_order()
+    depth: dict[str, int] = {}
+    for name in order:
+        depth[name] = 1 + max((depth[n] for n in before[name]), default=0)
+    return len(depth), max(depth.values(), default=0)
+
+
+def measure(setup: Setup, device: Any = "cuda") -> Counts:
     """Train and count; the figures of the worst epoch after the first."""
     counter = simulator()
     model = gpumlp.MLP(setup.sizes, device=device, **setup.model)
     backend = model.backend
     pool = backend.xp.get_default_memory_pool()
     epochs: list[tuple[dict[str, Any], int]] = []
-    recorded: list[int] = []
+    recorded: list[tuple[int, Any]] = []
 
     def after(trainer: Any, history: Any) -> None:
         epochs.append((counter.counters() if counter else {}, pool.total_bytes()))
@@ -151,8 +184,9 @@ def measure(setup: Setup, device: str = "cuda") -> Counts:
     usual = backend.record
 
     def record(ops: Sequence[Any], steps: Any) -> Any:
-        recorded.append(len(ops))
-        return usual(ops, steps)
+        replay = usual(ops, steps)
+        recorded.append((len(ops), replay.graph))
+        return replay
 
     backend.record = record
     try:
@@ -165,11 +199,17 @@ def measure(setup: Setup, device: str = "cuda") -> Counts:
     finally:
         del backend.record  # the instance's; the class has its own
     seconds = min(history.seconds[1:], default=time.perf_counter() - start) / setup.steps
-    return _counts(setup, trainer, epochs[1:], max(recorded), seconds)
+    longest = max(recorded, key=lambda each: each[0])  # the training step
+    return _counts(setup, trainer, epochs[1:], *longest, seconds)
 
 
 def _counts(
-    setup: Setup, trainer: Any, epochs: list[tuple[dict[str, Any], int]], operations: int, seconds: float
+    setup: Setup,
+    trainer: Any,
+    epochs: list[tuple[dict[str, Any], int]],
+    operations: int,
+    graph: Any,
+    seconds: float,
 ) -> Counts:
     pool = [held for _, held in epochs]
 
@@ -178,7 +218,8 @@ def _counts(
             return None
         return max(sum(int(counts.get(name, 0)) for name in names) for counts, _ in epochs)
 
-    nodes = share = None
+    nodes, path = graph_shape(graph) or (None, None)
+    share = None
     counts = epochs[-1][0]
     if counts and not setup.validation:
         inside = counts["graph_kernels"] + sum(counts["graph_library_calls"].values())
@@ -202,6 +243,7 @@ def _counts(
         max(pool) - min(pool),
         operations,
         nodes,
+        path,
         share,
         seconds,
     )
@@ -221,6 +263,7 @@ def problems(setup: Setup, counts: Counts) -> list[str]:
         "pool_growth": 0,
         "operations": setup.node_limit,
         "nodes": setup.node_limit,
+        "path": setup.path_limit,
         "optimizer_kernels": 1,
     }
     found = []
@@ -251,16 +294,19 @@ _HEADER = (
     "ops",
     "nodes",
     "<=",
+    "path",
     "optim.",
 )
 
 
-def report(chosen: Sequence[Setup], device: str) -> tuple[str, list[dict[str, Any]], list[str]]:
+def report(
+    chosen: Sequence[Setup], device: Any, one_branch: bool = False
+) -> tuple[str, list[dict[str, Any]], list[str]]:
     """(table, rows, problems)."""
     lines, found, wrong = [], [], []
     for setup in chosen:
         c = measure(setup, device)
-        wrong += problems(setup, c)
+        wrong += [] if one_branch else problems(setup, c)
         found.append(asdict(c))
         shown = [
             c.steps,
@@ -273,7 +319,14 @@ def report(chosen: Sequence[Setup], device: str) -> tuple[str, list[dict[str, An
             c.syncs,
             c.mallocs,
         ]
-        shown += [f"{c.pool_bytes / 2**20:.2f}", c.pool_growth, c.operations, c.nodes, setup.node_limit]
+        shown += [
+            f"{c.pool_bytes / 2**20:.2f}",
+            c.pool_growth,
+            c.operations,
+            c.nodes,
+            setup.node_limit,
+            c.path,
+        ]
         optimizers = None if c.optimizer_kernels is None else f"{c.optimizer_kernels:g}"
         lines.append([setup.label, *("-" if v is None else v for v in (*shown, optimizers))])
     return table(_HEADER, lines), found, wrong
@@ -285,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--one-branch", action="store_true", help="nothing side by side; no limits")
     parser.add_argument("--only", default="", help="trainings whose label contains this text")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     args = parser.parse_args(argv)
@@ -299,8 +353,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if backend.name != "cuda":
         parser.error(f"--device {args.device} is {backend.device}; this report is about CUDA devices")
+    if args.one_branch:
+        backend = type(backend)(backend.number, branches=False)
     facts = machine()
-    text, found, wrong = report(chosen, args.device)
+    text, found, wrong = report(chosen, backend, args.one_branch)
     print(f"{facts_line(facts)}\n\n{text}\n")
     print("\n".join(["problems:", *wrong]) if wrong else "no problems")
     if args.json:

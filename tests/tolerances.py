@@ -43,9 +43,17 @@ ABSOLUTE = {
     "central differences": {np.dtype(np.float64): (1e-6, 1e-7)},
     # minima found by thousands of steps against closed forms or solvers (target: 1e-5 relative)
     "optimum": {np.dtype(np.float64): (1e-5, 1e-6)},
+    # a plan of kernels and products on a CUDA device against NumPy: sums of up to 65 numbers of size 1 in
+    # another order and in pieces; with partial sums of up to 16, roundings add up to 16 eps sqrt(65)
+    "small plan": {np.dtype(np.float64): (1e-12, 1e-12), np.dtype(np.float32): (2e-5, 2e-5)},
     # figures computed from sums of a few hundred values
     "figures": {np.dtype(np.float64): (1e-12, 1e-12), np.dtype(np.float32): (1e-5, 1e-6)},
 }
+
+#: size of the difference to the gradient in float32, relative, in the norm of a layer: roundings of 2^-11
+#: (float16) and 2^-8 (bfloat16) at some ten places in a row, partly cancelling.  TF32 may be made by cutting
+#: bits off, up to 2^-10 and always towards zero, which does not cancel
+GRADIENT = {"tf32": 5e-3, "float16": 4e-3, "bfloat16": 3e-2}
 
 
 def tolerance(what: str, dtype: Any) -> tuple[float, float]:

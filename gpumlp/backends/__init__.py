@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Backend
+from gpumlp.backends.cuda.available import FORKED, cuda_problem, forked
 from gpumlp.errors import DeviceError, suggest
 
 __all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"]
@@ -21,6 +21,8 @@ _NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
 _CUDA = re.compile(r"cuda:(\d{1,4})")
 _made: dict[str, Backend] = {}
 _making = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a thread that holds it is not in the child
+    os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.RLock()))
 _warned: set[str] = set()
 
 
@@ -52,11 +54,16 @@ def get_backend(name: str | Backend = "auto") -> Backend:
         if wanted not in _NAMES and not _CUDA.fullmatch(wanted):
             raise ValueError("GPUMLP_DEVICE: " + suggest("device", wanted, _NAMES))
     if wanted == "auto":
-        wanted = "cpu" if cuda_problem() else "cuda"
+        problem = cuda_problem()
+        wanted = "cpu" if problem else "cuda"
+        if problem == FORKED:  # the parent has a device that could be used
+            _warn_once(f"device='auto' is the CPU here: {FORKED}")
     if wanted == "cpu":
         wanted = _cpu()
     if wanted == "cuda":
         wanted = "cuda:0"
+    if wanted.startswith("cuda") and forked():
+        raise DeviceError(f"device={wanted!r} cannot be used: {FORKED}")
     if wanted not in _made:
         with _making:  # two backends of a device would not know of each other's work
             if wanted not in _made:
@@ -76,10 +83,14 @@ def _cpu() -> str:
     why = NativeBackend.why_not()
     if why is None:
         return "native"
-    if why not in _warned:
-        _warned.add(why)
-        warnings.warn(f"the CPU runs NumPy code, not compiled kernels: {why}", RuntimeWarning, stacklevel=3)
+    _warn_once(f"the CPU runs NumPy code, not compiled kernels: {why}")
     return "numpy"
+
+
+def _warn_once(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def _make(name: str) -> Backend:
@@ -121,68 +132,3 @@ def free_memory() -> None:
     for backend in _made.values():
         if backend.name == "cuda":
             backend.free_memory()  # type: ignore[attr-defined]
-
-
-def cuda_problem(device: int = 0) -> str | None:
-    """Why CUDA device number `device` cannot be used, or None if it can.
-
-    The text names what is missing (CuPy, its libraries, the driver, the device) and what to do.
-    """
-    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
-        return (
-            "CuPy is not installed: pip install 'cupy-cuda12x[ctk]', or the CuPy package for your CUDA "
-            "version, such as cupy-cuda13x[ctk]"
-        )
-    try:
-        import cupy
-        from cupy.cuda import runtime
-    except Exception as error:  # a broken installation can raise anything
-        return f"CuPy is installed but cannot be imported ({type(error).__name__}: {error})"
-    return _driver_problem(cupy, runtime, device) or _library_problem(cupy)
-
-
-def _driver_problem(cupy: Any, runtime: Any, device: int) -> str | None:
-    try:
-        count = runtime.getDeviceCount()
-    except Exception as error:
-        try:
-            driver = runtime.driverGetVersion()
-        except Exception:
-            driver = 0
-        if driver == 0:
-            return f"CuPy {cupy.__version__} is installed, but no NVIDIA driver is ({error})"
-        if getattr(error, "status", None) == getattr(runtime, "cudaErrorInsufficientDriver", 35):
-            return (
-                f"the NVIDIA driver (for CUDA {driver // 1000}.{driver % 1000 // 10}) is older than "
-                f"CuPy {cupy.__version__} needs: update the driver, or install CuPy for an older CUDA version"
-            )
-        count, detail = 0, f" ({error})"
-    else:
-        detail = ""
-    if count == 0:
-        return (
-            f"CuPy and a driver are installed, but there is no CUDA device{detail}; see CUDA_VISIBLE_DEVICES"
-        )
-    if device >= count:
-        some = (
-            "is 1 CUDA device, cuda:0"
-            if count == 1
-            else f"are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
-        )
-        return f"there {some}"
-    return None
-
-
-def _library_problem(cupy: Any) -> str | None:
-    try:
-        from cupy_backends.cuda.libs import nvrtc
-
-        nvrtc.getVersion()
-        from cupy_backends.cuda.libs import cublas  # noqa: F401
-    except Exception as error:
-        return (
-            f"CuPy {cupy.__version__} and a driver are installed, but a CUDA library is missing "
-            f"({' '.join(str(error).split())}): install it with CuPy's [ctk] extra, such as "
-            "pip install 'cupy-cuda12x[ctk]'"
-        )
-    return None

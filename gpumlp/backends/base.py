@@ -103,7 +103,7 @@ def _check_table(op: Launch, steps: Steps) -> None:
     if missing:
         raise ValueError(f"{op.kernel.name}: the step table has columns {list(steps.columns)}, not {missing}")
     compute = real_types(op.kernel, op.arrays)[1]
-    if compute and steps.table.dtype.name != compute:
+    if compute is not None and steps.table.dtype != compute:
         raise TypeError(f"{op.kernel.name} computes in {compute}, the step table is {steps.table.dtype}")
 
 

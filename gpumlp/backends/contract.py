@@ -3,6 +3,9 @@
 Compiled code sees addresses only, so this is the one place where types, shapes and strides are compared with
 what will be read and written.  It raises TypeError for a wrong kind or dtype, and ValueError for a wrong
 shape, layout or value; the message says what was given and what was expected.
+
+It runs whenever an operation is made, so the functions below ask each array for a thing once, and make texts
+only when something is wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.kernels.kernel import Array, Kernel
+from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [
     "Extents",
@@ -25,9 +28,12 @@ __all__ = [
 ]
 
 Extents = Mapping[str, tuple[int, ...]]
-#: types of 16 bits, which only CUDA computes with; uint16 holds the bits of bfloat16
-_HALF = ("float16", "uint16")
-_REAL = ("float32", "float64")
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+#: T -> C; types of 16 bits, which only CUDA computes with, are float16 and uint16, the bits of bfloat16
+_COMPUTE = {_F32: _F32, _F64: _F64, np.dtype(np.float16): _F32, np.dtype(np.uint16): _F32}
+_REALS = frozenset((_F32, _F64))  # not a tuple: NumPy takes None for float64 where it compares
+_FIXED = {name: np.dtype(name) for name in FIXED}
+_REAL = "float32 or float64"
 
 
 def device_of(array: Any) -> str:
@@ -38,21 +44,26 @@ def device_of(array: Any) -> str:
     return type(array).__name__ if number is None else f"cuda:{number}"
 
 
-def real_types(kernel: Kernel, arrays: Mapping[str, Any]) -> tuple[str, str]:
-    """Names of the types that T and C stand for, "" if no array tells."""
-    stored = next((arrays[a.name].dtype.name for a in kernel.arrays if a.ctype == "T"), "")
-    compute = "float32" if stored in _HALF else stored
-    compute = compute or next((arrays[a.name].dtype.name for a in kernel.arrays if a.ctype == "C"), "")
-    for name, known in ((stored, _HALF + _REAL), (compute, _REAL)):
-        if name and name not in known:
-            raise TypeError(f"{kernel.name}: arrays of {name}; expected {' or '.join(_REAL)}")
-    return stored, compute
+def real_types(kernel: Kernel, arrays: Mapping[str, Any]) -> tuple[np.dtype | None, np.dtype | None]:
+    """What T and C stand for, None if no array tells."""
+    stored = computed = None
+    for spec in kernel.arrays:
+        if spec.ctype == "T" and stored is None:
+            stored = arrays[spec.name].dtype
+        elif spec.ctype == "C" and computed is None:
+            computed = arrays[spec.name].dtype
+    if stored is not None:
+        computed = _COMPUTE.get(stored)
+    wrong = stored if computed is None else computed
+    if wrong is not None and computed not in _REALS:
+        raise TypeError(f"{kernel.name}: arrays of {wrong}; expected {_REAL}")
+    return stored, computed
 
 
 def check_launch(
     kernel: Kernel,
-    arrays: Mapping[str, Any],
-    scalars: Mapping[str, Any],
+    arrays: dict[str, Any],
+    scalars: dict[str, Any],
     rows: int,
     cols: int,
     segments: Sequence[tuple[int, int, float]] | None = None,
@@ -62,119 +73,137 @@ def check_launch(
     _check_kernel(kernel, arrays, scalars)
     if rows < 0 or cols < 0:
         raise ValueError(f"{kernel.name}: an index space of ({rows}, {cols}); expected none below 0")
-    raws = {a.name for a in kernel.arrays if a.role.startswith("raw")}
-    if extents and not raws.issuperset(extents):
-        raise ValueError(f"{kernel.name}: extents of {sorted(extents)}; its raw arrays are {sorted(raws)}")
+    raws = []
     for spec in kernel.arrays:
-        array = arrays[spec.name]
-        where = f"{kernel.name}: array {spec.name!r}"
-        _check_strides(where, array)
-        if spec.name in raws:
-            _check_extent(where, array, (extents or {}).get(spec.name))
-        elif rows and cols:
-            _check_space(where, spec, array, rows, cols)
+        array, name = arrays[spec.name], spec.name
+        shape, strides = array.shape, array.strides
+        problem = _layout_problem(array, shape, strides)
+        if spec.role.startswith("raw"):
+            raws.append(name)
+            problem = problem or _extent_problem(shape, extents.get(name) if extents else None)
+        elif rows and cols and not problem:
+            problem = _space_problem(array, shape, strides, rows, cols, spec.role != "in")
+        if problem:
+            raise ValueError(f"{kernel.name}: array {name!r} has {problem}")
+    if extents and not set(extents).issubset(raws):
+        raise ValueError(f"{kernel.name}: extents of {sorted(extents)}; its raw arrays are {sorted(raws)}")
     if segments is not None:
         _check_segments(kernel, segments, cols)
 
 
 def check_elementwise(
-    kernel: Kernel, arrays: Mapping[str, Any], scalars: Mapping[str, Any], stepped: Mapping[str, float]
+    kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: Mapping[str, float]
 ) -> None:
     """Raise unless `kernel` may run on every element of `arrays`, which are of one shape and any strides."""
     _check_kernel(kernel, arrays, scalars)
     check_stepped(kernel, stepped)
-    plain = {a.name: arrays[a.name].shape for a in kernel.arrays if not a.role.startswith("raw")}
-    for name in arrays.keys() - plain:
-        _check_strides(f"{kernel.name}: array {name!r}", arrays[name])
-    if len(set(plain.values())) > 1:
-        shapes = ", ".join(f"{name!r} {shape}" for name, shape in plain.items())
-        raise ValueError(f"{kernel.name}: arrays of shapes {shapes}; expected equal ones")
+    shapes = {}
+    for spec in kernel.arrays:
+        array = arrays[spec.name]
+        if not spec.role.startswith("raw"):
+            shapes[spec.name] = array.shape
+        elif problem := _layout_problem(array, array.shape, array.strides):
+            raise ValueError(f"{kernel.name}: array {spec.name!r} has {problem}")
+    if len(set(shapes.values())) > 1:
+        given = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{kernel.name}: arrays of shapes {given}; expected equal ones")
 
 
 def check_stepped(kernel: Kernel, given: Mapping[str, float]) -> None:
     """Raise TypeError unless `given` has the kernel's per-step values."""
-    if not set(given).issuperset(kernel.stepped):
-        raise TypeError(
-            f"{kernel.name}: per-step values {sorted(given)}, expected {sorted(set(kernel.stepped))}"
-        )
+    for name in kernel.stepped:
+        if name not in given:
+            raise TypeError(
+                f"{kernel.name}: per-step values {sorted(given)}, expected {sorted(kernel.stepped)}"
+            )
 
 
 def check_gemm(a: Any, b: Any, c: Any, trans_a: bool, trans_b: bool, tf32: bool) -> None:
     """Raise unless c = op(a) @ op(b) can be computed (see `Gemm`)."""
-    for name, array in {"a": a, "b": b, "c": c}.items():
-        where = f"gemm: array {name!r}"
-        _check_is_array(where, array)
-        if array.ndim != 2:
-            raise ValueError(f"{where} has shape {array.shape}; expected 2-D")
-        _check_strides(where, array)
-        if name == "c":
-            _check_writable(where, array)
-        if array.shape[0] > 1 and array.strides[0] < array.shape[1] * array.itemsize:
-            raise ValueError(f"{where} has strides {array.strides}; expected rows in ascending order, apart")
+    for name, array in (("a", a), ("b", b), ("c", c)):
+        _check_is_array("gemm", name, array)
+        shape, strides = array.shape, array.strides
+        problem = "" if len(shape) == 2 else f"shape {shape}; expected 2-D"
+        problem = problem or _layout_problem(array, shape, strides)
+        if not problem and shape[0] > 1 and strides[0] < shape[1] * array.itemsize:
+            problem = f"strides {strides}; expected rows in ascending order, apart"
+        if problem:
+            raise ValueError(f"gemm: array {name!r} has {problem}")
+    _check_writable("gemm", "c", c)
     m, k = a.shape[::-1] if trans_a else a.shape
     k_b, n = b.shape[::-1] if trans_b else b.shape
     if k != k_b or c.shape != (m, n):
         left, right = ("^T" if trans else "" for trans in (trans_a, trans_b))
         raise ValueError(f"gemm of shapes {a.shape}{left} and {b.shape}{right} into {c.shape}")
-    kind = a.dtype.name
-    wanted = {"a": _REAL + _HALF, "b": (kind,), "c": (kind, "float32") if kind in _HALF else (kind,)}
-    for name, array in {"a": a, "b": b, "c": c}.items():
-        if array.dtype.name not in wanted[name]:
-            raise TypeError(f"gemm: array {name!r} is {array.dtype}; expected {' or '.join(wanted[name])}")
-    if tf32 and kind != "float32":
-        raise TypeError(f"gemm: array 'a' is {a.dtype}; expected float32 with tf32")
+    kind, into = a.dtype, c.dtype
+    if kind not in _COMPUTE:
+        raise TypeError(f"gemm: array 'a' is {kind}; expected {_REAL}")
+    if b.dtype != kind:
+        raise TypeError(f"gemm: array 'b' is {b.dtype}; expected {kind}")
+    if into not in (kind, _COMPUTE[kind]):
+        raise TypeError(f"gemm: array 'c' is {into}; expected {kind}")
+    if tf32 and kind != _F32:
+        raise TypeError(f"gemm: array 'a' is {kind}; expected float32 with tf32")
 
 
-def _check_kernel(kernel: Kernel, arrays: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
+def _check_kernel(kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any]) -> None:
     """Names, and types of the arrays."""
-    kernel.check(dict(arrays), dict(scalars))
+    kernel.check(arrays, scalars)
+    for name, array in arrays.items():
+        _check_is_array(kernel.name, name, array)
+    stored, computed = real_types(kernel, arrays)
     for spec in kernel.arrays:
-        _check_is_array(f"{kernel.name}: array {spec.name!r}", arrays[spec.name])
-    stored, compute = real_types(kernel, arrays)
-    for spec in kernel.arrays:
-        array, wanted = arrays[spec.name], {"T": stored, "C": compute}.get(spec.ctype, spec.ctype)
-        if array.dtype.name != wanted:
+        array, ctype = arrays[spec.name], spec.ctype
+        wanted = stored if ctype == "T" else computed if ctype == "C" else _FIXED[ctype]
+        if array.dtype != wanted:
             raise TypeError(f"{kernel.name}: array {spec.name!r} is {array.dtype}; expected {wanted}")
         if spec.role not in ("in", "raw"):
-            _check_writable(f"{kernel.name}: array {spec.name!r}", array)
+            _check_writable(kernel.name, spec.name, array)
 
 
-def _check_is_array(where: str, array: Any) -> None:
+def _check_is_array(what: str, name: str, array: Any) -> None:
+    if type(array) is np.ndarray:
+        return
     if not (hasattr(array, "dtype") and hasattr(array, "strides") and hasattr(array, "flags")):
-        raise TypeError(f"{where} is {type(array).__name__}; expected a NumPy or CuPy array")
+        raise TypeError(f"{what}: array {name!r} is {type(array).__name__}; expected a NumPy or CuPy array")
 
 
-def _check_writable(where: str, array: Any) -> None:
+def _check_writable(what: str, name: str, array: Any) -> None:
     if isinstance(array, np.ndarray) and not array.flags.writeable:
-        raise ValueError(f"{where} is read-only, but it is written")
+        raise ValueError(f"{what}: array {name!r} is read-only, but it is written")
 
 
-def _check_strides(where: str, array: Any) -> None:
-    if array.ndim not in (1, 2):
-        raise ValueError(f"{where} has shape {array.shape}; expected 1-D or 2-D")
-    if array.size == 0:
-        return
-    if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
-        raise ValueError(f"{where} has strides {array.strides}; expected unit stride in its last dimension")
-    if array.ndim == 2 and array.shape[0] > 1 and array.strides[0] % array.itemsize:
-        raise ValueError(f"{where} has strides {array.strides}; expected whole elements of {array.itemsize}")
+def _layout_problem(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
+    """Empty if it is 1-D or 2-D, columns are next to each other, and rows are whole elements apart."""
+    if len(shape) not in (1, 2):
+        return f"shape {shape}; expected 1-D or 2-D"
+    if 0 in shape:
+        return ""
+    if shape[-1] > 1 and strides[-1] != array.itemsize:
+        return f"strides {strides}; expected unit stride in its last dimension"
+    if shape[0] > 1 and strides[0] % array.itemsize:
+        return f"strides {strides}; expected multiples of {array.itemsize}"
+    return ""
 
 
-def _check_space(where: str, spec: Array, array: Any, rows: int, cols: int) -> None:
-    if array.ndim == 1 and rows > 1:
-        raise ValueError(f"{where} has shape {array.shape}; expected 2-D for {rows} rows")
-    if array.shape[-1] < cols or (array.ndim == 2 and array.shape[0] < rows):
-        raise ValueError(f"{where} has shape {array.shape}, smaller than the index space ({rows}, {cols})")
-    if spec.role != "in" and rows > 1 and abs(array.strides[0]) < cols * array.itemsize:
-        raise ValueError(f"{where} has strides {array.strides}: its rows overlap, but they are written")
+def _space_problem(
+    array: Any, shape: tuple[int, ...], strides: tuple[int, ...], rows: int, cols: int, written: bool
+) -> str:
+    """Empty if the array has an element of its own for each of the index space."""
+    if len(shape) == 1 and rows > 1:
+        return f"shape {shape}; expected 2-D for {rows} rows"
+    if shape[-1] < cols or (len(shape) == 2 and shape[0] < rows):
+        return f"shape {shape}, smaller than the index space ({rows}, {cols})"
+    if written and rows > 1 and abs(strides[0]) < cols * array.itemsize:
+        return f"strides {strides}: its rows overlap, but they are written"
+    return ""
 
 
-def _check_extent(where: str, array: Any, least: tuple[int, ...] | None) -> None:
+def _extent_problem(shape: tuple[int, ...], least: tuple[int, ...] | None) -> str:
     if least is None:
-        return
-    fits = array.ndim == len(least) and all(n >= m for n, m in zip(array.shape, least, strict=True))
-    if not fits:
-        raise ValueError(f"{where} has shape {array.shape}; expected {tuple(least)} at least")
+        return ""
+    fits = len(shape) == len(least) and all(n >= m for n, m in zip(shape, least, strict=True))
+    return "" if fits else f"shape {shape}; expected {tuple(least)} at least"
 
 
 def _check_segments(kernel: Kernel, segments: Sequence[tuple[int, int, float]], cols: int) -> None:
@@ -186,12 +215,8 @@ def _check_segments(kernel: Kernel, segments: Sequence[tuple[int, int, float]], 
     else:
         if at == cols:
             return
-    raise ValueError(
-        f"{kernel.name}: segments {_shortened(segments)} of {cols} columns; expected consecutive ranges that "
-        f"begin at 0 and end at {cols}"
-    )
-
-
-def _shortened(segments: Sequence[tuple[int, int, float]]) -> str:
     shown = ", ".join(f"{start}:{stop}" for start, stop, _ in segments[:6])
-    return shown + (", ..." if len(segments) > 6 else "")
+    raise ValueError(
+        f"{kernel.name}: segments {shown}{', ...' if len(segments) > 6 else ''} of {cols} columns; expected "
+        f"consecutive ranges that begin at 0 and end at {cols}"
+    )

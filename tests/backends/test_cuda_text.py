@@ -1,5 +1,7 @@
 """The CUDA text made of a kernel, and how a device name becomes an executor; needs no GPU."""
 
+import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from gpumlp.kernels.rows import CLIP, GATHER, RESET, SUM
 
 import gpumlp
 from gpumlp import backends
+from gpumlp.backends.cuda.available import driver_problem
 from gpumlp.backends.cuda.text import Form, source, team_size
 from gpumlp.optimizers import OPTIMIZERS
 
@@ -144,7 +147,7 @@ def test_a_device_that_is_no_name_and_an_array_that_is_none():
 
 def test_cuda_problem_without_cupy(monkeypatch):
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "CuPy is not installed: pip install" in backends.cuda_problem()
 
 
@@ -182,8 +185,24 @@ def test_cuda_problem_names_what_is_missing(runtime, device, text):
     class cupy:
         __version__ = "14.0"
 
-    assert re.search(text, backends._driver_problem(cupy, runtime, device))
+    assert re.search(text, driver_problem(cupy, runtime, device))
 
 
 def test_cuda_problem_of_a_device_that_is_there():
-    assert backends._driver_problem(None, _Runtime(count=2), 1) is None
+    assert driver_problem(None, _Runtime(count=2), 1) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_initialization_error_in_a_child_of_fork_is_explained():
+    """Also if it was not this package that has started CUDA in the parent."""
+
+    class cupy:
+        __version__ = "14.0"
+
+    runtime = _Runtime(status=3, driver=12040)
+    assert "no CUDA device" in driver_problem(cupy, runtime, 0)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int("get_context('spawn')" not in driver_problem(cupy, runtime, 0)))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tolerances
 from gpumlp.kernels.kernel import Kernel
 from launching import steps_with
 
@@ -99,9 +100,7 @@ def counted():
 
 
 def close(given, expected, dtype):
-    """A few units in the last place: CUDA's functions and the order of sums differ from NumPy's."""
-    tolerance = 1e-12 if np.dtype(dtype) == np.float64 else 3e-6
-    np.testing.assert_allclose(cupy.asnumpy(given), expected, rtol=tolerance, atol=tolerance)
+    tolerances.close(cupy.asnumpy(given), expected, "small plan", dtype=dtype)
 
 
 def _state(rng, shape, dtype):
@@ -227,6 +226,14 @@ def test_gemm_refuses_shapes_that_do_not_fit(backend):
         backend.record([Gemm(a, b, cupy.zeros((3, 6), "float32"))], _steps(backend, [], 1))
 
 
+def test_gemm_refuses_what_cublas_cannot_count(backend):
+    """Its sizes have 32 bits; cut off, they would name other memory."""
+    b = cupy.zeros((2, 2), "float32")
+    a = cupy.lib.stride_tricks.as_strided(b, (2, 2), (2**34, 4))
+    with pytest.raises(ValueError, match="row strides of at most 2147483647; use a smaller"):
+        backend.record([Gemm(a, b, b.copy())], _steps(backend, [], 1))
+
+
 # ---- plans -----------------------------------------------
 def _steps(backend, columns, n, dtype="float32"):
     table = np.linspace(0.1, 0.01, n * max(1, len(columns)), dtype=dtype)
@@ -324,10 +331,10 @@ def test_replay_keeps_its_arrays(backend):
 
 
 def test_failed_capture_runs_eagerly_and_says_so_once(monkeypatch):
-    def broken(calls, stream):
+    def broken(calls, plan, streams):
         raise RuntimeError("cudaErrorStreamCaptureUnsupported")
 
-    monkeypatch.setattr(cupy_module, "_captured", broken)
+    monkeypatch.setattr(cupy_module, "captured", broken)
     backend = CupyBackend(0, graph=True)
     ops, steps, w = _plan(backend)
     with pytest.warns(RuntimeWarning, match="CUDA graphs are off.*CaptureUnsupported"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -90,6 +91,58 @@ def test_eager_steps_give_the_same_bits(cuda: Any, digits: Any, precision: str) 
     assert graph.graph and not eager.graph
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+def test_branches_give_the_same_bits(cuda: Any, digits: Any, precision: str) -> None:
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    two, one = (CupyBackend(0, graph=True, branches=branches) for branches in (True, False))
+    for a, b in zip(*(results(d, digits, precision=precision) for d in (two, one)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert two.graph and one.graph
+
+
+@pytest.mark.parametrize(
+    ("options", "nodes"), [({}, 10), ({"clip_norm": 1.0}, 12), ({"precision": "float16"}, 12)]
+)
+def test_a_step_begins_and_ends_in_one_node(
+    cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch, options: Any, nodes: int
+) -> None:
+    """The gather comes before all else, and the update after both branches."""
+    graphs, usual = [], cuda.record
+
+    def record(ops: Any, steps: Any) -> Any:
+        replay = usual(ops, steps)
+        graphs.append(replay.graph)
+        return replay
+
+    monkeypatch.setattr(cuda, "record", record)
+    trainer(network(), **options).step(digits[0][:32], digits[1][:32])
+    (graph,) = graphs
+    if graph is None:
+        pytest.skip("CUDA graphs are turned off")
+    edges = re.findall(r"(\w+)\W*->\W*(\w+)", graph.debug_dot_str())
+    sources, targets = ({edge[side] for edge in edges} for side in (0, 1))
+    assert len(sources | targets) >= nodes  # cuBLAS may take more than one for a product
+    assert len(sources - targets) == len(targets - sources) == 1
+    assert len(edges) >= len(sources | targets)  # one branch has one less: there is a fork and a join
+
+
+def test_each_branch_has_a_cublas_workspace_of_its_own(cuda: Any) -> None:
+    """Products that run side by side must not share one."""
+    from gpumlp.backends.base import Gemm, Steps
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    pool, taken, kept = cuda.xp.get_default_memory_pool(), [], []
+    for branches in (False, True):
+        backend = CupyBackend(0, graph=True, branches=branches)
+        a, b, c = (backend.zeros((4, 4), np.float32) for _ in range(3))
+        steps = Steps(backend)
+        before = pool.used_bytes()
+        kept.append(backend.record([Gemm(a, a, b), Gemm(a, a, c)], steps))
+        taken.append(pool.used_bytes() - before)
+    assert taken[1] == 2 * taken[0] > 0
+
+
 def test_the_environment_turns_graphs_off(
     cuda: Any, simgpu: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +154,30 @@ def test_the_environment_turns_graphs_off(
     assert c["graph_launches"] == 0 and c["kernels"]["gpumlp_adam_clip"] == 1 + 2 * 18  # one to load it
 
 
+def test_ctrl_c_while_a_graph_is_captured(cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two branches; the next call captures again."""
+    from gpumlp.backends.cuda import backend as module
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    wanted = results(CupyBackend(0, graph=True), digits)
+    real, backend = module.captured, CupyBackend(0, graph=True)
+
+    def pressed() -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(calls: Any, plan: Any, streams: Any) -> Any:
+        beside = [place.op for place in plan if place.side]
+        return real([pressed if n in beside[-1:] else c for n, c in enumerate(calls)], plan, streams)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "captured", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            results(backend, digits)
+    for a, b in zip(wanted, results(backend, digits), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert backend.graph
+
+
 def test_failed_capture_says_so_and_gives_the_same_bits(
     cuda: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,15 +185,15 @@ def test_failed_capture_says_so_and_gives_the_same_bits(
     from gpumlp.backends.cuda.backend import CupyBackend
 
     wanted = results(CupyBackend(0, graph=True), digits)
-    real, backend = module._captured, CupyBackend(0, graph=True)
+    real, backend = module.captured, CupyBackend(0, graph=True)
 
-    def broken(calls: Any, stream: Any) -> Any:
+    def broken(calls: Any, plan: Any, streams: Any) -> Any:
         def fails() -> None:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-        return real([*calls, fails], stream)
+        return real([*calls[:-1], fails], plan, streams)
 
-    monkeypatch.setattr(module, "_captured", broken)
+    monkeypatch.setattr(module, "captured", broken)
     with pytest.warns(RuntimeWarning, match="cuda:0: CUDA graphs are off.*not permitted") as caught:
         got = results(backend, digits)
     assert len([w for w in caught if "CUDA graphs" in str(w.message)]) == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tolerances import GRADIENT
 from trainers import trainer
 
 import gpumlp
@@ -14,9 +15,6 @@ from gpumlp.plans import PRECISIONS, Precision, Workspace
 from gpumlp.rows import check_rows
 from gpumlp.training.epochs import ResidentEpochs
 
-#: relative size of the difference to float32, in the norm of a layer's gradient: roundings of 2^-11 (float16)
-#: and 2^-8 (bfloat16) at some ten places in a row, partly cancelling
-GRADIENT = {"tf32": 2e-3, "float16": 4e-3, "bfloat16": 3e-2}
 HALF = ["float16", "bfloat16"]
 
 

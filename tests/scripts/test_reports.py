@@ -141,7 +141,9 @@ def test_graph_report_within_its_limits(script: Script, tmp_path: Path) -> None:
     file = tmp_path / "graphs.json"
     assert script("graph_report").main(["--only", "32-16-2", "--json", str(file)]) == 0
     (row,) = json.loads(file.read_text())["rows"]
-    assert row["operations"] == 10 and row["pool_growth"] == 0
+    assert row["operations"] == row["nodes"] == 10 and row["path"] == 9 and row["pool_growth"] == 0
+    assert script("graph_report").main(["--only", "32-16-2", "--one-branch", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["rows"][0]["path"] == 10
 
 
 def test_graph_report_names_what_exceeds(script: Script) -> None:

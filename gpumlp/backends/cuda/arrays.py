@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
 import numpy as np
 from cupy.cuda import runtime
 
+from gpumlp.backends.accesses import extent
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["MIB", "Staging", "apart", "described", "dlpack_on_device"]
+__all__ = ["MIB", "Staging", "apart", "described", "dlpack_on_device", "memory_for"]
 
 MIB = 1 << 20
 STAGING_BYTES = 64 * MIB  # largest piece of a host-to-device copy
 
 
+class _Slot:
+    """A pinned buffer, and how to know that no copy reads it any more."""
+
+    def __init__(self, size: int) -> None:
+        size = max(1 << 16, 1 << (size - 1).bit_length())
+        self.memory = cupy.cuda.alloc_pinned_memory(size)
+        self.view = np.frombuffer(self.memory, np.uint8, size)
+        self._event = cupy.cuda.Event(disable_timing=True)
+        self._stream: Any = None  # that of a copy behind which the event is not recorded yet
+
+    def wait(self) -> None:
+        """Until the last copy is done."""
+        if self._stream is not None:  # Ctrl-C came between copy and event
+            self._stream.synchronize()
+            self._stream = None
+        elif not self._event.done:
+            self._event.synchronize()
+
+    def copy_to(self, target: int, size: int, stream: Any) -> None:
+        """Start to copy the first `size` bytes to the device address `target`."""
+        self._stream = stream
+        runtime.memcpyAsync(target, self.memory.ptr, size, runtime.memcpyHostToDevice, stream.ptr)
+        self._event.record(stream)
+        self._stream = None
+
+
 class Staging:
-    """Two pinned buffers through which host arrays travel, so that a copy need not wait for the device."""
+    """Two pinned buffers through which host arrays travel, so that a copy need not wait for the device.
+
+    A buffer stays here, whatever interrupts a copy: given back, it would be written while it is still read.
+    """
 
     def __init__(self) -> None:
-        self._slots: list[tuple[Any, np.ndarray, Any]] = []
+        self._slots: list[_Slot | None] = [None, None]
+        self._turn = 0
 
-    def _slot(self, size: int) -> tuple[Any, np.ndarray, Any]:
+    def _slot(self, size: int) -> _Slot:
         """A buffer that no copy in flight reads, of at least `size` bytes."""
-        if len(self._slots) < 2:
-            return self._allocate(size)
-        memory, view, event = self._slots.pop(0)
-        if not event.done:
-            event.synchronize()
-        return (memory, view, event) if view.size >= size else self._allocate(size)
-
-    @staticmethod
-    def _allocate(size: int) -> tuple[Any, np.ndarray, Any]:
-        size = max(1 << 16, 1 << (size - 1).bit_length())
-        memory = cupy.cuda.alloc_pinned_memory(size)
-        view = np.frombuffer(memory, np.uint8, size)
-        return memory, view, cupy.cuda.Event(disable_timing=True)
+        self._turn ^= 1
+        slot = self._slots[self._turn]
+        if slot is not None:
+            slot.wait()
+        if slot is None or slot.view.size < size:
+            slot = self._slots[self._turn] = _Slot(size)
+        return slot
 
     def send(self, dst: cupy.ndarray, src: np.ndarray, stream: Any) -> None:
         """Copy `src` (C-contiguous), converted, to the device array `dst` (C-contiguous)."""
@@ -45,22 +72,10 @@ class Staging:
         for start in range(0, data.size, step):
             part = data[start : start + step]
             size = part.size * dtype.itemsize
-            memory, view, event = self._slot(size)
-            view[:size].view(dtype)[:] = part
-            runtime.memcpyAsync(target, memory.ptr, size, runtime.memcpyHostToDevice, stream.ptr)
+            slot = self._slot(size)
+            slot.view[:size].view(dtype)[:] = part
+            slot.copy_to(target, size, stream)
             target += size
-            event.record(stream)
-            self._slots.append((memory, view, event))
-
-
-def _extent(array: Any) -> tuple[int, int]:
-    """First byte of an array that is not empty, and the one after the last."""
-    low = high = array.data.ptr
-    if array.flags.c_contiguous:
-        return low, low + array.nbytes
-    for n, stride in zip(array.shape, array.strides, strict=True):
-        low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
-    return low, high + array.itemsize
 
 
 def apart(kernel: Kernel, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -69,17 +84,35 @@ def apart(kernel: Kernel, arrays: dict[str, Any]) -> dict[str, Any]:
     The same elements in the same places do no harm: a thread reads before it writes.
     """
     roles = {a.name: a.role for a in kernel.arrays}
-    written = [(arrays[n], _extent(arrays[n])) for n, role in roles.items() if role in ("out", "inout")]
+    written = [(arrays[n], extent(arrays[n])) for n, role in roles.items() if role in ("out", "inout")]
     for name, role in roles.items():
         array = arrays[name]
         if role != "in":
             continue
-        low, high = _extent(array)
+        low, high = extent(array)
         for other, (first, last) in written:
             same = array.data.ptr == other.data.ptr and array.strides == other.strides
             if low < last and first < high and not same:
                 arrays = {**arrays, name: array.copy()}
     return arrays
+
+
+@contextmanager
+def memory_for(device: str, what: str) -> Iterator[None]:
+    """MemoryError that says what to do, where CuPy has no memory for `what`."""
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        free, total = runtime.memGetInfo()
+        pool = cupy.get_default_memory_pool()
+        limit = pool.get_limit()
+        limited = f", which is limited to {limit / MIB:,.1f} MiB" if limit else ""
+        raise MemoryError(
+            f"{device} is out of memory: {what} was asked for; {free / MIB:,.1f} MiB of "
+            f"{total / MIB:,.1f} MiB are free, {pool.free_bytes() / MIB:,.1f} MiB more are cached by "
+            f"CuPy's memory pool{limited}. Use a smaller batch_size, network or data set, or give cached "
+            "memory back with gpumlp.free_memory()"
+        ) from error
 
 
 def described(shape: Any, dtype: Any) -> str:

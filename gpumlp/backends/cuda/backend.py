@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,8 +23,10 @@ from cupy.cuda import runtime
 
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
-from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, dlpack_on_device
+from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, dlpack_on_device, memory_for
+from gpumlp.backends.cuda.branches import Place, branches, one_branch
 from gpumlp.backends.cuda.cublas import Cublas, load_library
+from gpumlp.backends.cuda.graphs import CudaPlan, captured
 from gpumlp.backends.cuda.kernels import (
     Bound,
     BoundList,
@@ -36,82 +37,16 @@ from gpumlp.backends.cuda.kernels import (
     pointer,
     written_spans,
 )
+from gpumlp.backends.cuda.work import Order, Work
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
 try:
     from cupy.cuda import nvtx
-except ImportError:  # not part of every build
+except ImportError:
     nvtx = None
 
 __all__ = ["CupyBackend"]
-
-
-class CudaPlan(Plan):
-    def __init__(self, backend: CupyBackend, ops: Sequence[Op], steps: Steps) -> None:
-        self._keep = list(ops), steps  # a CUDA graph knows addresses only
-        self._backend = backend
-        self._calls = [
-            backend.gemm(op) if isinstance(op, Gemm) else backend.bind_plan(op, steps) for op in ops
-        ]
-        self._graph = backend.capture(self._calls)
-
-    def run(self, n: int = 1) -> None:
-        with self._backend.work() as stream:
-            if self._graph is not None:
-                for _ in range(n):
-                    self._graph.launch(stream)
-                return
-            self._backend.aim(stream)
-            for _ in range(n):
-                for call in self._calls:
-                    call()
-
-
-class _Work:
-    """See `CupyBackend.work`."""
-
-    def __init__(self, backend: CupyBackend) -> None:
-        self._backend, self._device = backend, cupy.cuda.Device(backend.number)
-
-    def __enter__(self) -> Any:
-        backend = self._backend
-        backend._lock.acquire()
-        try:
-            self._device.__enter__()
-            try:
-                self._stream = stream = cupy.cuda.get_current_stream()
-                if backend._depth == 0:
-                    _refuse_capture(stream)
-                    stream.wait_event(backend._done)
-            except BaseException:
-                self._device.__exit__()
-                raise
-        except BaseException:
-            backend._lock.release()
-            raise
-        backend._depth += 1
-        return stream
-
-    def __exit__(self, *_: object) -> None:
-        backend = self._backend
-        backend._depth -= 1
-        try:
-            if backend._depth == 0:  # now, because the caller's stream may be gone at the next call
-                backend._done.record(self._stream)
-        finally:
-            self._device.__exit__()
-            backend._lock.release()
-
-
-def _refuse_capture(stream: Any) -> None:
-    """RuntimeError if the caller captures `stream`: a graph would hold numbers and events of one call."""
-    if stream.ptr > 1 and not runtime.is_hip and stream.is_capturing():
-        raise RuntimeError(
-            "gpumlp was called while the current stream is being captured into a CUDA graph; its calls "
-            "cannot be part of one (they count steps on the host). End the capture first: a Trainer makes a "
-            "graph of its steps by itself"
-        )
 
 
 class CupyBackend(Backend):
@@ -124,50 +59,35 @@ class CupyBackend(Backend):
     graph : bool, optional
         Replay plans as CUDA graphs; False runs the same operations one by one.  By default true unless the
         environment variable ``GPUMLP_GRAPH`` is 0; always false on ROCm.
+    branches : bool
+        Operations of a graph that do not wait for each other run side by side; False: one after the other.
+        The results are the same bits.
     """
 
     name = "cuda"
     xp = cupy
 
-    def __init__(self, device: int = 0, *, graph: bool | None = None) -> None:
+    def __init__(self, device: int = 0, *, graph: bool | None = None, branches: bool = True) -> None:
         self.number = int(device)
         self.device = f"cuda:{self.number}"
         if graph is None:
             graph = os.environ.get("GPUMLP_GRAPH", "1").strip().lower() not in ("0", "false", "no", "off")
-        self.graph = bool(graph) and not runtime.is_hip
-        self._lock = threading.RLock()
+        self.graph, self._branches = bool(graph) and not runtime.is_hip, bool(branches)
+        self._order = Order(self.number)
         self._kernels = Kernels(self.number)
         self.load_seconds = self._kernels.seconds
-        self._depth = 0
-        self._blas: Cublas | None = None
-        self._capture_stream: Any = None
+        self._blas: dict[bool, Cublas] = {}  # whether it is that of the side branch
+        self._capture_streams: tuple[Any, Any] | None = None
         self._copy_stream: Any = None
         with cupy.cuda.Device(self.number):
-            self._done = cupy.cuda.Event(disable_timing=True)
             self._staging, self._prefetching = Staging(), Staging()
             self._tables = cupy.cuda.MemoryPool()
 
     # ---- order and memory -----------------------------------------------
-    def work(self) -> _Work:
+    def work(self) -> Work:
         """A context: the device is current, and the current stream (the value) is behind all earlier work of
         this backend."""
-        return _Work(self)
-
-    @contextmanager
-    def _memory(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except cupy.cuda.memory.OutOfMemoryError as error:
-            free, total = runtime.memGetInfo()
-            pool = cupy.get_default_memory_pool()
-            limit = pool.get_limit()
-            limited = f", which is limited to {limit / MIB:,.1f} MiB" if limit else ""
-            raise MemoryError(
-                f"{self.device} is out of memory: {what} was asked for; {free / MIB:,.1f} MiB of "
-                f"{total / MIB:,.1f} MiB are free, {pool.free_bytes() / MIB:,.1f} MiB more are cached by "
-                f"CuPy's memory pool{limited}. Use a smaller batch_size, network or data set, or give cached "
-                "memory back with gpumlp.free_memory()"
-            ) from error
+        return self._order.work()
 
     def free_memory(self) -> None:
         """Give back what CuPy's pools keep for later use (device and pinned memory)."""
@@ -177,11 +97,11 @@ class CupyBackend(Backend):
             cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> cupy.ndarray:
-        with self.work(), self._memory(described(shape, dtype)):
+        with self.work(), memory_for(self.device, described(shape, dtype)):
             return cupy.empty(shape, dtype)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> cupy.ndarray:
-        with self.work(), self._memory(described(shape, dtype)):
+        with self.work(), memory_for(self.device, described(shape, dtype)):
             return cupy.zeros(shape, dtype)
 
     def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
@@ -208,7 +128,7 @@ class CupyBackend(Backend):
                     f"an array on cuda:{x.device.id} was given where one on {self.device} is expected; "
                     f"copy it: with cupy.cuda.Device({self.number}): x = cupy.array(x)"
                 )
-            with self._memory(described(x.shape, dtype or x.dtype)):
+            with memory_for(self.device, described(x.shape, dtype or x.dtype)):
                 x = x if dtype is None else x.astype(dtype, copy=False)
                 return x if x.flags.c_contiguous else x.copy(order="C")
 
@@ -221,7 +141,7 @@ class CupyBackend(Backend):
         """Copy of `x` on the host; waits for the current stream only."""
         if not isinstance(x, cupy.ndarray):
             return np.array(x)
-        with self.work() as stream, self._memory(described(x.shape, x.dtype)):
+        with self.work() as stream, memory_for(self.device, described(x.shape, x.dtype)):
             # with `out`: without it, unified memory gives a view that nobody has waited for
             return x.get(stream=stream, out=np.empty(x.shape, x.dtype))
 
@@ -248,7 +168,8 @@ class CupyBackend(Backend):
         """Free memory of the device and of CuPy's pool, within the pool's limit if one is set."""
         with self.work():
             with suppress(OSError, ImportError):  # then products are CuPy's
-                self._cublas()  # its workspace comes first
+                for side in {False, self.graph and self._branches}:  # their workspaces come first
+                    self._cublas(side)
             pool = cupy.get_default_memory_pool()
             free = runtime.memGetInfo()[0] + pool.free_bytes()
             limit = pool.get_limit()
@@ -264,10 +185,10 @@ class CupyBackend(Backend):
             try:
                 for dst, src in pairs:
                     self._prefetching.send(dst, np.ascontiguousarray(src), side)
+                return side.record(cupy.cuda.Event(disable_timing=True))
             except BaseException:  # Ctrl-C: `dst` may be freed now, so no copy to it may be on its way
                 side.synchronize()
                 raise
-            return side.record(cupy.cuda.Event(disable_timing=True))
 
     def mark(self) -> Any:
         with self.work() as stream:
@@ -353,13 +274,20 @@ class CupyBackend(Backend):
         return call
 
     def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
-        return CudaPlan(self, ops, steps)
+        beside = self.graph and self._branches
+        plan = branches(ops, steps) if beside else one_branch(len(ops))
+        side = {place.op for place in plan if place.side}
+        calls = [
+            self.gemm(op, n in side) if isinstance(op, Gemm) else self.bind_plan(op, steps)
+            for n, op in enumerate(ops)
+        ]
+        return CudaPlan(self, calls, self.capture(calls, plan), keep=(list(ops), steps))
 
-    def gemm(self, op: Gemm) -> Callable[[], None]:
+    def gemm(self, op: Gemm, side: bool = False) -> Callable[[], None]:
         """`op` ready to run on the stream given to `aim`, its kernel loaded by one run."""
         with self.work() as stream:
             try:
-                blas = self._cublas()
+                blas = self._cublas(side)
             except (OSError, ImportError) as error:
                 if op.tf32 or op.a.dtype.itemsize < 4:
                     raise DeviceError(
@@ -374,36 +302,35 @@ class CupyBackend(Backend):
             call()
             return call
 
-    def _cublas(self) -> Cublas:
-        if self._blas is None:
+    def _cublas(self, side: bool = False) -> Cublas:
+        """The handle of a branch; products of one handle share its workspace, so they need an order."""
+        if side not in self._blas:
             if runtime.is_hip:
                 raise OSError("this is ROCm")
             load_library()
             modern = int(cupy.cuda.Device().compute_capability) >= 90
-            self._blas = Cublas(self.empty((32 if modern else 8) * MIB, np.uint8))
-        return self._blas
+            self._blas[side] = Cublas(self.empty((32 if modern else 8) * MIB, np.uint8))
+        return self._blas[side]
 
-    def aim(self, stream: Any) -> None:
-        """Send the products of `gemm` to `stream`."""
-        if self._blas is not None:
-            self._blas.set_stream(stream.ptr)
+    def aim(self, main: Any, side: Any) -> None:
+        """Send the products of `gemm` to these streams, by their branch."""
+        for beside, blas in self._blas.items():
+            blas.set_stream((side if beside else main).ptr)
 
-    def capture(self, calls: Sequence[Callable[[], None]]) -> Any:
+    def capture(self, calls: Sequence[Callable[[], None]], plan: Sequence[Place] | None = None) -> Any:
         """A CUDA graph of `calls`, or None where graphs are off; a failure warns once and turns them off."""
         if not self.graph:
             return None
         with self.work() as outer:
-            if self._capture_stream is None:
-                self._capture_stream = cupy.cuda.Stream(non_blocking=True)
-            stream = self._capture_stream
+            if self._capture_streams is None:
+                self._capture_streams = tuple(cupy.cuda.Stream(non_blocking=True) for _ in range(2))
             try:
-                with stream:
-                    self.aim(stream)
-                    graph = _captured(calls, stream)
+                self.aim(*self._capture_streams)
+                graph = captured(calls, plan or one_branch(len(calls)), self._capture_streams)
                 graph.upload(outer)
                 return graph
             except (RuntimeError, MemoryError) as error:
-                self._capture_stream = None
+                self._capture_streams = None
                 self._eager(f"capture failed: {error}")
                 return None
 
@@ -417,16 +344,18 @@ class CupyBackend(Backend):
             )
 
     def active(self) -> Any:
+        self._order.check_process()
         return cupy.cuda.Device(self.number)
 
     @contextmanager
     def range(self, name: str) -> Iterator[None]:
+        push = getattr(nvtx, "RangePush", None)  # a CuPy built without NVTX has a module without it
+        if push is not None:
+            push(name)
         try:
-            if nvtx is not None:
-                nvtx.RangePush(name)
             yield
         finally:
-            if nvtx is not None:
+            if push is not None:
                 nvtx.RangePop()
 
     def info(self) -> dict[str, str]:
@@ -457,16 +386,3 @@ def _version(number: int) -> str:
 
 def _matmul(a: Any, b: Any, out: Any) -> None:
     out[...] = a @ b
-
-
-def _captured(calls: Sequence[Callable[[], None]], stream: Any) -> Any:
-    # relaxed (CuPy's default): Python may free arrays at any time, and cudaFree would break a strict capture
-    stream.begin_capture()
-    try:
-        for call in calls:
-            call()
-    except BaseException:
-        with suppress(RuntimeError):
-            stream.end_capture()
-        raise
-    return stream.end_capture()

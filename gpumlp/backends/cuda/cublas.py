@@ -7,6 +7,7 @@ a handle of its own, whose workspace is allocated before (cuBLAS would allocate 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import weakref
 from collections.abc import Callable
@@ -65,6 +66,11 @@ def _check(status: int, call: str) -> None:
         raise CublasError(f"{call}: {_STATUS.get(status, f'status {status}')}")
 
 
+def _destroy(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
+    if os.getpid() == process:  # not in a child of fork, where CUDA cannot be called
+        library.cublasDestroy_v2(handle)
+
+
 def _leading(array: Any) -> int:
     """Row stride in elements; of a single row, its length."""
     rows, cols = array.shape
@@ -86,7 +92,7 @@ class Cublas:
         self._stream: int | None = None
         self._handle = ctypes.c_void_p()
         _check(self._lib.cublasCreate_v2(ctypes.byref(self._handle)), "cublasCreate")
-        weakref.finalize(self, self._lib.cublasDestroy_v2, self._handle).atexit = False
+        weakref.finalize(self, _destroy, self._lib, self._handle, os.getpid()).atexit = False
         _check(self._lib.cublasSetMathMode(self._handle, _MATH_MODE), "cublasSetMathMode")
         integer, pointer = ctypes.c_int, ctypes.c_void_p
         for name in ("cublasSgemm_v2", "cublasDgemm_v2"):

@@ -295,7 +295,8 @@ class Kernels:
 def _form_type(kernel: Kernel, arrays: dict[str, Any]) -> str:
     """T for these arrays; bfloat16 is stored in arrays of uint16, because NumPy has no such type."""
     stored, compute = real_types(kernel, arrays)
-    return "bfloat16" if stored == "uint16" else stored or compute or "float32"
+    name = (stored or compute or np.dtype(np.float32)).name
+    return "bfloat16" if name == "uint16" else name
 
 
 def _arguments(text: Source, given: dict[str, Any]) -> list[Any]:
