@@ -14,6 +14,7 @@ from gpumlp.kernels.losses import Loss
 from gpumlp.rows.arrays import array_module, check_range, is_cuda, read_array
 from gpumlp.rows.order import split_rows
 from gpumlp.rows.rows import Rows
+from gpumlp.rows.weights import scaled_weights
 
 __all__ = [
     "check_features",
@@ -154,7 +155,8 @@ def check_two_classes(y: Any) -> None:
 def check_weights(
     w: Any, n_rows: int, backend: Backend, dtype: np.dtype, name: str = "sample_weight"
 ) -> np.ndarray | None:
-    """`w` as a host array (n,) of `dtype`, finite and >= 0; None stays None."""
+    """`w` as a host array (n,) of `dtype`, finite and >= 0; None stays None.  Only their proportions count; see
+    `scaled_weights`."""
     if w is None:
         return None
     w = read_array(name, w)
@@ -162,12 +164,8 @@ def check_weights(
         w = backend.to_numpy(backend.asarray(w))
     if w.shape != (n_rows,):
         raise ValueError(f"{name} has shape {tuple(w.shape)}; expected ({n_rows},), one weight per row")
-    w = np.ascontiguousarray(_cast(name, w, dtype))
-    if n_rows and (w.min() < 0 or w.max() <= 0):
-        raise ValueError(
-            f"{name} has values from {w.min():g} to {w.max():g}; weights must be >= 0 and not all 0"
-        )
-    return w
+    check_range(name, w, np.dtype(np.float64))
+    return np.ascontiguousarray(scaled_weights(w, name).astype(dtype, copy=False))
 
 
 def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:
