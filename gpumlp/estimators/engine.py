@@ -292,8 +292,7 @@ class AllRows:
         """(loss, gradient) at `x`, in double precision."""
         engine, alpha = self.engine, self.passes.alpha
         self.set(x)
-        self.epochs.run_steps(self.table)
-        self.epochs.sum_losses(engine.sums)
+        self.epochs.run(self.table)
         grad = engine.backend.to_numpy(engine.grads)[self.index].astype(np.float64)
         weights = x[: self.n_weights]
         grad[: self.n_weights] += alpha / self.weight * weights

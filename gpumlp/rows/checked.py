@@ -155,8 +155,8 @@ def check_two_classes(y: Any) -> None:
 def check_weights(
     w: Any, n_rows: int, backend: Backend, dtype: np.dtype, name: str = "sample_weight"
 ) -> np.ndarray | None:
-    """`w` as a host array (n,) of `dtype`, finite and >= 0; None stays None.  Only their proportions count; see
-    `scaled_weights`."""
+    """`w` as a host array (n,) of `dtype`, finite and >= 0; None stays None.  Only their proportions count:
+    see `scaled_weights`."""
     if w is None:
         return None
     w = read_array(name, w)

@@ -31,7 +31,8 @@ class Batches:
     def run(
         self, rows: Rows, table: Callable[[np.ndarray], dict[str, np.ndarray]], update: bool
     ) -> ResidentEpochs:
-        """One step on `rows`, without `update` up to the gradient; `table` makes the step table from the
+        """One step on `rows`, without `update` up to the gradient and the sum of
+        the losses; `table` makes the step table from the
         batch's weight."""
         key = (rows.X.shape, rows.y.shape, rows.w is not None, update)
         epochs = self._made.pop(key, None) or self._make(rows, update)
@@ -40,7 +41,7 @@ class Batches:
         if len(self._made) > _KEPT:
             self._made.popitem(last=False)
         self.engine.precision.refresh()
-        epochs.run_steps(table(epochs.batch_weights()))
+        (epochs.run_steps if update else epochs.run)(table(epochs.batch_weights()))
         return epochs
 
     def _make(self, rows: Rows, update: bool) -> ResidentEpochs:

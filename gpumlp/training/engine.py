@@ -10,7 +10,7 @@ import numpy as np
 from gpumlp.backends.base import Op, Steps
 from gpumlp.network import Network
 from gpumlp.optimizers import Optimizer
-from gpumlp.plans import Objective, Precision, Workspace, not_finite_ops, optimizer_ops, training_ops
+from gpumlp.plans import Objective, Precision, Workspace, optimizer_ops, training_ops
 from gpumlp.rows import Rows, dropout_key
 
 __all__ = ["Engine", "Recipe"]
@@ -93,7 +93,6 @@ class Engine:
             self.backend.copy(self.precision.scaler, loss_scale)
         self.grads = self.backend.zeros(network.flat_size, network.dtype)
         self.seed, self._key = seed, dropout_key(seed)
-        self._check = self.backend.record(not_finite_ops(network, self.sums[3:4]), Steps(self.backend))
 
     def serves(self, network: Network, precision: str, seed: int) -> bool:
         """Whether this is still an engine for `network`: it has not moved."""
@@ -126,10 +125,6 @@ class Engine:
             return ops
         last = optimizer_ops(self.network, self.grads, self.optimizer, self.clip_norm, self.precision)
         return [*ops, *self.between(), *last]
-
-    def count_not_finite(self) -> None:
-        """sums[3] = number of parameters that are NaN or infinite."""
-        self._check.run()
 
     def read_sums(self) -> np.ndarray:
         """Copy of `sums` on the host; waits for the device."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpumlp.backends.base import Plan, Steps
-from gpumlp.plans import Workspace, check_contract, check_order, sum_ops
+from gpumlp.plans import Workspace, check_contract, check_order, not_finite_ops, sum_ops
 from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
 from gpumlp.training.table import batch_weights
@@ -37,9 +37,9 @@ class Epochs(Protocol):
     def batch_weights(self) -> np.ndarray:
         """Sum of the weights of the rows of each coming step, float64 (n_steps,)."""
 
-    def run(self, table: dict[str, np.ndarray], sums: Any) -> None:
-        """All steps of an epoch with the values of `table`; sums[0], on the device, is then the sum of the
-        rows' losses.  The device may still be working afterwards."""
+    def run(self, table: dict[str, Any]) -> None:
+        """All steps of an epoch with the values of `table`; then the engine's sums[0] is the sum of the rows'
+        losses, and sums[3] the number of parameters that are not finite.  The device may still be working."""
 
     def first_bad_step(self) -> tuple[int, int]:
         """Steps (first, last) of the last epoch among which the first one is whose loss is not finite."""
@@ -59,10 +59,19 @@ class ResidentEpochs:
         Whether the steps change the parameters; else they end with the gradient.
     space : Workspace, optional
         Buffers of other epochs, of at least `batch` rows, that do not run at the same time.
+    total : array (1,), optional
+        Receives the sum of the losses, if these rows are a part of an epoch's.
     """
 
     def __init__(
-        self, engine: Engine, rows: Rows, batch: int, *, update: bool = True, space: Workspace | None = None
+        self,
+        engine: Engine,
+        rows: Rows,
+        batch: int,
+        *,
+        update: bool = True,
+        space: Workspace | None = None,
+        total: Any = None,
     ) -> None:
         check_contract(rows, engine.network, engine.objective)
         network, n = engine.network, rows.n_rows
@@ -71,7 +80,7 @@ class ResidentEpochs:
         self._n_full, self._n_rest = divmod(n, self.batch)
         self.n_steps = self._n_full + (self._n_rest > 0)
         self.row_loss = engine.backend.zeros(n, network.dtype)
-        self._summing = sum_ops(engine.backend, self.row_loss, n, self.row_loss[:1])  # target: later
+        self.total = total
         self.space = space or Workspace(network, self.batch, training=True, precision=engine.precision)
         self.steps = self._new_steps()
         self._record()
@@ -84,6 +93,11 @@ class ResidentEpochs:
         self._recipe = self.engine.recipe()
         self._full = self._plan(self.batch) if self._n_full else None
         self._rest = self._plan(self._n_rest) if self._n_rest else None
+        engine, n = self.engine, self.rows.n_rows
+        ops = sum_ops(engine.backend, self.row_loss, n, engine.sums[:1] if self.total is None else self.total)
+        if self.total is None:
+            ops += not_finite_ops(engine.network, engine.sums[3:4])
+        self._end = engine.backend.record(ops, self.steps)
 
     def _plan(self, n: int) -> Plan:
         ops = self.engine.step_ops(
@@ -109,12 +123,12 @@ class ResidentEpochs:
         """See `Epochs`."""
         return batch_weights(self.rows.weights, self.order, self.batch)
 
-    def run(self, table: dict[str, np.ndarray], sums: Any) -> None:
+    def run(self, table: dict[str, Any]) -> None:
         """See `Epochs`."""
         self.run_steps(table)
-        self.sum_losses(sums)
+        self._end.run()
 
-    def run_steps(self, table: dict[str, np.ndarray]) -> None:
+    def run_steps(self, table: dict[str, Any]) -> None:
         """All steps of an epoch; their losses stay in `row_loss`."""
         check_order(self.order, self.rows.X.shape[0])
         self._follow()
@@ -125,12 +139,6 @@ class ResidentEpochs:
                 self._full.run(self._n_full)
             if self._rest:
                 self._rest.run()
-
-    def sum_losses(self, sums: Any) -> None:
-        """sums[0] = sum of the rows' losses in the last epoch."""
-        self._summing[-1].arrays["partial"] = sums[:1]
-        for op in self._summing:
-            self.engine.backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, as many as these, from the host or the device into the buffers of these."""

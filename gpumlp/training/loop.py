@@ -74,12 +74,11 @@ class Loop:
         left = (self.n_epochs - number) * epochs.n_steps
         table = trainer.table(epochs.batch_weights(), trainer.optimizer.t + left)
         with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
-            epochs.run(table, engine.sums)
+            epochs.run(table)
             trainer.advance(epochs.n_steps)
             trainer.epoch += 1
             if self.evaluation:
                 self.evaluation.run()
-            engine.count_not_finite()
         if number + 1 < self.n_epochs:
             self._draw()  # now, while the device works
         sums = engine.read_sums()

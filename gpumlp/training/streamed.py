@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.base import Steps
 from gpumlp.network import Network
-from gpumlp.plans import Objective, check_contract, check_order, sum_ops
+from gpumlp.plans import Objective, check_contract, check_order, not_finite_ops, sum_ops
 from gpumlp.rows import Rows, resident_dtype
 from gpumlp.training.engine import Engine
 from gpumlp.training.epochs import ResidentEpochs
@@ -76,16 +77,22 @@ class StreamedEpochs:
             key = number % 2, size
             if key not in made:
                 space = self.parts[0].space if self.parts else None
-                made[key] = ResidentEpochs(engine, self.slots[key[0]].rows(size), batch, space=space)
+                rows_here, total = self.slots[key[0]].rows(size), engine.backend.zeros(1, network.dtype)
+                made[key] = ResidentEpochs(engine, rows_here, batch, space=space, total=total)
                 made[key].order[:] = np.arange(size)
             self.parts.append(made[key])
         self._chunk_sums = engine.backend.zeros(len(sizes), network.dtype)
+        end = [
+            *sum_ops(engine.backend, self._chunk_sums, len(sizes), engine.sums[:1]),
+            *not_finite_ops(network, engine.sums[3:4]),
+        ]
+        self._end = engine.backend.record(end, Steps(engine.backend))
 
     def batch_weights(self) -> np.ndarray:
         """See `Epochs`."""
         return batch_weights(self.rows.weights, self.order, self.batch)
 
-    def run(self, table: dict[str, np.ndarray], sums: Any) -> None:
+    def run(self, table: dict[str, Any]) -> None:
         """See `Epochs`."""
         check_order(self.order, self.rows.X.shape[0])
         backend, step = self.engine.backend, 0
@@ -93,14 +100,12 @@ class StreamedEpochs:
             slot = self.slots[number % 2]
             start = number * self.chunk
             slot.load(self.rows, self.order[start : start + part.rows.n_rows])
-            part.run(
-                {name: values[step : step + part.n_steps] for name, values in table.items()},
-                self._chunk_sums[number : number + 1],
-            )
+            here = slice(step, step + part.n_steps)
+            part.run({name: v[here] if np.ndim(v) else v for name, v in table.items()})
+            backend.copy(self._chunk_sums[number : number + 1], part.total)
             slot.free = backend.mark()
             step += part.n_steps
-        for op in sum_ops(backend, self._chunk_sums, len(self.parts), sums[:1]):
-            backend.launch(op.kernel, op.arrays, op.scalars, rows=op.rows, cols=op.cols)
+        self._end.run()
 
     def first_bad_step(self) -> tuple[int, int]:
         """See `Epochs`: the steps of the first chunk whose loss is not finite."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,9 @@ def batch_weights(w: np.ndarray | None, order: np.ndarray, batch: int) -> np.nda
 
 def step_table(
     optimizer: Optimizer, schedule: Callable, batch_weights: np.ndarray, total: int
-) -> dict[str, np.ndarray]:
-    """Values of the coming steps, one per batch weight, of `total` planned ones: float64 (n_steps,) each."""
+) -> dict[str, Any]:
+    """Values of the coming steps, one per batch weight, of `total` planned ones: float64 arrays (n_steps,),
+    or numbers that are the same for all steps."""
     steps = len(batch_weights)
     optimizer.check()
     t = optimizer.t + np.arange(steps)
@@ -36,11 +38,10 @@ def step_table(
         raise ValueError(
             f"the schedule gave learning rates from {lr.min()} to {lr.max()}; expected finite numbers >= 0"
         )
-    values = {
+    return {
         **optimizer.step_values(t + 1, lr),
         "inv_weight": 1 / batch_weights,
         "t_low": t % 2**_STEP_BITS,
         "t_high": t >> _STEP_BITS,
         "lr": lr,
     }
-    return {name: np.broadcast_to(np.asarray(v, float), (steps,)) for name, v in values.items()}

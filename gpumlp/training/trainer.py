@@ -273,7 +273,6 @@ class Trainer:
         """
         batch = self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
         engine, opt = self.engine, self.optimizer
-        batch.sum_losses(engine.sums)
         value = float(engine.read_sums()[0]) / batch.weight
         flat = engine.backend.to_numpy(engine.grads) / engine.precision.loss_scale()[0]
         grads = unflatten(self.model.layers, flat)
