@@ -14,10 +14,10 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
+from gpumlp.model.load import load_model
 from gpumlp.model.mlp import MLP
 from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted
-from gpumlp.training.saved import load_model
 
 __all__ = [
     "Preparation",

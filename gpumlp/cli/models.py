@@ -13,11 +13,11 @@ import numpy as np
 from gpumlp.cli.train import digits_table, in_units, print_figures
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
+from gpumlp.model.load import load_model
 from gpumlp.model.mlp import MLP
 from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, some
-from gpumlp.training.saved import load_model
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gpumlp import __version__
 from gpumlp.activations import ACTIVATIONS
 from gpumlp.errors import DeviceError, DivergenceError, UsageError, nearest, suggest
 from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.schedules import SCHEDULES
+from gpumlp.version import __version__
 
 __all__ = ["main"]
 

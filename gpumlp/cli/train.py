@@ -17,13 +17,13 @@ from gpumlp.errors import DivergenceError, UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces
 from gpumlp.losses import LOSSES
 from gpumlp.model.mlp import MLP
+from gpumlp.model.saved import save_model
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
 from gpumlp.preparation import Preparation, detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, some
 from gpumlp.training.history import EarlyStopping, History
-from gpumlp.training.saved import save_model
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["digits_table", "in_units", "print_figures", "train"]

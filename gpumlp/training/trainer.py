@@ -363,8 +363,8 @@ class Trainer(TrainerBase):
         ------
         gpumlp.ModelFileError
             The file is damaged, or holds no training.
-        ValueError
-            The schedule is missing.
+        ValueError, TypeError
+            The schedule is missing, or an argument is none of those.
 
         Examples
         --------
@@ -382,7 +382,10 @@ class Trainer(TrainerBase):
         """
         from gpumlp.training.saved import load_trainer
 
-        return load_trainer(path, device, schedule=schedule, callbacks=callbacks)
+        checked = _check_callbacks(callbacks)
+        if schedule is not None:
+            schedule = get_schedule(schedule)
+        return load_trainer(Trainer, path, device, schedule=schedule, callbacks=checked)
 
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
