@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import math
 import os
+import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import numpy as np
 
 from gpumlp.activations import ACTIVATIONS
+from gpumlp.cli.output import Output, guarded
 from gpumlp.errors import DeviceError, DivergenceError, UsageError, nearest, suggest
 from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
@@ -58,35 +61,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0; 2 after an error, told in one message on stderr; 130 after an interrupt.
     """
-    arguments = argparse.Namespace(saved=[])
+    arguments = argparse.Namespace(saved=[], goes_on=False)
+    words = sys.argv[1:] if argv is None else list(argv)
+    with guarded() as out:
+        code = _run(words, arguments, out)
+        with suppress(OSError):
+            out.flush()
+        return code if code or out.error is None else _tell(out.error, words, arguments, out)
+
+
+def _run(words: list[str], arguments: argparse.Namespace, out: Output) -> int:
+    """Run a command and tell its errors; the exit code."""
     try:
-        words = sys.argv[1:] if argv is None else list(argv)
         if words:
             _parse(words, arguments)
+            out.goes_on = arguments.goes_on
             with np.errstate(all="ignore"):  # overflow is told as divergence, in words
                 arguments.command(arguments)
         else:
             _parser().print_help()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        _drop_output()
-        return 141
     except KeyboardInterrupt as interrupt:  # a command that saved something says so itself
         saved = f"already saved: {', '.join(arguments.saved)}" if arguments.saved else "nothing was saved"
         print(f"\ngpumlp: interrupted{str(interrupt) or f'; {saved}'}", file=sys.stderr)
         return 130
-    except OSError as error:
+    except Exception as error:
+        return _tell(error, words, arguments, out)
+    return 0
+
+
+def _tell(error: Exception, words: list[str], arguments: argparse.Namespace, out: Output) -> int:
+    """Tell an error in one message; the exit code."""
+    if error is out.error and isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+        return 141
+    with suppress(OSError):
+        out.flush()
+    saved = f" (already saved: {', '.join(arguments.saved)})" if arguments.saved else ""
+    print(f"gpumlp: error: {_message(error, words, out)}{saved}", file=sys.stderr)
+    return 2
+
+
+def _message(error: Exception, words: list[str], out: Output) -> str:
+    if isinstance(error, OSError):
         # a file that is written names itself (see gpumlp.files.atomic.replacing)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        name = "standard output: " if full else ""
+        name = "standard output: " if error is out.error else ""
         if error.filename is not None:
             name = f"{error.filename!r}: "
-        return _tell(f"{name}{error.strerror or error}")
-    except MemoryError as error:
-        return _tell(f"not enough memory ({error}); use fewer rows or a smaller network")
-    except (ValueError, DeviceError, DivergenceError, ModuleNotFoundError) as error:
-        return _tell(str(error))
-    return 0
+        return f"{name}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); use fewer rows or a smaller network"
+    if isinstance(error, (ValueError, DeviceError, DivergenceError, ModuleNotFoundError)):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " ".join(f"{os.path.basename(frame.filename)}:{frame.lineno}" for frame in frames)
+    return (
+        f"this is a fault of gpumlp ({type(error).__name__}: {error}; {places}). Please report it, with the "
+        f"command: gpumlp {shlex.join(words)}"
+    )
 
 
 def _parse(words: list[str], arguments: argparse.Namespace) -> None:
@@ -98,17 +128,19 @@ def _parse(words: list[str], arguments: argparse.Namespace) -> None:
         arguments.parser.refuse(unknown)
 
 
-def _drop_output() -> None:
-    """What standard output cannot take is not tried again when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _tell_os_error(error: OSError, arguments: argparse.Namespace, out: Output) -> int:
+    # a file that is written names itself (see gpumlp.files.atomic.replacing)
+    name = "standard output: " if error is out.error else ""
+    if error.filename is not None:
+        name = f"{error.filename!r}: "
+    return _tell(f"{name}{error.strerror or error}", arguments)
 
 
-def _tell(message: str) -> int:
-    try:
+def _tell(message: str, arguments: argparse.Namespace) -> int:
+    with suppress(OSError):
         sys.stdout.flush()
-    except OSError:
-        _drop_output()
-    print(f"gpumlp: error: {message}", file=sys.stderr)
+    saved = f" (already saved: {', '.join(arguments.saved)})" if arguments.saved else ""
+    print(f"gpumlp: error: {message}{saved}", file=sys.stderr)
     return 2
 
 
@@ -277,6 +309,7 @@ def _device(
 
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "train a model on a table, or on the embedded digits", "train")
+    parser.set_defaults(goes_on=True)  # a training is worth more than what it prints
     data = parser.add_argument_group("data")
     data.add_argument(
         "data",
