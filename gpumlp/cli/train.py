@@ -84,7 +84,7 @@ def train(arguments: argparse.Namespace) -> None:
     figures, problem = _figures(trainer, data)
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
-    # first of all: what is printed and drawn may fail, or wait for somebody to read it
+    # before anything is printed or drawn: that may fail, or wait for a reader
     old = _save(arguments, model, data.prep, history, figures)
     if isinstance(problem, KeyboardInterrupt):
         raise KeyboardInterrupt(f" after the training; the model was saved to {arguments.out}") from None
