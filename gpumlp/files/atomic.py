@@ -44,6 +44,7 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         raise FileNotFoundError(
             errno.ENOENT, f"there is no directory {folder}; make it first", os.fspath(path)
         )
+    _remove_dead(folder)  # first: they may be what fills the disk
     temporary, file = _temporary(target), None
     try:  # from before the file is made: an interrupt may come at any time
         file = _make(temporary, target)
@@ -64,7 +65,6 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
             error.filename = os.fspath(path)
             error.filename2 = None
         raise
-    _remove_dead(folder)
 
 
 def _make(temporary: str, target: str) -> BinaryIO:
