@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import secrets
 import stat
+import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
@@ -21,6 +24,7 @@ __all__ = ["PathLike", "check_apart", "check_writable", "replaces", "replacing"]
 PathLike = str | os.PathLike[str]
 
 _ENDING = ".gpumlp-part"  # of temporary files; no other program uses it
+_OLD = 24 * 3600  # seconds without a write after which nobody is still writing a file
 _ACCESS_LIST = "system.posix_acl_access"
 
 
@@ -73,9 +77,8 @@ def _make(temporary: str, target: str) -> BinaryIO:
         old = os.stat(target)
     except FileNotFoundError:
         old = None
-    mode = (
-        0o666 if old is None else 0o600
-    )  # cut down by the umask, as for open(); or until it has the old one
+    # cut down by the umask, as for open(); 0o600 until it has the mode of the old one
+    mode = 0o666 if old is None else 0o600
     while True:
         # "x": never follow a link that somebody else put there
         file = open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
@@ -101,16 +104,20 @@ def _keep_access(descriptor: int, target: str, old: os.stat_result) -> None:
                 break
         else:
             mode &= ~0o070  # these were the rights of another group
-    os.fchmod(descriptor, mode)
     if hasattr(os, "getxattr"):
+        with suppress(OSError):  # a list that the directory gives to new files
+            os.removexattr(descriptor, _ACCESS_LIST)
         with suppress(OSError):  # there is none, as for nearly all files
             os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(target, _ACCESS_LIST))
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(descriptor, mode)
 
 
 def _remove_dead(folder: str) -> None:
     """Remove the temporary files of killed processes: those of ours that nobody holds the lock of.
 
-    The kernel lets go of a lock when its process ends, however that happens, and not before.
+    The kernel lets go of a lock when its process ends, however that happens, and not before.  Some
+    network file systems keep the locks of each machine apart, so files of other machines must be old, too.
     """
     if fcntl is None:
         return
@@ -125,7 +132,8 @@ def _remove_if_dead(path: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
+        state = os.fstat(descriptor)
+        if state.st_nlink and (_machine() in path or time.time() - state.st_mtime > _OLD):
             os.unlink(path)
     finally:
         os.close(descriptor)
@@ -227,4 +235,8 @@ def _same(one: str, other: str) -> bool:
 def _temporary(target: str) -> str:
     folder, name = os.path.split(target)
     # short: whatever the name of the target is, this one must not be too long
-    return os.path.join(folder, f".{name[:20]}.{secrets.token_hex(6)}{_ENDING}")
+    return os.path.join(folder, f".{name[:20]}.{secrets.token_hex(6)}.{_machine()}{_ENDING}")
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
