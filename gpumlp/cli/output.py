@@ -99,7 +99,7 @@ def guarded() -> Iterator[Output]:
     streams = sys.stdout, sys.stderr
     out, err = Output(sys.stdout, "\n\t"), Output(sys.stderr, "\n\t\r")  # \r: of progress bars
     err.goes_on = True
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:

@@ -1,7 +1,7 @@
 """One .npz file of plain arrays and a JSON header; reading one runs no code.
 
 The header is the array `header`: JSON text in UTF-8, as uint8.  Its "digest" is the SHA-256 of all other
-arrays; files that gpumlp 0.1 wrote have none.
+arrays; files of before there was one have none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpumlp.files.atomic import PathLike, replacing
-from gpumlp.files.npz import BadFile, NpzReader, write_npz
+from gpumlp.files.npz import BadFile, NpzReader, memory, write_npz
 
 __all__ = ["Archive", "BadFile", "shown", "some", "write_archive"]
 
@@ -129,5 +129,5 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.reshape(-1).view(np.uint8))
+        total.update(memory(array))
     return f"sha256:{total.hexdigest()}"

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["BadFile", "NpzReader", "read_npy", "write_npz"]
+__all__ = ["BadFile", "NpzReader", "memory", "read_npy", "write_npz"]
 
 _CHUNK = 1 << 20  # bytes read at a time
 _HEADER_LIMIT = 10_000  # of an array, in bytes; NumPy's own limit
@@ -183,7 +183,7 @@ def _fields(text: str) -> tuple[str, tuple[int, ...], bool]:
 def _array(stream: Any, size: int) -> np.ndarray:
     dtype, shape, fortran = _array_header(stream, size)
     array = np.empty(shape[::-1] if fortran else shape, dtype)
-    view, at = memoryview(_bytes(array)), 0
+    view, at = memory(array), 0
     while at < len(view):
         chunk = stream.read(min(_CHUNK, len(view) - at))
         if not chunk:
@@ -195,9 +195,9 @@ def _array(stream: Any, size: int) -> np.ndarray:
     return array.T if fortran else array
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """The memory of a C-contiguous array."""
-    return array.reshape(-1).view(np.uint8)
+def memory(array: np.ndarray) -> memoryview:
+    """The bytes of a C-contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _shown(shape: tuple[int, ...]) -> str:
@@ -235,7 +235,7 @@ def write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"array {name!r} holds Python objects, which are not written")
         head = io.BytesIO()
         np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
-        start, values = head.getvalue(), memoryview(_bytes(array))
+        start, values = head.getvalue(), memory(array)
         crc, size = zlib.crc32(values, zlib.crc32(start)), len(start) + len(values)
         member = f"{name}.npy".encode()
         flags = 0 if member.isascii() else 0x800  # the name is UTF-8

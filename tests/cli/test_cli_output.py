@@ -59,6 +59,14 @@ def test_a_broken_output_does_not_lose_the_model(tmp_path, command, code, messag
     }
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd/1"), reason="needs /proc")
+def test_no_file_becomes_standard_output(tmp_path):
+    code = "import os, sys; from gpumlp.cli import main; main([]); "
+    code += "sys.stderr.write(os.readlink('/proc/self/fd/1'))"
+    done = shell(f'{sys.executable} -c "{code}" >&-', tmp_path)
+    assert done.stderr.endswith("/dev/null")
+
+
 @pytest.mark.parametrize("words", ["predict m.npz", "info m.npz", "info", "evaluate m.npz"])
 def test_a_broken_output_of_other_commands_is_told(tmp_path, words):
     assert shell(TRAIN, tmp_path).returncode == 0
@@ -159,7 +167,7 @@ def test_a_fault_of_the_program_is_told_without_a_traceback(run, monkeypatch):
 def test_a_name_that_is_too_long_is_found_before_the_training(run, tmp_path):
     result = run("train", "--epochs", 1, "--out", "x" * 260 + ".npz")
     assert result.code == 2 and "File name too long" in result.err and not result.out
-    longest = "é" * 120 + ".npz"  # 244 bytes: fine, whatever the temporary name is
+    longest = "\u65e5" * 83 + ".npz"  # 253 bytes: fine, whatever the temporary name is
     assert run("train", "--epochs", 1, "--hidden", 8, "--out", longest).code == 0
     assert os.listdir(tmp_path) == [longest]
 
