@@ -15,12 +15,11 @@ from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.warmup import warmup
+from gpumlp.version import __version__
 
 if TYPE_CHECKING:
     from gpumlp.estimators.mlp import MLPClassifier, MLPRegressor
-    from gpumlp.training.saved import load_model as load
-
-__version__ = "0.1.0"
+    from gpumlp.model.load import load_model as load
 
 __all__ = [
     "MLP",
@@ -50,7 +49,7 @@ def __getattr__(name: str) -> Any:
     """The estimators are imported when they are asked for: they need scikit-learn.  So is `load`, for its
     modules."""
     if name == "load":
-        from gpumlp.training.saved import load_model
+        from gpumlp.model.load import load_model
 
         globals()["load"] = load_model
         return load_model

@@ -15,6 +15,9 @@ __all__ = [
     "suggest",
 ]
 
+_MOST_SHOWN = 50  # known names in a message; a table may have a hundred thousand
+_MOST_COMPARED = 2000  # names among which the one that was meant is looked for
+
 #: kind -> what other libraries call a thing -> what to write here
 _ELSEWHERE = {
     "loss": {
@@ -106,7 +109,8 @@ def nearest(given: object, known: Iterable[str]) -> str | None:
 def suggest(kind: str, given: object, known: Iterable[str]) -> str:
     """Text for an unknown name: what was given, the name that was probably meant, all known names."""
     names, key = sorted(known), str(given).lower().replace("-", "_").replace(" ", "_")
-    near = nearest(given, names)
+    near = nearest(given, names) if len(names) <= _MOST_COMPARED else None
     meant = _ELSEWHERE.get(kind, {}).get(key) or (repr(near) if near else None)
     hint = f" Did you mean {meant}?" if meant else ""
-    return f"unknown {kind} {given!r}.{hint} Known: {', '.join(names)}."
+    more = f", ... ({len(names)})" if len(names) > _MOST_SHOWN else ""
+    return f"unknown {kind} {given!r}.{hint} Known: {', '.join(names[:_MOST_SHOWN])}{more}."

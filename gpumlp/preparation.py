@@ -6,6 +6,7 @@ A `Preparation` is stored with the model (`model.extra`), so that later files ne
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
+from gpumlp.losses import LOSSES
 from gpumlp.model import MLP
+from gpumlp.model.load import load_model
 from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted
-from gpumlp.training.saved import load_model
 
 __all__ = [
     "Preparation",
@@ -87,7 +89,7 @@ class Preparation:
         ModelFileError
             The stored values make no sense.
         """
-        n_in, n_out = model.layer_sizes[0], model.layer_sizes[-1]
+        n_out = model.layer_sizes[-1]
         if model.output == "sigmoid" and n_out > 1:
             raise ModelFileError(
                 f"{path!r} answers {n_out} yes-or-no questions at once, which the command line cannot "
@@ -98,29 +100,12 @@ class Preparation:
             task = "classification" if model.output in ("softmax", "sigmoid") else "regression"
             n_classes = max(2, n_out) if task == "classification" else 0
             return cls(task, _LOSS_OF[model.output], classes=[str(c) for c in range(n_classes)])
-        try:
-            result = cls(**stored)
-            numbers = np.array([result.target_mean, result.target_scale, *result.mean, *result.scale], float)
-            good = (
-                result.task in ("classification", "regression")
-                and isinstance(result.loss, str)
-                and isinstance(result.target, str)
-                and np.isfinite(numbers).all()
-                and all(isinstance(name, str) for name in (*result.features, *result.classes))
-                and len(result.features) in (0, n_in)
-                and len(result.mean) == len(result.scale)
-                and len(result.mean) in (0, n_in)
-                and min([result.target_scale, *result.scale]) > 0
-                and (result.task == "regression" or len(result.classes) == max(2, n_out))
-            )
-        except (TypeError, ValueError):
-            good = False
-        if not good:
+        if not isinstance(stored, dict) or not _makes_sense(stored, model):
             raise ModelFileError(
                 f"{path!r} is not a usable gpumlp model: its stored preparation (feature names, classes, "
                 "scaling) does not fit the network"
             )
-        return result
+        return cls(**stored)
 
     def inputs(self, X: np.ndarray, dtype: Any) -> np.ndarray:
         """Scaled features (n, n_features) of `dtype`, a new array."""
@@ -161,6 +146,55 @@ class Preparation:
     def values(self, raw: np.ndarray) -> np.ndarray:
         """Regression output in the units of the target."""
         return raw * self.target_scale + self.target_mean
+
+
+_STORED: dict[str, tuple[type, ...]] = {
+    "task": (str,),
+    "loss": (str,),
+    "features": (list,),
+    "target": (str,),
+    "classes": (list,),
+    "numeric_classes": (bool,),
+    "mean": (list,),
+    "scale": (list,),
+    "target_mean": (int, float),
+    "target_scale": (int, float),
+}
+
+
+def _makes_sense(stored: dict[str, Any], model: MLP) -> bool:
+    """Whether a `Preparation` can be made of a file's values, and fits the network."""
+    if not {"task", "loss"} <= set(stored) <= set(_STORED):
+        return False
+    if not all(type(value) in _STORED[key] for key, value in stored.items()):
+        return False
+    n_in, n_out = model.layer_sizes[0], model.layer_sizes[-1]
+    names, classes = stored.get("features", []), stored.get("classes", [])
+    mean, scale = stored.get("mean", []), stored.get("scale", [])
+    factors = [*scale, stored.get("target_scale", 1.0)]
+    classifies = model.output in ("softmax", "sigmoid")
+    loss = LOSSES.get(stored["loss"])
+    return (
+        stored["task"] == ("classification" if classifies else "regression")
+        and loss is not None
+        and (loss.metric == "accuracy") == classifies
+        and all(map(_is_text, [*names, *classes, stored.get("target", "")]))
+        and all(map(_is_number, [*mean, *factors, stored.get("target_mean", 0.0)]))
+        and min(factors) > 0
+        and len(names) == len(set(names))
+        and len(names) in (0, n_in)
+        and len(mean) == len(scale)
+        and len(mean) in (0, n_in)
+        and (not classifies or len(classes) == len(set(classes)) == max(2, n_out))
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 @dataclass

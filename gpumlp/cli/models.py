@@ -10,14 +10,15 @@ import sys
 
 import numpy as np
 
+from gpumlp.cli.output import write_data
 from gpumlp.cli.train import digits_table, in_units, print_figures
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
 from gpumlp.model import MLP
+from gpumlp.model.load import load_model
 from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
-from gpumlp.tables.base import counted, some
-from gpumlp.training.saved import load_model
+from gpumlp.tables.base import counted, printable, some
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]
@@ -61,7 +62,7 @@ def predict(arguments: argparse.Namespace) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
     if arguments.output is None:
-        sys.stdout.write(text.getvalue())
+        write_data(text.getvalue())
         return
     old = replaces(arguments.output)
     with replacing(arguments.output) as file:
@@ -87,7 +88,7 @@ def describe(arguments: argparse.Namespace) -> None:
         lines["trained"] = _listed({n: v for n, v in training.items() if n != "figures"})
         lines |= {str(p): _listed(v) for p, v in figures.items()} if isinstance(figures, dict) else {}
     for name, text in lines.items():
-        print(f"{name:<12}{text}")
+        print(f"{printable(name):<12}{printable(text)}")
 
 
 def _listed(values: object) -> str:
@@ -148,13 +149,14 @@ def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_tar
             f"{n}"
         )
     if prep.features and table.named and table.names != prep.features:  # a .npz file with feature_names
-        missing = [name for name in prep.features if name not in table.names]
+        place = {name: number for number, name in enumerate(table.names)}
+        missing = [name for name in prep.features if name not in place]
         if missing:
             raise TableError(
                 f"{table.source!r}: {suggest('feature', missing[0], table.names)} The model was trained with "
                 f"{', '.join(prep.features[:12])}."
             )
-        table.X = table.X[:, [table.names.index(name) for name in prep.features]]
+        table.X = table.X[:, [place[name] for name in prep.features]]
     extra = [name for name in table.skipped if name != prep.target]
     if extra:
         what = "arrays" if ending == ".npz" else "columns"
@@ -168,6 +170,7 @@ def _texts(values: np.ndarray, dtype: np.dtype) -> list[str]:
 
 
 def _print_classes(classes: list[str], y: np.ndarray, answer: np.ndarray) -> None:
+    classes = [printable(name) for name in classes]
     width = max(11, *(len(name) + 1 for name in classes))
     print(f"\n{'class':<{width}}{'rows':>9}{'recall':>12}{'precision':>12}")
     for number, name in enumerate(classes):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import __version__
 from gpumlp.backends import get_backend
 from gpumlp.backends.base import Backend
 from gpumlp.cli.models import describe
@@ -21,6 +20,7 @@ from gpumlp.errors import DeviceError
 from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.training.trainer import Trainer
+from gpumlp.version import __version__
 
 __all__ = ["bench", "info"]
 

@@ -17,13 +17,13 @@ from gpumlp.errors import DivergenceError, UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces
 from gpumlp.losses import LOSSES
 from gpumlp.model import MLP
+from gpumlp.model.saved import save_model
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
 from gpumlp.preparation import Preparation, detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError, read_table
-from gpumlp.tables.base import counted, some
+from gpumlp.tables.base import counted, printable, some
 from gpumlp.training.history import EarlyStopping, History
-from gpumlp.training.saved import save_model
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["digits_table", "in_units", "print_figures", "train"]
@@ -58,8 +58,6 @@ def train(arguments: argparse.Namespace) -> None:
     say(f"training  {_training_text(arguments, data.prep.loss, trainer.optimizer)}")
     start = time.perf_counter()
     stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
-    histories: list[History] = []  # the history so far, for an interrupted training returns none
-    trainer.callbacks.append(lambda _, history: histories.append(history) if not histories else None)
     interrupted = False
     try:
         trainer.fit(
@@ -70,36 +68,52 @@ def train(arguments: argparse.Namespace) -> None:
             progress=False if arguments.quiet else None,
         )
     except KeyboardInterrupt:
-        if not histories:
+        if not len(trainer.history):
             raise
         interrupted = True
     except DivergenceError as error:
         raise _diverged(arguments, error, trainer.optimizer) from None
-    history, seconds = histories[0], time.perf_counter() - start
+    history, seconds = trainer.history, time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
-    say(f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n")
-    figures: dict[str, dict[str, float]] = {}
-    try:
-        for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-            if rows is not None:
-                figures[name] = in_units(trainer.evaluate(*rows), data.prep)
-    except KeyboardInterrupt:
-        if interrupted:
-            raise
-        _save(arguments, model, data.prep, history, figures, say)
+    done = f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n"
+    if interrupted:
+        say(done)
+    figures, problem = _figures(trainer, data)
+    if interrupted and isinstance(problem, KeyboardInterrupt):
+        raise problem
+    # before anything is printed or drawn: that may fail, or wait for a reader
+    old = _save(arguments, model, data.prep, history, figures)
+    if isinstance(problem, KeyboardInterrupt):
         raise KeyboardInterrupt(f" after the training; the model was saved to {arguments.out}") from None
+    if problem is not None:
+        raise problem
+    if not interrupted:
+        say(done)
     print_figures(
         figures,
         {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)},
     )
-    _save(arguments, model, data.prep, history, figures, say)
+    say(f"\nmodel saved to {arguments.out}{old}")
+    _plot(arguments, model, data.prep, history, say)
     if interrupted:
         which = (
             f"the weights of epoch {(history.best_epoch or 0) + 1}" if stop else "the weights at that moment"
         )
         epoch = min(len(history) + 1, arguments.epochs)
         raise KeyboardInterrupt(f" in epoch {epoch}; {which} were saved to {arguments.out}")
+
+
+def _figures(trainer: Trainer, data: _Data) -> tuple[dict[str, dict[str, float]], BaseException | None]:
+    """The figures of each part of the data, and what kept us from the rest of them."""
+    figures: dict[str, dict[str, float]] = {}
+    try:
+        for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+            if rows is not None:
+                figures[name] = in_units(trainer.evaluate(*rows), data.prep)
+    except BaseException as error:
+        return figures, error
+    return figures, None
 
 
 def print_figures(figures: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
@@ -289,7 +303,7 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
                 f"{held.source!r}; use --test-fraction 0"
             )
         parts[2] = more
-    kind = f"{len(prep.classes)} classes" if task == "classification" else f"target {prep.target}"
+    kind = f"{len(prep.classes)} classes" if task == "classification" else f"target {printable(prep.target)}"
     say(f"data      {table.source}: {counted(len(X), 'row')}, {counted(X.shape[1], 'feature')}, {kind}")
     if table.skipped:
         say(f"not used  {some(table.skipped)}")
@@ -350,8 +364,8 @@ def _save(
     prep: Preparation,
     history: History,
     figures: dict[str, dict[str, float]],
-    say: Any,
-) -> None:
+) -> str:
+    """Save the model; what to add to the message that it is."""
     summary = {
         "epochs": len(history),
         "optimizer": arguments.optimizer,
@@ -365,16 +379,21 @@ def _save(
     old = replaces(arguments.out)
     save_model(model, arguments.out, {"preparation": prep.to_dict(), "training": summary})
     arguments.saved.append(arguments.out)
-    say(f"\nmodel saved to {arguments.out}{old}")
-    if arguments.plot is not None:
-        old = replaces(arguments.plot)
-        plot_history(
-            history,
-            arguments.plot,
-            target=prep.target if prep.task == "regression" else "",
-            target_scale=prep.target_scale,
-            restored=arguments.early_stopping is not None,
-            dropout=bool(_dropout_text(model)),
-        )
-        arguments.saved.append(arguments.plot)
-        say(f"learning curves saved to {arguments.plot}{old}")
+    return old
+
+
+def _plot(arguments: argparse.Namespace, model: MLP, prep: Preparation, history: History, say: Any) -> None:
+    """Draw the learning curves, if that was asked for."""
+    if arguments.plot is None:
+        return
+    old = replaces(arguments.plot)
+    plot_history(
+        history,
+        arguments.plot,
+        target=prep.target if prep.task == "regression" else "",
+        target_scale=prep.target_scale,
+        restored=arguments.early_stopping is not None,
+        dropout=bool(_dropout_text(model)),
+    )
+    arguments.saved.append(arguments.plot)
+    say(f"learning curves saved to {arguments.plot}{old}")

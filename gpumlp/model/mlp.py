@@ -142,7 +142,7 @@ class MLP(Network):
 
     def save(self, path: Any) -> None:
         """Write the model to one .npz file, atomically; `gpumlp.load` reads it.  Loading never runs code."""
-        from gpumlp.training.saved import save_model
+        from gpumlp.model.saved import save_model
 
         save_model(self, path)
 

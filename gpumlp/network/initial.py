@@ -54,7 +54,7 @@ def initial_parameters(
         shape = (n_in, n_out)
         b = np.zeros(n_out)
         if sigma is not None or rule == "normal":
-            w = rng.normal(0.0, 0.01 if sigma is None else sigma, shape)
+            w = np.zeros(shape) if sigma == 0 else rng.normal(0.0, 0.01 if sigma is None else sigma, shape)
         elif rule in ("sklearn", "pytorch"):
             factor = 2.0 if activations and activations[0] == "sigmoid" else 6.0
             bound = math.sqrt(1 / n_in if rule == "pytorch" else factor / (n_in + n_out))

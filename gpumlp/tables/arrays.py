@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from gpumlp.errors import suggest
+from gpumlp.files.npz import BadFile, NpzReader
+from gpumlp.files.npz import read_npy as read_one
 from gpumlp.tables.base import Table, TableError, counted, some
 
 __all__ = ["read_npy", "read_npz"]
@@ -25,65 +25,79 @@ _PAIRS = (
     ("x_train", "y_train"),
 )
 _OBJECTS = "save an array of numbers (or, for class names, of text: y.astype(str))"
+_T = TypeVar("_T")
 _TEST_PAIRS = {"X_train": ("X_test", "y_test"), "x_train": ("x_test", "y_test")}
 
 
-def _load(path: str) -> Any:
+@contextmanager
+def _opened(path: str, ending: str) -> Iterator[BinaryIO]:
+    """The open file, which begins as one with this ending does."""
     with open(path, "rb") as file:  # errors about the path itself are OSErrors
         start = file.read(2)
         if not start:
             raise TableError(f"{path!r} is empty")
-    if start not in (b"PK", b"\x93N"):
-        kind = os.path.splitext(path)[1]
-        raise TableError(
-            f"{path!r} is no {kind} file: it does not begin like one; a table of text needs the ending .csv"
-        )
-    try:
-        if start == b"PK":
-            zipfile.ZipFile(path).close()  # np.load would leave a damaged archive open
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        if "Object arrays" in str(error):
-            raise TableError(f"{path!r} holds Python objects, which are never loaded; {_OBJECTS}") from None
-        raise TableError(f"{path!r} is no NumPy file, or is damaged or cut off: {error}") from None
+        found = {b"PK": ".npz", b"\x93N": ".npy"}.get(start)
+        if found is None:
+            raise TableError(
+                f"{path!r} is no {ending} file: it does not begin like one; a table of text needs the ending "
+                ".csv"
+            )
+        if found != ending:
+            what = "an archive of arrays" if found == ".npz" else "one array, not an archive"
+            raise TableError(f"{path!r} is {what}; give it the ending {found}")
+        yield file
 
 
-def _member(path: str, archive: Any, name: str) -> np.ndarray:
+def _read(where: str, read: Callable[..., _T], *arguments: object) -> _T:
     try:
-        return archive[name]
-    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        why = (
-            f"it holds Python objects, which are never loaded; {_OBJECTS}"
-            if "Object arrays" in str(error)
-            else f"the file is damaged or cut off ({error})"
-        )
-        raise TableError(f"{path!r}, array {name!r}: {why}") from None
+        return read(*arguments)
+    except BadFile as error:
+        if "pickled" in str(error):
+            raise TableError(f"{where} holds Python objects, which are never loaded; {_OBJECTS}") from None
+        raise TableError(f"{where}: {error}") from None
+
+
+class _Arrays:
+    """The arrays of an open .npz file; errors name file and array."""
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self._path = path
+        self._npz = _read(repr(path), NpzReader, file)
+        self.names = self._npz.names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        where = f"{self._path!r}, array {name!r}"
+        array = _read(where, self._npz.read, name)
+        if array.dtype.kind == "U" and not _is_text(array):
+            raise TableError(f"{where}: it holds numbers that are no characters; the file is damaged")
+        return array
+
+
+def _is_text(array: np.ndarray) -> bool:
+    codes = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).reshape(-1).view(np.uint32)
+    return not ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any()
 
 
 def read_npz(path: str, target: str | None, features: Sequence[str] | None, need_target: bool) -> Table:
     """Read an archive of arrays; see `gpumlp.tables.read.read_table`."""
-    archive = _load(path)
-    if not hasattr(archive, "files"):
-        raise TableError(f"{path!r} is one array, not an archive; give it the ending .npy")
-    with archive:
-        names = list(archive.files)
-        shown = str(_member(path, archive, "target_name")) if "target_name" in names else ""
+    with _opened(path, ".npz") as file:
+        arrays = _Arrays(path, file)
+        names = arrays.names
+        shown = str(arrays["target_name"]) if "target_name" in names else ""
         if target == shown and target not in names:  # a model knows its target by that name
             target = None
         x_name, y_name = _pair(path, names, target, features, need_target)
-        y = _member(path, archive, y_name) if need_target else None
-        table = _from_arrays(path, _member(path, archive, x_name), y, x_name, y_name)
+        table = _part(path, arrays, x_name, y_name if need_target else "")
         table.target = shown or table.target
         used = {x_name, y_name, "target_name"}
         if "feature_names" in names:
-            given = [str(n) for n in _member(path, archive, "feature_names").ravel()]
+            given = [str(n) for n in arrays["feature_names"].ravel()]
             if len(given) == len(table.names) == len(set(given)):
                 table.names, table.named = given, True
                 used.add("feature_names")
         test = _TEST_PAIRS.get(x_name)
         if test and set(test) <= set(names):
-            y = _member(path, archive, test[1]) if need_target else None
-            table.test = _from_arrays(path, _member(path, archive, test[0]), y, *test)
+            table.test = _part(path, arrays, test[0], test[1] if need_target else "")
             if table.test.X.shape[1] != table.X.shape[1]:
                 raise TableError(
                     f"{path!r}: {test[0]} has {table.test.X.shape[1]} features, {x_name} {table.X.shape[1]}"
@@ -95,6 +109,10 @@ def read_npz(path: str, target: str | None, features: Sequence[str] | None, need
         if table.test is not None:
             table.test.skipped = table.skipped
     return table
+
+
+def _part(path: str, arrays: _Arrays, x_name: str, y_name: str) -> Table:
+    return _from_arrays(path, arrays[x_name], arrays[y_name] if y_name else None, x_name, y_name)
 
 
 def _pair(
@@ -128,10 +146,8 @@ def _pair(
 
 def read_npy(path: str, target: str | None, need_target: bool, n_features: int | None) -> Table:
     """Read one array; see `gpumlp.tables.read.read_table`."""
-    array = _load(path)
-    if hasattr(array, "files"):
-        array.close()
-        raise TableError(f"{path!r} is an archive of arrays; give it the ending .npz")
+    with _opened(path, ".npy") as file:
+        array = _read(repr(path), read_one, file)
     if array.ndim != 2:
         raise TableError(f"{path!r} has shape {array.shape}; expected a table (n_rows, n_columns)")
     columns = array.shape[1]
@@ -163,9 +179,9 @@ def _from_arrays(path: str, x: np.ndarray, y: np.ndarray | None, x_name: str, y_
         raise TableError(f"{path!r}, {x_name}: shape {x.shape}; expected (n_rows, n_features)")
     if not x.shape[0]:
         raise TableError(f"{path!r}, {x_name}: there are no rows")
-    x = x.reshape(len(x), -1)  # images become rows
-    if not x.shape[1]:
+    if not x.size:
         raise TableError(f"{path!r}, {x_name}: there are no feature columns")
+    x = _double(x.reshape(len(x), -1))  # images become rows
     _check_finite(path, x_name, x)
     if y is not None:
         if y.ndim == 2 and y.shape[1] == 1:
@@ -178,9 +194,18 @@ def _from_arrays(path: str, x: np.ndarray, y: np.ndarray | None, x_name: str, y_
             y = y.astype(str)
         if y.dtype.kind not in "iufU":
             raise TableError(f"{path!r}, {y_name}: dtype {y.dtype}; expected numbers or text")
+        y = _double(y)
         if y.dtype.kind != "U":
             _check_finite(path, y_name, y)
     return Table(path, x, [f"x{j}" for j in range(x.shape[1])], False, y, y_name)
+
+
+def _double(array: np.ndarray) -> np.ndarray:
+    """The same; what is more precise than float64 becomes that (what is too large is infinite then)."""
+    if array.dtype.kind != "f" or array.dtype.itemsize <= 8:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64)
 
 
 def _check_finite(path: str, name: str, array: np.ndarray) -> None:

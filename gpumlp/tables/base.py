@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Table", "TableError", "counted", "some"]
+__all__ = ["Table", "TableError", "counted", "printable", "some"]
 
 
 class TableError(ValueError):
@@ -51,6 +52,22 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def printable(text: str, plain: str = "") -> str:
+    """`text` with escapes for control characters, but those in `plain`, and for others that cannot be seen.
+
+    Spaces of all kinds stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in plain or _is_space(c) else repr(c)[1:-1] for c in text)
+
+
+def _is_space(character: str) -> bool:
+    return unicodedata.category(character) == "Zs"
+
+
 def some(names: Sequence[object], limit: int = 12) -> str:
-    """The first names, and how many there are."""
-    return ", ".join(map(str, names[:limit])) + (f", ... ({len(names)})" if len(names) > limit else "")
+    """The first names, and how many there are; they come from files."""
+    return ", ".join(printable(str(name)) for name in names[:limit]) + (
+        f", ... ({len(names)})" if len(names) > limit else ""
+    )

@@ -8,7 +8,9 @@ import itertools
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from gpumlp.tables.base import Table, TableError, counted, some
 
 __all__ = ["CsvReader"]
 
+_LINE = 1 << 26  # characters that a line may have
 _CHUNK = 400_000  # cells that are held as Python strings at a time
 _MISSING = {"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL"}  # what pandas, R, SQL, Excel write
 _BOOLEANS = {"true": "1", "false": "0"}
+_GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
@@ -46,7 +50,7 @@ class CsvReader:
                         labels.extend(self._labels(columns[target_at], header[target_at], lines))
         except UnicodeDecodeError:
             raise self._undecodable() from None
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except _GZIP_ERRORS as error:
             raise TableError(f"{self.path!r} is no gzip file, or is damaged or cut off: {error}") from None
         if not blocks:
             raise TableError(f"{self.path!r} has a header and no rows below it")
@@ -71,10 +75,11 @@ class CsvReader:
 
     def _rows(self, file: Any) -> Iterator[tuple[int, list[str]]]:
         """(line number of the row's last line, cells) of the rows that are not blank."""
-        start = [file.readline()]  # not seek(0) afterwards: a pipe cannot
-        while start[-1] and not start[-1].strip():
-            start.append(file.readline())
-        first = start[-1]
+        lines = self._lines(file)
+        start = list(itertools.islice(lines, 1))  # not seek(0) afterwards: a pipe cannot
+        while start and not start[-1].strip() and (line := next(lines, "")):
+            start.append(line)
+        first = start[-1] if start and start[-1].strip() else ""
         if not first:
             raise TableError(
                 f"{self.path!r} is empty; expected a header row with column names and rows of numbers below"
@@ -85,7 +90,7 @@ class CsvReader:
             delimiter = ","
         self.delimiter = delimiter
         reader = csv.reader(
-            self._lines(itertools.chain(start, file)),
+            itertools.chain(start, lines),
             delimiter=delimiter,
             skipinitialspace=delimiter != "\t",
             strict=True,
@@ -106,7 +111,12 @@ class CsvReader:
             raise self._error(reader.line_num, f"{error}{hint}") from None
 
     def _lines(self, file: Any) -> Iterator[str]:
-        for number, line in enumerate(file, 1):
+        for number in itertools.count(1):
+            line = file.readline(_LINE)
+            if not line:
+                return
+            if len(line) == _LINE and line[-1] not in "\r\n":
+                raise self._error(number, f"has more than {_LINE} characters; this is no table")
             if "\0" in line:
                 raise self._error(
                     number, "holds a NUL byte; this is no text file, or it is damaged or UTF-16"
@@ -128,7 +138,8 @@ class CsvReader:
                     f"column {number} has no name in the header; name it or remove it (pandas writes such "
                     "an index column unless to_csv is given index=False)",
                 )
-        twice = [name for name in header if header.count(name) > 1] if len(set(header)) < len(header) else []
+        counts = Counter(header)
+        twice = [name for name in header if counts[name] > 1]
         if twice:
             places = [str(n) for n, name in enumerate(header, 1) if name == twice[0]]
             raise self._error(
@@ -157,7 +168,8 @@ class CsvReader:
             raise TableError(
                 f"{self.path!r}: say which column to learn with --target; columns: {some(header)}{one}"
             )
-        if need_target and target not in header:
+        known, left_out = set(header), set(drop)
+        if need_target and target not in known:
             hint = (
                 " (The first row looks like data: is the header missing?)"
                 if any(map(_is_number, header))
@@ -166,7 +178,7 @@ class CsvReader:
             raise TableError(
                 f"{self.path!r} has no target column: {suggest('column', target, header)}{hint or one}"
             )
-        unknown = [name for name in (*drop, *(features or ())) if name not in header]
+        unknown = [name for name in (*drop, *(features or ())) if name not in known]
         if unknown:
             text = (
                 suggest("column", unknown[0], header)
@@ -176,11 +188,11 @@ class CsvReader:
             raise TableError(f"{self.path!r} lacks {len(unknown)} of the feature columns: {text}{one}")
         if target in drop:
             raise TableError(f"{self.path!r}: column {target!r} cannot be the target and be dropped")
-        both = [name for name in features or () if name in drop]
+        both = [name for name in features or () if name in left_out]
         if both:
             raise TableError(f"{self.path!r}: column {both[0]!r} cannot be a feature and be dropped")
         if features is None:
-            features = [name for name in header if name != target and name not in drop]
+            features = [name for name in header if name != target and name not in left_out]
         elif target in features:
             raise TableError(f"{self.path!r}: column {target!r} cannot be the target and a feature")
         if not features:
@@ -230,8 +242,9 @@ class CsvReader:
         return labels
 
     def _undecodable(self) -> TableError:
-        with gzip.open(self.path) if self.path.lower().endswith(".gz") else open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
+        zipped = self.path.lower().endswith(".gz")
+        with suppress(*_GZIP_ERRORS), gzip.open(self.path) if zipped else open(self.path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(_LINE), b""), 1):
                 try:
                     line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:

@@ -320,8 +320,8 @@ class Trainer:
         ------
         gpumlp.ModelFileError
             The file is damaged, or holds no training.
-        ValueError
-            The schedule is missing.
+        ValueError, TypeError
+            The schedule is missing, or an argument is none of those.
 
         Examples
         --------
@@ -339,7 +339,10 @@ class Trainer:
         """
         from gpumlp.training.saved import load_trainer
 
-        return load_trainer(path, device, schedule=schedule, callbacks=_check_callbacks(callbacks))
+        checked = _check_callbacks(callbacks)
+        if schedule is not None:
+            schedule = get_schedule(schedule)
+        return load_trainer(Trainer, path, device, schedule=schedule, callbacks=checked)
 
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"

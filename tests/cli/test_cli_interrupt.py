@@ -18,7 +18,7 @@ def interrupt_in_epoch(monkeypatch):
     """interrupt_in_epoch(3): Ctrl-C while the third epoch is evaluated."""
 
     def prepare(number: int) -> None:
-        real, seen = gpumlp.training.epochs.Evaluation.run, []
+        real, seen = gpumlp.training.evaluation.ResidentEvaluation.run, []
 
         def counting(self):
             seen.append(self)
@@ -26,7 +26,7 @@ def interrupt_in_epoch(monkeypatch):
                 raise KeyboardInterrupt
             real(self)
 
-        monkeypatch.setattr(gpumlp.training.epochs.Evaluation, "run", counting)
+        monkeypatch.setattr(gpumlp.training.evaluation.ResidentEvaluation, "run", counting)
 
     return prepare
 
@@ -87,10 +87,10 @@ def test_a_real_interrupt(tmp_path):
     words = [sys.executable, "-m", "gpumlp", "train", "--epochs", "1000000", "--quiet", "--hidden", "8"]
     words += ["--out", "m.npz", "--device", "cpu"]
     watch = (
-        "import gpumlp.training.epochs as s, signal, os\nreal, seen = s.Evaluation.run, []\n"
+        "import gpumlp.training.evaluation as s, signal, os\nreal, seen = s.ResidentEvaluation.run, []\n"
         "def run(self):\n    real(self)\n    seen.append(1)\n"
         "    if len(seen) == 5: os.kill(os.getpid(), signal.SIGINT)\n"
-        "s.Evaluation.run = run\nfrom gpumlp.cli import main\nraise SystemExit(main())"
+        "s.ResidentEvaluation.run = run\nfrom gpumlp.cli import main\nraise SystemExit(main())"
     )
     words[1:3] = ["-c", watch]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)

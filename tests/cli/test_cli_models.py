@@ -292,7 +292,7 @@ def test_what_a_model_file_holds(run, flower_model, tmp_path):
     "extra", [{}, {"training": 3}, {"training": {"figures": [1]}}, {"training": {"a": None}}]
 )
 def test_a_model_file_from_python_is_described(run, tmp_path, extra):
-    gpumlp.training.saved.save_model(gpumlp.MLP([3, 4, 1], device="numpy"), tmp_path / "p.npz", extra)
+    gpumlp.model.saved.save_model(gpumlp.MLP([3, 4, 1], device="numpy"), tmp_path / "p.npz", extra)
     out = run("info", "p.npz").out
     assert "MLP(3-4-1" in out and "takes       3 features" in out and "gives       regression" in out
 

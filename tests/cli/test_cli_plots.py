@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import pytest
 
@@ -98,11 +99,11 @@ def test_pictures_that_cannot_be_drawn(tmp_path, monkeypatch):
 def test_progress_is_silent_unless_asked_for(capsys, monkeypatch):
     for enabled in (None, False):  # stderr is no terminal here
         bar = Progress(3, enabled)
-        bar.update(0, {"loss": 1.0})
+        bar(None, History({"loss": [1.0]}))
         bar.close()
     monkeypatch.setitem(sys.modules, "tqdm", None)
     bar = Progress(3, True)
-    bar.update(0, {"loss": 1.0})
+    bar(None, History({"loss": [1.0]}))
     bar.close()
     assert capsys.readouterr() == ("", "")
 
@@ -110,8 +111,9 @@ def test_progress_is_silent_unless_asked_for(capsys, monkeypatch):
 def test_progress_shows_epochs_and_figures(capsys):
     pytest.importorskip("tqdm")
     bar = Progress(3, True)
-    bar._bar.mininterval = 0
-    bar.update(1, {"loss": 0.12345678, "lr": 0.5, "seconds": 9.0, "val_loss": 2.0})
+    figures = {"loss": 0.12345678, "lr": 0.5, "seconds": 9.0, "val_loss": 2.0}
+    time.sleep(0.2)  # tqdm shows nothing sooner
+    bar(None, History({name: [value] * 2 for name, value in figures.items()}))
     bar.close()
     bar.close()
     shown = capsys.readouterr().err

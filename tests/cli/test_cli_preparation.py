@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpumlp.cli.program import TASK_RULE
+from gpumlp.cli.words import TASK_RULE
 from gpumlp.preparation import detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError
 

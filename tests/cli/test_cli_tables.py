@@ -237,3 +237,32 @@ def test_damaged_and_misnamed_numpy_files(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TableError, match=message):
             read_table(str(tmp_path / name), target="0")
+
+
+def test_a_line_has_a_limit(tmp_path):
+    for text in ("a,y\n1,2\n" + "1" * (1 << 26) + "\n", "a" * ((1 << 26) + 1)):
+        with pytest.raises(TableError, match=r"t\.csv', line \d: has more than 67108864 characters"):
+            table(tmp_path, text)
+
+
+def test_numbers_more_precise_than_double(tmp_path):
+    X = np.array([[1.5, 2], [3, 4]], np.longdouble)
+    np.savez(tmp_path / "t.npz", X=X, y=X[:, 0])
+    t = read_table(str(tmp_path / "t.npz"))
+    assert t.X.dtype == t.y.dtype == np.float64
+    np.testing.assert_array_equal(t.X, X)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="no long double here")
+def test_numbers_beyond_double_are_refused(tmp_path):
+    np.savez(tmp_path / "t.npz", X=np.array([["1"], ["1e400"]]).astype(np.longdouble), y=np.arange(2))
+    with pytest.raises(TableError, match="inf in row 1"):
+        read_table(str(tmp_path / "t.npz"))
+
+
+@pytest.mark.parametrize("code", [0x110000, 0xD800, 0xFFFFFFFF])
+def test_text_that_is_none_is_refused(tmp_path, code):
+    y = np.array([ord("a"), code], np.uint32).view("U1")
+    np.savez(tmp_path / "t.npz", X=np.ones((2, 1)), y=y)
+    with pytest.raises(TableError, match=r"t\.npz', array 'y': it holds numbers that are no characters"):
+        read_table(str(tmp_path / "t.npz"))

@@ -220,7 +220,8 @@ def test_a_pickled_trainer_keeps_its_loss_scale() -> None:
 
 # ---- import -----------------------------------------------
 def test_import_leaves_out_what_only_some_programs_use() -> None:
-    code = "import sys, gpumlp; print(*({'difflib', 'zipfile', 'gpumlp.training.saved'} & set(sys.modules)))"
+    names = {"difflib", "zipfile", "gpumlp.model.saved", "gpumlp.training.saved"}
+    code = f"import sys, gpumlp; print(*({names} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
     assert gpumlp.ModelFileError.__name__ == "ModelFileError" and "load" in dir(gpumlp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 import pytest
 
@@ -39,17 +40,29 @@ def test_replacing_survives_a_failing_rename(tmp_path, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["f"]
 
 
-def test_replacing_follows_links_and_the_umask(tmp_path):
+def test_replacing_follows_links(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    mask = os.umask(0o027)
+    with replacing(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o640, 0o444])
+def test_a_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path, mode):
+    path, mask = tmp_path / "f", os.umask(0o027)
     try:
-        with replacing(tmp_path / "link") as file:
+        with replacing(path) as file:
+            file.write(b"old")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(mode)
+        with replacing(path) as file:
+            # not even for a moment is it open to more people
+            assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
             file.write(b"new")
     finally:
         os.umask(mask)
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
-    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
+    assert stat.S_IMODE(path.stat().st_mode) == mode and path.read_text() == "new"
 
 
 def test_check_writable(tmp_path):

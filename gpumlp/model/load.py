@@ -1,0 +1,54 @@
+"""Reading a model back; `gpumlp.load`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gpumlp.backends import get_backend
+from gpumlp.files.atomic import PathLike
+from gpumlp.model.mlp import MLP
+from gpumlp.model.saved import Saved, bad_file, read
+
+__all__ = ["load_model", "model_of"]
+
+
+def load_model(path: PathLike, device: Any = "auto") -> MLP:
+    """Read a model that `MLP.save` wrote; its `extra` attribute is the dict that was saved with it.
+
+    Parameters
+    ----------
+    path : path
+    device : str
+        As for `MLP`.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        The file is not there or cannot be read.
+    ModelFileError
+        The file is damaged, is no model, or is of a version that this gpumlp does not know.
+    """
+    name = os.fspath(path)
+    saved = read(name)
+    return model_of(name, saved, get_backend(device))  # what is wrong with a device is not the file's fault
+
+
+def model_of(name: str, saved: Saved, device: Any) -> MLP:
+    """The model in a file's content; `name` is for messages."""
+    header = saved.header
+    try:
+        model = MLP(
+            header["layer_sizes"],
+            header["activations"],
+            dropout=header["dropout"],
+            init=0.0,
+            dtype=header["dtype"],
+            device=device,
+        )
+    except (ValueError, TypeError) as error:
+        raise bad_file(name, error) from None
+    model.set_parameters(saved.pairs())
+    model.output = header["output"]
+    model.extra = header["extra"]
+    return model

@@ -1,0 +1,193 @@
+"""The file of a model: what `save_model` writes and `gpumlp.load` reads.  Reading one can never run code.
+
+It is an archive (`gpumlp.files.archive`) with, for layer l, `w<l>` (n_in, n_out) and `b<l>` (n_out,) in the
+model's dtype.  Its header has the keys of `_HEADER`; `extra` is whatever the writer wants to keep with it
+(the command line: feature names, classes, standardisation and a summary of the training).
+
+The file of a training is a model's file that holds more, see `gpumlp.training.saved`: the header's "trainer",
+whose "state" names arrays that are there once more for each parameter, as `<name>_w<l>` and `<name>_b<l>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.errors import ModelFileError
+from gpumlp.files.archive import Archive, BadFile, shown, write_archive
+from gpumlp.files.atomic import PathLike
+from gpumlp.version import __version__
+
+__all__ = ["FORMAT_VERSION", "Saved", "bad_file", "named", "pairs_of", "read", "save_model", "write"]
+
+FORMAT = "gpumlp-model"
+FORMAT_VERSION = 1
+
+#: keys of the header -> type of their value
+_HEADER: dict[str, Any] = {
+    "layer_sizes": list,
+    "activations": list,
+    "dropout": (int, float, list),
+    "dtype": str,
+    "output": str,
+    "extra": dict,
+}
+_OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
+_STATES = 16  # state arrays that an optimiser may have; none has more than three
+
+
+@dataclass
+class Saved:
+    """What a file holds, checked.
+
+    Attributes
+    ----------
+    header : dict
+    arrays : dict of str to array
+        All of them, in the model's dtype and all finite.
+    """
+
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    def pairs(self, prefix: str = "") -> list[tuple[np.ndarray, np.ndarray]]:
+        """[(weights (n_in, n_out), biases (n_out,)), ...] of the model, or of the state array `<prefix>`."""
+        layers = range(len(self.header["layer_sizes"]) - 1)
+        return [(self.arrays[f"{prefix}w{n}"], self.arrays[f"{prefix}b{n}"]) for n in layers]
+
+
+def save_model(model: Any, path: PathLike, extra: dict[str, Any] | None = None) -> None:
+    """Write a model to one file, atomically: a failing write leaves an old file at `path` as it was.
+
+    Parameters
+    ----------
+    model : MLP
+    path : path
+        Written under exactly this name (no ending is added); the usual ending is .npz.
+    extra : dict, optional
+        Kept with the model; anything that JSON can hold.  None: `model.extra`, what `gpumlp.load` found.
+
+    Raises
+    ------
+    ValueError
+        A parameter is NaN or infinite, or `extra` is not JSON.
+    OSError
+        The file cannot be written.
+    """
+    write(model, path, model.extra if extra is None else extra, {}, {})
+
+
+def write(
+    model: Any, path: PathLike, extra: dict[str, Any], more: Mapping[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    """Write a model, with more entries in the header and more arrays."""
+    parameters = pairs_of(model, model.flat)
+    for number, (w, b) in enumerate(parameters):
+        if not (np.isfinite(w).all() and np.isfinite(b).all()):
+            raise ValueError(
+                f"the model was not saved: layer {number} has parameters that are NaN or infinite"
+            )
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "written_by": f"gpumlp {__version__}",
+        "layer_sizes": [int(n) for n in model.layer_sizes],
+        "activations": list(model.activations),
+        "dropout": model.dropout,
+        "dtype": np.dtype(model.dtype).name,
+        "output": model.output,
+        "extra": extra,
+        **more,
+    }
+    try:
+        write_archive(path, header, {**named("", parameters), **arrays})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"extra cannot be written as JSON: {error}") from None
+
+
+def pairs_of(model: Any, flat: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """[(weights, biases), ...] of a flat buffer of the model's layout: views, if it is on the host."""
+    host = flat if isinstance(flat, np.ndarray) else model.backend.to_numpy(flat)
+    return [(m[:-1], m[-1]) for m in (layer.matrix(host) for layer in model.layers)]
+
+
+def named(prefix: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of `Saved.pairs`, by name."""
+    return {
+        f"{prefix}{kind}{n}": x for n, pair in enumerate(pairs) for kind, x in zip("wb", pair, strict=True)
+    }
+
+
+def read(name: str) -> Saved:
+    """Read the file of a model or of a training.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened.
+    ModelFileError
+        It is damaged, or holds something else.
+    """
+    with open(name, "rb") as file, _named_errors(name):  # errors about the path itself are the caller's
+        archive = Archive(file)
+        header = archive.header
+        _check_header(header)
+        sizes, dtype = header["layer_sizes"], np.dtype(header["dtype"])
+        spec: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+        for prefix in ("", *(f"{n}_" for n in _states(header))):
+            for number, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+                spec[f"{prefix}w{number}"] = dtype, shape
+                spec[f"{prefix}b{number}"] = dtype, shape[1:]
+        arrays = archive.arrays(spec)
+        for key, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise BadFile(f"array {key} has values that are NaN or infinite")
+        return Saved(header, arrays)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BadFile as error:
+        raise bad_file(name, error) from error
+
+
+def bad_file(name: str, why: object) -> ModelFileError:
+    """The error for a file that cannot be used."""
+    return ModelFileError(f"{name!r} is not a usable gpumlp model: {why}")
+
+
+def _states(header: dict[str, Any]) -> list[str]:
+    """Names of the optimiser's state arrays."""
+    trainer = header.get("trainer")
+    names = trainer.get("state") if isinstance(trainer, dict) else []
+    if not isinstance(names, list) or len(names) > _STATES or not all(isinstance(n, str) for n in names):
+        raise BadFile(f"the header's trainer 'state' is {shown(names)}")
+    return names
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    if header.get("format") != FORMAT:
+        raise BadFile(f'the header does not say "format": "{FORMAT}"')
+    version = header.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise BadFile(
+            f"it has format version {shown(version)} (written by "
+            f"{shown(header.get('written_by', 'somebody'), str)}), and this is gpumlp {__version__}, which "
+            f"reads format version {FORMAT_VERSION}; use the gpumlp that wrote it, or a newer one"
+        )
+    for key, kind in _HEADER.items():
+        if not isinstance(header.get(key), kind):
+            raise BadFile(f"the header's {key!r} is {shown(header.get(key))}")
+    sizes = header["layer_sizes"]
+    if len(sizes) < 2 or not all(type(n) is int and n > 0 for n in sizes):
+        raise BadFile(f"layer_sizes is {shown(sizes)}, expected at least two positive integers")
+    if header["output"] not in _OUTPUTS:
+        raise BadFile(f"output is {shown(header['output'])}, expected one of {', '.join(_OUTPUTS)}")
+    if header["dtype"] not in ("float32", "float64"):
+        raise BadFile(f"dtype is {shown(header['dtype'])}, expected float32 or float64")
