@@ -15,6 +15,7 @@ import numpy as np
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
 from gpumlp.model.mlp import MLP
+from gpumlp.rows.checked import frame_numbers
 from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted
 from gpumlp.training.saved import load_model
@@ -232,7 +233,8 @@ class PreparedModel:
                 there = repr(near) if near else f"only {_some(columns)}"
                 raise ValueError(f"the data frame lacks the column {missing[0]!r}; there is {there}")
             X = X[self.feature_names]
-        rows = np.asarray(X)
+        is_frame = hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "to_numpy")
+        rows = frame_numbers("X", X) if is_frame else np.asarray(X)
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"X has shape {rows.shape}; expected (n_rows, {n}), unscaled")
         if rows.dtype.kind not in "biuf":

@@ -221,27 +221,28 @@ class BaseMLP(BaseEstimator, ABC):
         if self.solver in STOCHASTIC:
             start_records(self)
 
-    def _new_network(self, activation: str, dtype: np.dtype, backend: Backend | None, dropout: Any) -> MLP:
+    def _key(self, activation: str) -> tuple:
+        """What a network is made from; another one is needed where it differs."""
+        shapes = [np.shape(w) for w in self.coefs_]
+        return self.device, activation, self._parameter_dtype(), shapes
+
+    def _is_of(self, model: MLP | None, made: tuple, key: tuple, backend: Backend | None) -> bool:
+        """Whether `model`, made from `made`, is what `key` and the place of X ask for."""
+        if model is None or made != key:
+            return False
+        return backend is None or self.device != "auto" or model.backend is backend
+
+    def _new_network(self, key: tuple, backend: Backend | None, dropout: Any) -> MLP:
+        device, activation, dtype = key[:3]
         sizes = sizes_of(self.coefs_, self.intercepts_)
-        model = MLP(
+        return MLP(
             sizes,
             "sigmoid" if activation == "logistic" else activation,
             dropout=dropout if len(sizes) > 2 else 0.0,
             init=0.0,
             dtype=dtype,
-            device=(backend if self.device == "auto" else None) or get_backend(self.device),
+            device=backend if backend is not None and device == "auto" else get_backend(device),
         )
-        if backend is not None and model.backend.name != "cuda":
-            raise TypeError(
-                f"X is on a CUDA device but the model is on {model.device} (device={self.device!r}); "
-                "use device='auto' or 'cuda', or pass X.get()"
-            )
-        return model
-
-    def _key(self, backend: Backend | None, activation: str) -> tuple:
-        """What a network is made from; another one is needed where it differs."""
-        shapes = [np.shape(w) for w in self.coefs_]
-        return self.device, activation, shapes, self._parameter_dtype(), backend
 
     def _parameter_dtype(self) -> np.dtype:
         dtype = np.asarray(self.coefs_[0]).dtype
@@ -252,10 +253,14 @@ class BaseMLP(BaseEstimator, ABC):
         places = [backend_of(r.X) for r in (rows, val) if r is not None and on_device(r.X)]
         backend = places[0] if places else None
         training: Training | None = self.__dict__.get("_training")
-        key = (*self._key(backend, self.activation), repr(self.dropout))
-        if training is None or training.key != key:
-            model = self._new_network(self.activation, self._parameter_dtype(), backend, self.dropout)
-            training = self._training = Training(model, key)
+        key = (*self._key(self.activation), repr(self.dropout))
+        if training is None or not self._is_of(training.model, training.key, key, backend):
+            training = self._training = Training(self._new_network(key, backend, self.dropout), key)
+        if backend is not None and training.model.backend.name != "cuda":
+            raise TypeError(
+                f"X is on a CUDA device but the model is on {training.model.device} "
+                f"(device={self.device!r}); use device='auto' or 'cuda', or pass X.get()"
+            )
         training.model.set_parameters(list(zip(self.coefs_, self.intercepts_, strict=True)))
         return training
 
@@ -337,11 +342,9 @@ class BaseMLP(BaseEstimator, ABC):
 
     def _choose(self, held: Answers, backend: Backend | None) -> None:
         """See to it that predictions come from the network as it was fitted, on the device asked for now."""
-        key = self._key(backend, getattr(self, "_activation", self.activation))
-        if held.key == key:
-            return
-        if held.model is None or held.key[:-1] != key[:-1] or backend is not held.model.backend:
-            held.use(self._new_network(key[1], self._parameter_dtype(), backend, 0.0), key)
+        key = self._key(getattr(self, "_activation", self.activation))
+        if not self._is_of(held.model, held.key, key, backend):
+            held.use(self._new_network(key, backend, 0.0), key)
 
     # ---- copies -----------------------------------------------
     def __getstate__(self) -> dict[str, Any]:

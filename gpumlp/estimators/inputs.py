@@ -144,7 +144,8 @@ def check_X(est: Any, X: Any) -> Any:
     X = unpack(X)
     if is_cuda(X):
         return _check_device(est, X, reset=False)
-    return validate_data(est, X, accept_sparse=["csr", "csc"], reset=False)
+    checked = validate_data(est, X, accept_sparse=["csr", "csc"], reset=False)
+    return checked if checked.dtype.kind in "biuf" else checked.astype(np.float64)  # decimals
 
 
 def _plainly_good(est: Any, X: Any) -> bool:

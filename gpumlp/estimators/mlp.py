@@ -350,7 +350,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """R2, the mean over outputs."""
         answers = to_host(self.predict(X))
         w = check_weights(sample_weight, len(answers))
-        return float(r2_score(to_host(unpack(y)), answers, sample_weight=w))
+        y = to_host(unpack(y))
+        return float(r2_score(y.toarray() if hasattr(y, "toarray") else y, answers, sample_weight=w))
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _objective(self) -> tuple[Any, str]:

@@ -234,5 +234,8 @@ class StochasticFit:
 
 def _takes_weights(scorer: Any) -> bool:
     """Whether a scorer knows `sample_weight`: its metric does, or the function itself."""
-    parameters = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters.values()
+    try:
+        parameters = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return False
     return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -27,6 +27,7 @@ __all__ = [
     "check_weights",
     "dropout_key",
     "epoch_order",
+    "frame_numbers",
     "is_cuda",
     "is_number",
     "positive_int",
@@ -97,7 +98,7 @@ def _kind(x: Any) -> str:
     return str(kind)
 
 
-def _frame(name: str, x: Any) -> Any:
+def frame_numbers(name: str, x: Any) -> Any:
     """The numbers of a data frame; TypeError that names its other columns."""
     kinds = [getattr(dtype, "kind", "") for dtype in x.dtypes]  # "": not a dtype as NumPy and pandas have
     bad = [
@@ -125,7 +126,7 @@ def _host(name: str, x: Any, hint: str = "") -> Any:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill or remove the masked entries first")
     if hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy"):
-        x = _frame(name, x)
+        x = frame_numbers(name, x)
     if not is_cuda(x):
         try:
             x = np.asarray(x)
