@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -185,7 +185,7 @@ class BaseMLP(BaseEstimator, ABC):
                 else self._stochastic(training, rows, val, incremental)
             )
         fitting()
-        if not np.isfinite(self._held.arena.flat).all():
+        if not all(np.isfinite(w).all() for w in chain(self.coefs_, self.intercepts_)):
             raise ValueError(_NOT_FINITE)
         return self
 
@@ -342,7 +342,7 @@ class BaseMLP(BaseEstimator, ABC):
 
     def _choose(self, held: Answers, backend: Backend | None) -> None:
         """See to it that predictions come from the network as it was fitted, on the device asked for now."""
-        key = self._key(getattr(self, "_activation", self.activation))
+        key = self._key(str(getattr(self, "_activation", self.activation)))
         if not self._is_of(held.model, held.key, key, backend):
             held.use(self._new_network(key, backend, 0.0), key)
 

@@ -96,6 +96,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         **BaseMLP._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
+    classes_: Any
 
     def __init__(
         self,
@@ -177,9 +178,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if on_device(p) and self.classes_.dtype.kind in "biuf":
             return array_module(p).asarray(self.classes_)[self._class_numbers(p)]
         p = to_host(p)
-        if self._multilabel():
-            return self._label_binarizer.inverse_transform(p)
-        return self.classes_[self._class_numbers(p)]
+        many = self._multilabel()
+        return self._label_binarizer.inverse_transform(p) if many else self.classes_[self._class_numbers(p)]
 
     @where_rows_are
     def predict_proba(self, X: Any) -> Any:

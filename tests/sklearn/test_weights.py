@@ -126,6 +126,7 @@ def equal(one: Any, other: Any) -> None:
         assert one.validation_scores_ == other.validation_scores_
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("power", [-1060, -140, -60, 60, 120, 1000])
@@ -150,6 +151,7 @@ def test_any_scale(device: str) -> None:
         assert other.score(X, y, w * scale) == pytest.approx(one.score(X, y, w), rel=1e-4)
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 def test_usual_scales_are_theirs(scale: float, solver: str, device: str) -> None:
@@ -182,6 +184,7 @@ ZERO = np.where(RNG.random(len(IRIS[0])) < 0.3, 0.0, 1.0) * RNG.uniform(0.5, 2, 
 KEPT = ZERO > 0
 
 
+@pytest.mark.cuda_sample(3)
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 @pytest.mark.parametrize(
     "options",
@@ -285,6 +288,7 @@ def own(est: Any, A: Any, b: Any, sample_weight: Any = None) -> float:
     return float(est.score(A, b, sample_weight))
 
 
+@pytest.mark.cuda_sample(3)
 @pytest.mark.parametrize("given", [False, True], ids=["split", "given"])
 @pytest.mark.parametrize("scoring", [None, "accuracy", make_scorer(accuracy_score), own])
 def test_scorers_see_the_weights(scoring: Any, given: bool, device: str) -> None:
@@ -323,6 +327,7 @@ def test_scorers_without_weights(device: str) -> None:
     assert max(est.validation_scores_) == pytest.approx(est.score(X[KEPT], y[KEPT]))
 
 
+@pytest.mark.cuda_sample(5)
 @pytest.mark.parametrize("sparse", [None, "csr", "csc"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
