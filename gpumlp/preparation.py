@@ -18,6 +18,7 @@ from gpumlp.files.atomic import PathLike
 from gpumlp.losses import LOSSES
 from gpumlp.model import MLP
 from gpumlp.model.load import load_model
+from gpumlp.rows.arrays import frame_numbers
 from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted
 
@@ -266,7 +267,8 @@ class PreparedModel:
                 there = repr(near) if near else f"only {_some(columns)}"
                 raise ValueError(f"the data frame lacks the column {missing[0]!r}; there is {there}")
             X = X[self.feature_names]
-        rows = np.asarray(X)
+        is_frame = hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "to_numpy")
+        rows = frame_numbers("X", X) if is_frame else np.asarray(X)
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"X has shape {rows.shape}; expected (n_rows, {n}), unscaled")
         if rows.dtype.kind not in "biuf":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,18 +11,19 @@ from typing import Any, TypeVar
 from typing import cast as as_type
 
 import numpy as np
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from gpumlp.backends import backend_of
 from gpumlp.rows import is_cuda
+from gpumlp.rows.weights import scaled_weights
 
 __all__ = [
-    "Rows",
+    "Samples",
     "array_module",
     "cast",
     "check_X",
-    "check_X_y",
+    "check_rows",
     "check_weights",
     "dense",
     "on_device",
@@ -96,7 +98,7 @@ def dense(X: Any, dtype: np.dtype) -> Any:
 
 
 @dataclass
-class Rows:
+class Samples:
     """Checked rows.
 
     X : float array (n, n_features), dense or csr, on the host or a device.
@@ -109,17 +111,27 @@ class Rows:
     w: np.ndarray | None
     given: tuple[Any, Any]
 
-    def take(self, rows: np.ndarray) -> Rows:
+    def with_weight(self) -> Samples:
+        """Those whose weight is not 0."""
+        if self.w is None or self.w.all():
+            return self
+        return self.take(np.flatnonzero(self.w))
+
+    def take(self, rows: np.ndarray) -> Samples:
         """Some of the rows."""
         X, y = (take(part, rows) for part in self.given)
-        return Rows(take(self.X, rows), take(self.y, rows), None if self.w is None else self.w[rows], (X, y))
+        return Samples(
+            take(self.X, rows), take(self.y, rows), None if self.w is None else self.w[rows], (X, y)
+        )
 
 
-def check_weights(w: Any, n_rows: int, dtype: Any) -> np.ndarray | None:
-    """Sample weights as a host array (n_rows,); None stays None."""
+def check_weights(w: Any, n_rows: int, name: str = "sample_weight") -> np.ndarray | None:
+    """Sample weights as a host array, float64 (n_rows,), as `scaled_weights` gives them; None stays None."""
     if w is None:
         return None
-    return _check_sample_weight(to_host(unpack(w)), np.broadcast_to(np.float64(0), n_rows), dtype=dtype)
+    w = to_host(unpack(w))
+    w = _check_sample_weight(w, np.broadcast_to(np.float64(0), n_rows), dtype=np.float64)
+    return scaled_weights(w, name)
 
 
 def cast(x: Any, dtype: np.dtype) -> Any:
@@ -129,13 +141,45 @@ def cast(x: Any, dtype: np.dtype) -> Any:
 
 def check_X(est: Any, X: Any) -> Any:
     """`X` for prediction: checked against what `est` was fitted on."""
+    if _plainly_good(est, X):  # a single row takes less time than the general check
+        return X
     X = unpack(X)
     if is_cuda(X):
         return _check_device(est, X, reset=False)
-    return validate_data(est, X, accept_sparse=["csr", "csc"], reset=False)
+    checked = validate_data(est, X, accept_sparse=["csr", "csc"], reset=False)
+    return checked if checked.dtype.kind in "biuf" else checked.astype(np.float64)  # decimals
 
 
-def check_X_y(est: Any, X: Any, y: Any, reset: bool, numeric: bool) -> tuple[Any, Any]:
+def _plainly_good(est: Any, X: Any) -> bool:
+    """Whether `X` is a NumPy array in which `validate_data` would find nothing to say; False: ask it."""
+    if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in (np.float64, np.float32):
+        return False
+    if not len(X) or X.shape[1] != getattr(est, "n_features_in_", 0) or hasattr(est, "feature_names_in_"):
+        return False
+    with np.errstate(all="ignore"):
+        return math.isfinite(X.sum())
+
+
+def check_rows(
+    est: Any, X: Any, y: Any, w: Any, reset: bool, numeric: bool, name: str = "sample_weight"
+) -> Samples:
+    """Samples for fitting or validation, without those of weight 0; y is the user's, but a plain array.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With scikit-learn's messages.
+    """
+    given = X
+    X, y = _check_X_y(est, X, y, reset, numeric)
+    if y.ndim == 2 and not (numeric and on_device(y)):
+        y = to_host(y)
+        y = column_or_1d(y, warn=True) if y.shape[1] == 1 else y
+    rows = Samples(X, y, check_weights(w, X.shape[0], name), (given if hasattr(given, "columns") else X, y))
+    return rows.with_weight()
+
+
+def _check_X_y(est: Any, X: Any, y: Any, reset: bool, numeric: bool) -> tuple[Any, Any]:
     """`X` and `y` for fitting; X float32 or float64, dense or csr, y as given but for its container.
 
     Raises
@@ -159,7 +203,7 @@ def check_X_y(est: Any, X: Any, y: Any, reset: bool, numeric: bool) -> tuple[Any
         dtype=(np.float64, np.float32),
         reset=reset,
     )
-    return (X.tocsr() if hasattr(X, "tocsr") else X), y
+    return (X.tocsr() if hasattr(X, "tocsr") else X), (y.toarray() if hasattr(y, "toarray") else y)
 
 
 def _check_device(est: Any, X: Any, reset: bool) -> Any:

@@ -11,26 +11,35 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import _check_partial_fit_first_call
 
-from gpumlp.estimators.base import BaseMLP, Names
+from gpumlp.estimators.base import BaseMLP, unchanged_if_refused
 from gpumlp.estimators.inputs import (
-    Rows,
+    Samples,
     array_module,
+    check_rows,
     check_weights,
-    check_X_y,
     on_device,
     to_host,
     unpack,
     where_rows_are,
 )
+from gpumlp.estimators.labels import (
+    check_classes,
+    check_kind,
+    class_factors,
+    encode,
+    factors_of_rows,
+    fit_labels,
+    is_multilabel,
+    labels_of,
+)
+from gpumlp.estimators.names import Names
 from gpumlp.losses import LOSSES, Huber, get_loss
-from gpumlp.model import check_answers
+from gpumlp.model import MLP, check_answers
+from gpumlp.rows.weights import scaled_weights
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
@@ -38,17 +47,6 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 def _assign(est: Any, values: dict[str, Any]) -> None:
     """The arguments of a constructor as attributes, unchecked (scikit-learn's convention)."""
     vars(est).update((k, v) for k, v in values.items() if k not in ("self", "__class__"))
-
-
-def _labels(y: Any) -> np.ndarray:
-    """The distinct labels, on the host."""
-    if not on_device(y):
-        return unique_labels(y)
-    return to_host(array_module(y).unique(y))
-
-
-def _is_multilabel(y: Any) -> bool:
-    return bool(type_of_target(to_host(y)).startswith("multilabel"))
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -99,6 +97,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         **BaseMLP._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
+    classes_: Any
 
     def __init__(
         self,
@@ -158,9 +157,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 "known. Pass a dict, or sample_weight"
             )
         y, classes = unpack(y), to_host(unpack(classes))
-        if _check_partial_fit_first_call(self, classes):
-            self._label_binarizer = LabelBinarizer().fit(y if _is_multilabel(y) else classes)
-        return self._fit(X, y, sample_weight, None, incremental=True)
+        with unchanged_if_refused(self):
+            if _check_partial_fit_first_call(self, classes):
+                self._label_binarizer = fit_labels(y if is_multilabel(y) else self.classes_)
+                if is_multilabel(y) and len(self.classes_) != y.shape[1]:
+                    raise ValueError(
+                        f"y has {y.shape[1]} columns of labels, classes names {len(self.classes_)}"
+                    )
+            return self._fit(X, y, sample_weight, None, incremental=True)
 
     @where_rows_are
     def predict(self, X: Any) -> Any:
@@ -168,23 +172,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         CuPy if `X` is on a GPU and the classes are numbers, else NumPy.
         """
-        check_is_fitted(self)
-        p = self._output(X, "identity" if self.out_activation_ == "softmax" else "sigmoid")
+        p = self._output(X, "identity", "sigmoid")
         check_answers(p)
         if on_device(p) and self._multilabel():
             return (p > 0.5).astype(np.int64)
         if on_device(p) and self.classes_.dtype.kind in "biuf":
-            many = p.shape[1] > 1
-            index = p.argmax(axis=1) if many else (p[:, 0] > 0.5) * (len(self.classes_) - 1)
-            return array_module(p).asarray(self.classes_)[index]
+            return array_module(p).asarray(self.classes_)[self._class_numbers(p)]
         p = to_host(p)
-        return self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
+        many = self._multilabel()
+        return self._label_binarizer.inverse_transform(p) if many else self.classes_[self._class_numbers(p)]
 
     @where_rows_are
     def predict_proba(self, X: Any) -> Any:
         """Probabilities (n_samples, n_classes), in the order of `classes_`; CuPy if `X` is on a GPU."""
-        check_is_fitted(self)
-        p = self._output(X, "softmax" if self.out_activation_ == "softmax" else "sigmoid")
+        p = self._output(X, "softmax", "sigmoid")
         return p if self.n_outputs_ > 1 else array_module(p).concatenate([1 - p, p], axis=1)
 
     @where_rows_are
@@ -196,8 +197,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @where_rows_are
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (of whole rows for multilabel)."""
-        w = to_host(unpack(sample_weight))
-        return float(accuracy_score(to_host(unpack(y)), to_host(self.predict(X)), sample_weight=w))
+        answers = to_host(self.predict(X))
+        w = check_weights(sample_weight, len(answers))
+        return float(accuracy_score(to_host(unpack(y)), answers, sample_weight=w))
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _multilabel(self) -> bool:
@@ -214,61 +216,45 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _stratify(self, y: Any) -> Any:
         return to_host(y).astype(bool) if self.n_outputs_ == 1 else None
 
-    def _default_score(self, rows: Rows, figures: dict[str, float]) -> float:
+    def _default_score(self, rows: Samples, figures: dict[str, float], model: MLP) -> float:
+        if len(self.classes_) == 1 and not self._multilabel():
+            return 1.0  # `predict` always answers it
         return figures["accuracy"]
 
-    def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Rows:
-        given = X
-        X, y = self._check_labels(X, y, reset)
+    def _class_numbers(self, p: Any) -> Any:
+        """Numbers of the answers among `classes_`, from outputs."""
+        return p.argmax(axis=1) if p.shape[1] > 1 else (p[:, 0] > 0.5) * (len(self.classes_) - 1)
+
+    def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
+        rows = check_rows(self, X, y, w, reset, numeric=False)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = LabelBinarizer().fit(_labels(y) if on_device(y) else y)
+            self._label_binarizer = fit_labels(rows.y)
             self.classes_ = self._label_binarizer.classes_
         else:
-            self._check_classes(_labels(y), self.warm_start)
-        rows = self._rows(given, X, y, w)
-        self.n_outputs_ = rows.y.shape[1] if rows.y.ndim == 2 else len(self.classes_)
+            check_kind(self._label_binarizer, rows.y)
+            check_classes(self.classes_, labels_of(rows.y), self.warm_start)
+        self._class_factors = None
         if self.class_weight is not None:
-            factors = compute_sample_weight(self.class_weight, to_host(y))
-            rows.w = factors if rows.w is None else rows.w * factors
+            self._class_factors = class_factors(self.class_weight, self._label_binarizer, rows.y)
+        rows = self._encoded(rows, "sample_weight")
+        self.n_outputs_ = rows.y.shape[1] if rows.y.ndim == 2 else len(self.classes_)
         return rows
 
-    def _check_validation(self, X: Any, y: Any, w: Any) -> Rows:
-        given = X
-        X, y = self._check_labels(X, y, reset=False)
-        self._check_classes(_labels(y), same=False)
-        return self._rows(given, X, y, w)
+    def _check_validation(self, X: Any, y: Any, w: Any) -> Samples:
+        rows = check_rows(self, X, y, w, reset=False, numeric=False, name="sample_weight_val")
+        check_kind(self._label_binarizer, rows.y, "y_val")
+        check_classes(self.classes_, labels_of(rows.y), same=False)
+        return self._encoded(rows, "sample_weight_val")
 
-    def _check_labels(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = check_X_y(self, X, y, reset, numeric=False)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(to_host(y), warn=True)
-        return X, (to_host(y) if y.ndim == 2 else y)
-
-    def _rows(self, given: Any, X: Any, y: Any, w: Any) -> Rows:
-        w = check_weights(w, X.shape[0], None if on_device(X) else X.dtype)
-        return Rows(X, self._encode(y), w, (given if hasattr(given, "columns") else X, y))
-
-    def _check_classes(self, classes: np.ndarray, same: bool) -> None:
-        if same and set(classes) != set(self.classes_):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                f"Previously got {self.classes_}, `y` has {classes}"
-            )
-        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
-                f"'y' has {classes}."
-            )
-
-    def _encode(self, y: Any) -> Any:
-        """Class numbers int32 (n,) for softmax, else 0/1 as float32 (n, n_outputs)."""
-        if self._multilabel():
-            return self._label_binarizer.transform(y).astype(np.float32)
-        xp = array_module(y)
-        number = xp.searchsorted(xp.asarray(self.classes_), y)
-        if self._label_binarizer.y_type_ == "multiclass":
-            return number.astype(np.int32)
-        return number.astype(np.float32).reshape(-1, 1)
+    def _encoded(self, rows: Samples, name: str) -> Samples:
+        """The same rows with targets for the network, and weights times those of their classes."""
+        y = rows.y
+        rows.y = encode(self._label_binarizer, y)
+        if self._class_factors is None:
+            return rows
+        w = factors_of_rows(self._class_factors, self._label_binarizer, y)
+        rows.w = scaled_weights(w if rows.w is None else rows.w * w, f"{name} times class_weight")
+        return rows.with_weight()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -357,14 +343,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @where_rows_are
     def predict(self, X: Any) -> Any:
         """Values (n_samples,) or (n_samples, n_outputs); CuPy if `X` is on a GPU, else NumPy."""
-        out = self._output(X, self._objective()[1])
+        out = self._output(X, "identity")
         return out[:, 0] if out.shape[1] == 1 else out
 
     @where_rows_are
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2, the mean over outputs."""
-        w = to_host(unpack(sample_weight))
-        return float(r2_score(to_host(unpack(y)), to_host(self.predict(X)), sample_weight=w))
+        answers = to_host(self.predict(X))
+        w = check_weights(sample_weight, len(answers))
+        y = to_host(unpack(y))
+        return float(r2_score(y.toarray() if hasattr(y, "toarray") else y, answers, sample_weight=w))
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _objective(self) -> tuple[Any, str]:
@@ -381,28 +369,34 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _stratify(self, y: Any) -> None:
         return None
 
-    def _default_score(self, rows: Rows, figures: dict[str, float]) -> float:
+    def _default_score(self, rows: Samples, figures: dict[str, float], model: MLP) -> float:
         if self.n_outputs_ == 1:
             return figures["r2"] if np.isfinite(figures["rmse"]) else float("nan")
-        with self._held.lock:
-            out = to_host(self._held.model._run(rows.X, self._objective()[1]))
+        out = to_host(model.predict(rows.X))
         if not np.isfinite(out).all():
             return float("nan")
         return float(r2_score(to_host(rows.y), out, sample_weight=rows.w))
 
-    def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Rows:
-        rows = self._check_validation(X, y, w, reset)
+    def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
+        rows = self._targets(check_rows(self, X, y, w, reset, numeric=True))
         self.n_outputs_ = rows.y.shape[1]
         return rows
 
-    def _check_validation(self, X: Any, y: Any, w: Any, reset: bool = False) -> Rows:
-        given = X
-        X, y = check_X_y(self, X, y, reset, numeric=True)
-        if y.ndim == 2 and y.shape[1] == 1 and not on_device(y):
-            y = column_or_1d(y, warn=True)
-        targets = y.reshape(y.shape[0], -1)
-        targets = targets if targets.dtype.kind == "f" else targets.astype(np.float64)
-        if self._objective()[1] == "exp" and float(targets.min()) < 0:
-            raise ValueError(f"loss={self.loss!r} needs y >= 0; y goes down to {float(targets.min()):g}")
-        w = check_weights(w, X.shape[0], None if on_device(X) else X.dtype)
-        return Rows(X, targets, w, (given if hasattr(given, "columns") else X, y))
+    def _check_validation(self, X: Any, y: Any, w: Any) -> Samples:
+        rows = check_rows(self, X, y, w, reset=False, numeric=True, name="sample_weight_val")
+        rows = self._targets(rows, "y_val")
+        if rows.y.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y_val has {rows.y.shape[1]} columns of targets, y has {self.n_outputs_}; they must be equal"
+            )
+        return rows
+
+    def _targets(self, rows: Samples, name: str = "y") -> Samples:
+        """The same rows with targets (n_samples, n_outputs) for the network."""
+        y = rows.y.reshape(rows.y.shape[0], -1)
+        rows.y = y if y.dtype.kind == "f" else y.astype(np.float64)
+        if self._objective()[1] == "exp" and float(rows.y.min()) < 0:
+            raise ValueError(
+                f"loss={self.loss!r} needs {name} >= 0; {name} goes down to {float(rows.y.min()):g}"
+            )
+        return rows

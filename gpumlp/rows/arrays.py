@@ -8,7 +8,7 @@ import numpy as np
 
 from gpumlp.backends import backend_of
 
-__all__ = ["array_module", "check_range", "is_cuda", "read_array"]
+__all__ = ["array_module", "check_range", "frame_numbers", "is_cuda", "read_array"]
 
 
 #: the largest number that a type holds, rounded to it
@@ -38,7 +38,7 @@ def _kind(x: Any) -> str:
     return str(kind)
 
 
-def _frame(name: str, x: Any) -> Any:
+def frame_numbers(name: str, x: Any) -> Any:
     """The numbers of a data frame; TypeError that names its other columns."""
     kinds = [getattr(dtype, "kind", "") for dtype in x.dtypes]  # "": not a dtype as NumPy and pandas have
     bad = [
@@ -66,7 +66,7 @@ def read_array(name: str, x: Any, hint: str = "") -> Any:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill or remove the masked entries first")
     if hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy"):
-        x = _frame(name, x)
+        x = frame_numbers(name, x)
     if not is_cuda(x):
         try:
             x = np.asarray(x)

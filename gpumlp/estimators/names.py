@@ -1,0 +1,31 @@
+"""Names that a parameter of an estimator may have, as the registries have them at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from itertools import chain
+from typing import Any
+
+__all__ = ["Names"]
+
+
+class Names(Set[str]):
+    """The names in a registry as it is at the moment, those whose entries `fit`, and `more` names."""
+
+    def __init__(
+        self, registry: Mapping[str, Any], *more: str, fit: Callable[[Any], bool] = lambda entry: True
+    ) -> None:
+        self.registry, self.more, self.fit = registry, more, fit
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.more, (name for name, entry in self.registry.items() if self.fit(entry)))
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == known for known in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @classmethod
+    def _from_iterable(cls, names: Iterable[Any]) -> Set[Any]:
+        return set(names)  # unions and differences are plain sets
