@@ -64,8 +64,9 @@ class Steps:
 
     def fill(self, table: dict[str, np.ndarray]) -> None:
         """Write the columns of `values` from arrays (n_steps,) by name; others in `table` are not read."""
-        for j, name in enumerate(self.columns):
-            self.values[:, j] = table[name]
+        with np.errstate(over="ignore"):  # a learning rate beyond float32 is infinite
+            for j, name in enumerate(self.columns):
+                self.values[:, j] = table[name]
 
     def send(self) -> None:
         """Copy `values` and `order` to the device and start at step 0 of the table."""

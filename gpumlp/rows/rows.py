@@ -70,6 +70,10 @@ class Rows:
     def on(self, backend: Backend, dtype: np.dtype) -> Rows:
         """The same rows on the device of `backend`, for a model of `dtype`; arrays that are there already are
         not copied."""
+        if is_cuda(self.X) and backend.name != "cuda":
+            raise TypeError(
+                f"X is on a CUDA device but the model is on {backend.device}; use model.to('cuda') or X.get()"
+            )
         X = backend.asarray(self.X, resident_dtype(self.X, backend, dtype))
         w = None if self.w is None else backend.asarray(self.w)
         return replace(self, X=X, y=backend.asarray(self.y), w=w)
