@@ -54,7 +54,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if wanted == "auto":
         wanted = "cpu" if cuda_problem() else "cuda"
     if wanted == "cpu":
-        wanted = _cpu()
+        wanted = _cpu()  # not "native": that one fails where it cannot compile
     if wanted == "cuda":
         wanted = "cuda:0"
     if wanted not in _made:
@@ -75,7 +75,7 @@ def _cpu() -> str:
 
     why = NativeBackend.why_not()
     if why is None:
-        return "native"
+        return "cpu"
     if why not in _warned:
         _warned.add(why)
         warnings.warn(f"the CPU runs NumPy code, not compiled kernels: {why}", RuntimeWarning, stacklevel=3)
@@ -87,6 +87,11 @@ def _make(name: str) -> Backend:
         from gpumlp.backends.numpy import NumpyBackend
 
         return NumpyBackend()
+    if name == "cpu":
+        from gpumlp.backends.native.backend import NativeBackend
+        from gpumlp.backends.numpy import NumpyBackend
+
+        return NativeBackend(instead=NumpyBackend())
     if name == "native":
         from gpumlp.backends.native.backend import NativeBackend
 

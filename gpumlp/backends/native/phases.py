@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Gemm, Op
-from gpumlp.backends.native import build
+from gpumlp.backends.native.text import cost
 
 __all__ = ["by_rows", "phases"]
 
-ROW_UNIT = 8  # as in runtime.cpp
+ROW_UNIT = 8  # as in replay.cpp
 FLOPS_PER_NS, ELEMENTS_PER_NS = 100.0, 6.5  # of one core, for the choice of the number of threads only
 LEAST_NS = 2500.0  # smallest share that is worth handing to another thread
 # a thread gets several shares of a long phase, so that a quicker one can take over some of them; every share
@@ -72,7 +72,7 @@ def _nanoseconds(op: Op) -> float:
     if isinstance(op, Gemm):
         inner = op.a.shape[0 if op.trans_a else 1]
         return 2.0 * op.c.size * inner / FLOPS_PER_NS
-    return op.rows * op.cols * build.cost(op.kernel) / ELEMENTS_PER_NS
+    return op.rows * op.cols * cost(op.kernel) / ELEMENTS_PER_NS
 
 
 def _accesses(op: Op) -> Iterator[_Access]:
