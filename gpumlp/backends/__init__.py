@@ -14,6 +14,7 @@ import numpy as np
 
 from gpumlp.backends.base import Backend
 from gpumlp.errors import DeviceError, suggest
+from gpumlp.locks import free_after_fork
 
 __all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"]
 
@@ -21,6 +22,7 @@ _NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
 _CUDA = re.compile(r"cuda:(\d{1,4})")
 _made: dict[str, Backend] = {}
 _making = threading.RLock()
+free_after_fork(sys.modules[__name__], "_making")
 _warned: set[str] = set()
 
 

@@ -26,6 +26,7 @@ from gpumlp.activations import ACTIVATIONS
 from gpumlp.backends import Backend, backend_of, get_backend
 from gpumlp.estimators.engine import Engine, Objective, Solver
 from gpumlp.estimators.inputs import Rows, cast, check_X, dense, on_device, to_host, where_rows_are
+from gpumlp.locks import free_after_fork
 from gpumlp.model.mlp import MLP
 from gpumlp.optimizers import SGD
 from gpumlp.plans.operations import FORWARD_ROWS
@@ -46,6 +47,7 @@ class _Network:
         self.model, self.key = model, key
         self.engine: Engine | None = None
         self.lock = threading.RLock()
+        free_after_fork(self, "lock")
 
 
 class BaseMLP(BaseEstimator, ABC):

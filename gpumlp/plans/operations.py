@@ -31,6 +31,7 @@ from gpumlp.kernels.rows import (
     gather_kernel,
     partial_rows,
 )
+from gpumlp.locks import free_after_fork
 from gpumlp.model.mlp import pad
 from gpumlp.plans.precision import GROWTH_STEPS, Precision
 from gpumlp.rows.checked import check_features, is_cuda
@@ -340,7 +341,8 @@ class ForwardPlan:
     def __init__(self, model: MLP, rows: int) -> None:
         backend, n_out = model.backend, model.layer_sizes[-1]
         self.backend, self.rows = backend, rows
-        self._lock = threading.Lock()  # the buffers serve one call at a time
+        self._lock = threading.RLock()  # the buffers serve one call at a time
+        free_after_fork(self, "_lock")
         self.X = backend.zeros((rows, model.layer_sizes[0]), model.dtype)
         self.out = backend.zeros((rows, n_out), model.dtype)
         self.feed = Feed(backend, (), model.dtype, 1, rows)
