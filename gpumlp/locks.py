@@ -13,7 +13,7 @@ _names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def free_after_fork(owner: Any, name: str) -> None:
-    """A child of `fork` finds the reentrant lock `owner.name` free, unless the thread that forked holds it."""
+    """In a child of `fork` the reentrant lock `owner.name` is free, unless the thread that forked holds it."""
     _names[owner] = name
 
 

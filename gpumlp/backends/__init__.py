@@ -99,6 +99,7 @@ def _make(name: str) -> Backend:
 
         why = NativeBackend.why_not()
         if why is not None:
+            why = why.rstrip(".")
             raise DeviceError(f"device='native' cannot be used: {why}. device='numpy' needs no compiler.")
         return NativeBackend()
     match = _CUDA.fullmatch(name)
