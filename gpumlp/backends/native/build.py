@@ -77,7 +77,7 @@ class _Run:
     """A compiler at work, in a process group of its own: with it end the programs that it has started."""
 
     def __init__(self, command: Sequence[str], seconds: float) -> None:
-        self.end, self.seconds = time.monotonic() + seconds, seconds
+        self.command, self.seconds, self.end = command, seconds, time.monotonic() + seconds
         self.answer = self.complaint = ""
         self.process = subprocess.Popen(
             command,
@@ -95,7 +95,7 @@ class _Run:
         except subprocess.TimeoutExpired:
             if time.monotonic() < self.end:
                 return False
-            raise subprocess.TimeoutExpired(self.process.args, self.seconds) from None
+            raise subprocess.TimeoutExpired(self.command, self.seconds) from None
         self.answer, self.complaint = (text.decode("utf-8", errors="replace").strip() for text in said)
         return True
 
@@ -153,7 +153,7 @@ def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
                     run = running.pop(key)
                     if run.process.returncode:
                         raise DeviceError(
-                            f"the C++ compiler failed ({shlex.join(run.process.args)}):\n"
+                            f"the C++ compiler failed ({shlex.join(run.command)}):\n"
                             f"{run.complaint[-2000:]}\n"
                             "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one."
                         )
