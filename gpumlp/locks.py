@@ -13,7 +13,7 @@ _names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def free_after_fork(owner: Any, name: str) -> None:
-    """In a child of `fork` the reentrant lock `owner.name` is free, unless the thread that forked holds it."""
+    """In a child of `fork` the reentrant lock `owner.name` is free, unless the forking thread holds it."""
     _names[owner] = name
 
 
