@@ -14,6 +14,7 @@ import numpy as np
 from gpumlp.backends.base import Backend
 from gpumlp.backends.cuda.available import FORKED, cuda_problem, forked
 from gpumlp.errors import DeviceError, suggest
+from gpumlp.locks import free_after_fork
 
 __all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"]
 
@@ -21,8 +22,7 @@ _NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
 _CUDA = re.compile(r"cuda:(\d{1,4})")
 _made: dict[str, Backend] = {}
 _making = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a thread that holds it is not in the child
-    os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.RLock()))
+free_after_fork(sys.modules[__name__], "_making")
 _warned: set[str] = set()
 
 
@@ -59,7 +59,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
         if problem == FORKED:  # the parent has a device that could be used
             _warn_once(f"device='auto' is the CPU here: {FORKED}")
     if wanted == "cpu":
-        wanted = _cpu()
+        wanted = _cpu()  # not "native": that one fails where it cannot compile
     if wanted == "cuda":
         wanted = "cuda:0"
     if wanted.startswith("cuda") and forked():
@@ -82,7 +82,7 @@ def _cpu() -> str:
 
     why = NativeBackend.why_not()
     if why is None:
-        return "native"
+        return "cpu"
     _warn_once(f"the CPU runs NumPy code, not compiled kernels: {why}")
     return "numpy"
 
@@ -98,11 +98,17 @@ def _make(name: str) -> Backend:
         from gpumlp.backends.numpy import NumpyBackend
 
         return NumpyBackend()
+    if name == "cpu":
+        from gpumlp.backends.native.backend import NativeBackend
+        from gpumlp.backends.numpy import NumpyBackend
+
+        return NativeBackend(instead=NumpyBackend())
     if name == "native":
         from gpumlp.backends.native.backend import NativeBackend
 
         why = NativeBackend.why_not()
         if why is not None:
+            why = why.rstrip(".")
             raise DeviceError(f"device='native' cannot be used: {why}. device='numpy' needs no compiler.")
         return NativeBackend()
     match = _CUDA.fullmatch(name)

@@ -7,7 +7,6 @@ can compute with it as it is, so predictions copy nothing and changes in place c
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.locks import free_after_fork
 from gpumlp.model import MLP
 from gpumlp.network import flatten, layout
 
@@ -73,14 +73,8 @@ class Answers:
         self._bound: MLP | None = None  # the same network, in the buffer of an arena
         self._seen: Arena | None = None  # the arena last copied from, and how many bytes
         self._copied = 0
-        self._lock, self._process = threading.RLock(), os.getpid()
-
-    @property
-    def lock(self) -> Any:
-        """The lock; a child of ``fork`` has a new one, as nobody would open one that was closed then."""
-        if self._process != os.getpid():
-            self._lock, self._process = threading.RLock(), os.getpid()
-        return self._lock
+        self.lock = threading.RLock()
+        free_after_fork(self, "lock")
 
     def use(self, model: MLP, key: tuple) -> None:
         """Predict with another network."""

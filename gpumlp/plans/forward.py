@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.backends.base import Launch, Op, Plan, Steps
 from gpumlp.kernels.losses import output_kernel
+from gpumlp.locks import free_after_fork
 from gpumlp.network import Network
 from gpumlp.plans.operations import gather
 from gpumlp.plans.workspace import Workspace
@@ -68,7 +69,8 @@ class _Pass:
     def __init__(self, network: Network, rows: int) -> None:
         backend, n_out = network.backend, network.layer_sizes[-1]
         self.backend, self.rows = backend, rows
-        self._lock = threading.Lock()  # the buffers serve one call at a time
+        self._lock = threading.RLock()  # the buffers serve one call at a time
+        free_after_fork(self, "_lock")
         self.X = backend.zeros((rows, network.layer_sizes[0]), network.dtype)
         self.out = backend.zeros((rows, n_out), network.dtype)
         self.steps = Steps(backend, n_rows=rows)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
-import sys
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +15,6 @@ from launching import steps_with
 
 from gpumlp.backends import get_backend
 from gpumlp.backends.base import Gemm, Launch
-from gpumlp.backends.native import backend as native
-from gpumlp.backends.native import blas
 from gpumlp.backends.native import call as native_call
 from gpumlp.backends.native.backend import NativeBackend
 from gpumlp.backends.numpy import NumpyBackend
@@ -32,20 +27,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def backend() -> NativeBackend:
     return NativeBackend()
-
-
-@pytest.fixture(params=["own", "numpy", "scipy"])
-def product(request: Any) -> Iterator[str]:
-    """Matrix products by each of the ways that there may be."""
-    runtime = native._runtime()
-    usual = runtime.blas
-    found = {"own": lambda: None, "numpy": blas._from_numpy, "scipy": blas._from_scipy}[request.param]()
-    if found is None and request.param != "own":
-        pytest.skip(f"{request.param} has no BLAS that can be called")
-    runtime.use_blas(found)
-    assert runtime.multiplies()
-    yield request.param
-    runtime.use_blas(usual)
 
 
 def _adam(g: Any, p: Any, m: Any, v: Any, beta: float, lr: float, k: int) -> None:
@@ -417,7 +398,6 @@ def _check_gemm(backend: NativeBackend, m: int, n: int, k: int, trans: str, dtyp
     assert np.array_equal(first, buffer)
 
 
-@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("trans", ["NN", "TN", "NT", "TT"])
 @pytest.mark.parametrize("m,n,k", SIZES)
@@ -437,13 +417,3 @@ def test_info(backend: NativeBackend) -> None:
     info = backend.info()
     assert info["executor"] == "native" and int(info["threads"]) >= 1
     assert {"compiler", "flags", "cache", "gemm"} <= set(info)
-
-
-def test_the_environment_chooses_who_multiplies(backend: NativeBackend) -> None:
-    program = "import gpumlp; print(gpumlp.get_backend('native').info()['gemm'])"
-    for value, own in (("0", True), ("1", blas.find_blas() is None)):
-        environment = {**os.environ, "GPUMLP_BLAS": value}
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-        )
-        assert (done.stdout.strip() == "own") is own

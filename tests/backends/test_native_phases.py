@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +17,6 @@ from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import backend as native
 from gpumlp.backends.native import phases as native_phases
 from gpumlp.backends.native.backend import NativeBackend
-from gpumlp.backends.native.blas import find_blas
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"
@@ -76,6 +75,102 @@ def test_what_is_written_by_other_rows_is_waited_for() -> None:
     assert _spans([first, fewer]) == [(0, 1), (1, 2)]
     assert _spans([shifted, first]) == [(0, 1), (1, 2)]  # reads before the other writes
     assert _spans([first, first]) == [(0, 2)]
+
+
+def _bytes(array: np.ndarray) -> set[int]:
+    """Addresses of all elements; they are of one size here."""
+    offsets = np.zeros(1, np.int64)
+    for n, stride in zip(array.shape, array.strides, strict=True):
+        offsets = (offsets[:, None] + np.arange(n) * stride).reshape(-1)
+    span = range(array.ctypes.data + int(offsets.min()), array.ctypes.data + int(offsets.max()) + 4)
+    return set(span)  # with what lies between: a range, as the executor sees it
+
+
+def _touched(op: Any) -> list[tuple[set[int], Any, bool]]:
+    """(bytes, whose rows they are or None, written) of each array of an operation."""
+    if isinstance(op, Gemm):
+        of_rows = not op.trans_a
+        given = [(op.a, of_rows, False), (op.b, False, False), (op.c, of_rows, True)]
+        rows = len(op.c)
+    else:
+        roles = {"out": True, "inout": True, "rawout": True, "in": False, "raw": False}
+        given = [(op.arrays[a.name], not a.role.startswith("raw"), roles[a.role]) for a in op.kernel.arrays]
+        rows = op.rows
+        if not native_phases.by_rows(op) or rows == 1:
+            given = [(array, False, written) for array, _, written in given]
+    return [
+        (_bytes(array), (array.ctypes.data, array.strides[0], rows) if of_rows else None, written)
+        for array, of_rows, written in given
+    ]
+
+
+def _waits(one: list, other: list) -> bool:
+    return any(
+        (w or w2) and bytes_ & bytes2 and (rows is None or rows != rows2)
+        for bytes_, rows, w in one
+        for bytes2, rows2, w2 in other
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_phases_are_those_of_comparing_everything_with_everything(seed: int) -> None:
+    """On random plans over views of one buffer, which overlap in every way."""
+    rng = np.random.default_rng(seed)
+    buffer = np.zeros(int(rng.choice([60, 200, 800])), np.float32)
+
+    def view(rows: int, cols: int) -> np.ndarray:
+        stride = cols + int(rng.integers(0, 3))
+        start = 4 * int(rng.integers(0, max(1, (buffer.size - rows * stride) // 4)))
+        return np.lib.stride_tricks.as_strided(buffer[start:], (rows, cols), (4 * stride, 4))
+
+    ops: list[Any] = []
+    for _ in range(30):
+        rows, cols, inner = (int(n) for n in rng.choice([1, 2, 3], 3))
+        rows = int(rng.choice([1, rows, 9]))
+        kind = int(rng.integers(0, 4))
+        if kind == 0:
+            ops.append(Gemm(view(rows, inner), view(inner, cols), view(rows, cols)))
+        elif kind == 1:
+            ops.append(Gemm(view(inner, rows), view(inner, cols), view(rows, cols), trans_a=True))
+        elif kind == 2:
+            ops.append(
+                Launch(COLUMN_SUMS, {"out": view(1, cols), "X": view(rows, cols)}, {"n": rows}, 1, cols)
+            )
+        else:
+            z = view(9, cols)
+            a = z if rng.random() < 0.5 else view(9, cols)
+            ops.append(Launch(ADD_ONE, {"z": z, "a": a}, {}, 9, cols))
+    expected, running = [0], []
+    for number, op in enumerate(ops):
+        if number and any(_waits(_touched(op), earlier) for earlier in running):
+            expected.append(number)
+            running = []
+        running.append(_touched(op))
+    assert [start for start, _ in _spans(ops)] == expected
+    assert 1 < len(expected) < len(ops)
+
+
+def test_the_work_of_finding_phases_grows_with_the_number_of_layers() -> None:
+    """Counted in calls of functions, which do not depend on the machine."""
+
+    def calls(layers: int) -> int:
+        x = [_rows(8, 4) for _ in range(layers + 1)]
+        ops = [Gemm(a, _rows(4, 4), b) for a, b in zip(x, x[1:], strict=False)]
+        count = 0
+
+        def note(frame: Any, event: str, arg: Any) -> None:
+            nonlocal count
+            count += event == "call"
+
+        usual = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            assert _spans(ops) == [(0, layers)]
+        finally:
+            sys.setprofile(usual)
+        return count
+
+    assert calls(400) < 5 * calls(100)
 
 
 def test_a_training_step_has_three_phases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,33 +233,11 @@ def _train(dtype: str = "float32", clip_norm: float | None = 0.5) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_number_of_threads_leaves_no_trace(shared: Any, dtype: str) -> None:
-    runtime = native._runtime()
-    usual = runtime.blas
-    runtime.use_blas(None)  # a BLAS may sum in another order when it is given fewer rows
-    try:
-        results = []
-        for threads in (1, 2, 3, 7, 32):
-            shared(threads)
-            results.append(_train(dtype))
-    finally:
-        runtime.use_blas(usual)
+    results = []
+    for threads in (1, 2, 3, 7, 32):
+        shared(threads)
+        results.append(_train(dtype))
     assert all(np.array_equal(results[0], other) for other in results[1:])
-
-
-def test_a_blas_with_threads_of_its_own_is_called_by_one(shared: Any) -> None:
-    runtime = native._runtime()
-    usual, found = runtime.blas, find_blas()
-    if found is None:
-        pytest.skip("no BLAS")
-    shared(2)
-    steps = steps_with(get_backend("numpy"))
-    try:
-        for set_threads, shares in ((found.set_threads, 2 if found.set_threads else 1), (0, 1)):
-            runtime.use_blas(dataclasses.replace(found, set_threads=set_threads))
-            replay = NativeBackend().record([Gemm(_rows(64, 9), _rows(9, 5), _rows(64, 5))], steps)
-            assert replay.phases.tolist() == [[0, 1, shares]]
-    finally:
-        runtime.use_blas(usual)
 
 
 def test_a_share_that_is_held_up_changes_nothing(shared: Any) -> None:

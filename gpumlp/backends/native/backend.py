@@ -1,6 +1,7 @@
 """The native CPU executor: kernels compiled by the machine's C++ compiler, plans replayed by one C call.
 
-`build.py` makes the code, `call.py` packs the arguments, `runtime.cpp` runs.
+`text.py` writes the code, `build.py` compiles it, `cache.py` keeps it; `call.py` packs the arguments,
+`replay.cpp` runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import struct
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +21,8 @@ import numpy as np
 
 from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
-from gpumlp.backends.native import build
-from gpumlp.backends.native.blas import Blas, find_blas
+from gpumlp.backends.native import build, cache
 from gpumlp.backends.native.call import (
-    REALS,
     Function,
     address_of,
     function_of,
@@ -33,6 +33,7 @@ from gpumlp.backends.native.call import (
     real_dtype,
 )
 from gpumlp.backends.native.phases import by_rows, phases
+from gpumlp.backends.native.text import HEADER_WORDS, runtime_source
 from gpumlp.backends.numpy import HostBackend
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
@@ -44,41 +45,18 @@ _BURST_SECONDS = 0.2  # longest time in C: Ctrl-C is noticed between bursts
 
 
 class _Runtime:
-    """The loaded replay loop and the matrix product that it calls."""
+    """The loaded replay loop."""
 
     def __init__(self) -> None:
-        library = build.load(build.runtime_source())
+        library = build.load(runtime_source())
         self.threads = build.thread_count()
         integer, pointer = ctypes.c_longlong, ctypes.c_void_p
-        self.setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
-        self.setup.argtypes = [integer, pointer, pointer, integer, pointer, pointer]
+        setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
+        setup.argtypes = [integer]
         self.run.argtypes = [pointer]
-        self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 5]
-        self.setup.restype = self.run.restype = self.replay.restype = None
-        library.gpumlp_multiplies_fast.restype = integer
-        wanted = os.environ.get("GPUMLP_BLAS", "0" if library.gpumlp_multiplies_fast() else "1") != "0"
-        self.use_blas(find_blas() if wanted else None)
-        if self.blas and not self.multiplies():  # of a kind that we do not know
-            self.use_blas(None)
-
-    def use_blas(self, blas: Blas | None) -> None:
-        self.blas = blas
-        blas = blas or Blas("none", 0, 0)
-        self.setup(self.threads, blas.sgemm, blas.dgemm, blas.fortran, blas.get_threads, blas.set_threads)
-
-    def multiplies(self) -> bool:
-        """Whether the library's products are right, on small integers."""
-        a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
-        for dtype in REALS:
-            for trans in range(4):
-                left, right = (
-                    np.ascontiguousarray(x.T if trans & bit else x, dtype) for x, bit in ((a, 1), (b, 2))
-                )
-                c = np.zeros((2, 4), dtype)
-                self.run(pack_gemm(Gemm(left, right, c, bool(trans & 1), bool(trans & 2))).tobytes())
-                if not np.array_equal(c, a @ b):
-                    return False
-        return True
+        self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 4]
+        setup.restype = self.run.restype = self.replay.restype = None
+        setup(self.threads)
 
 
 @functools.cache
@@ -96,21 +74,14 @@ class NativePlan(Plan):
         wanted = [
             (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
         ]
-        build.load_all([build.kernel_source(*each) for each in wanted])  # side by side
+        build.load_kernels(wanted)  # missing ones are compiled side by side
         functions = iter([function_of(*each) for each in wanted])
         self.held: list[Any] = []
         words = [
-            pack_gemm(op, not self.runtime.blas)
-            if isinstance(op, Gemm)
-            else self._pack_launch(op, next(functions))
-            for op in ops
+            pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
         ]
         self.addresses = np.array([w.ctypes.data for w in words], np.int64)
-        blas = self.runtime.blas
-        self.uses_blas = blas is not None and len(launches) < len(ops)
-        # several threads may call a BLAS at once only if its own threads can be held to one
-        alone = blas is not None and self.uses_blas and not blas.set_threads
-        self.phases = phases(ops, 1 if alone else self.runtime.threads)
+        self.phases = phases(ops, self.runtime.threads)
         self.held.append(words)
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
@@ -145,7 +116,7 @@ class NativePlan(Plan):
             count = min(n, self.burst)
             k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
             start = time.perf_counter()
-            self.runtime.replay(*self.arguments, k, advance, count, self.uses_blas)
+            self.runtime.replay(*self.arguments, k, advance, count)
             each = (time.perf_counter() - start) / count
             self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
             n -= count
@@ -172,7 +143,7 @@ class _Bound:
         self.packed = bytearray(words + bytes(function.with_values.size - len(words)))
         self.address = address_of(self.packed)
         self.pack_place = struct.Struct("=q").pack_into
-        self.place_at = 8 * (build.HEADER_WORDS + 2 * names.index(free))
+        self.place_at = 8 * (HEADER_WORDS + 2 * names.index(free))
         self.pack_values = struct.Struct(f"={len(function.stepped)}{function.dtype.char}").pack_into
         self.values_at = function.values_at
         self.bytes = size * function.dtype.itemsize
@@ -212,6 +183,12 @@ class _Bound:
 class NativeBackend(HostBackend):
     """Runs kernels as machine code on the CPU.
 
+    Parameters
+    ----------
+    instead : Backend, optional
+        Runs, after one warning, what cannot be compiled (the disk is full, the compiler gone); without it
+        that raises DeviceError.
+
     Raises
     ------
     DeviceError
@@ -220,7 +197,8 @@ class NativeBackend(HostBackend):
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, instead: HostBackend | None = None) -> None:
+        self._instead, self._warned = instead, False
         reason = self.why_not()
         if reason:
             raise DeviceError(f"the native CPU executor cannot be used: {reason}")
@@ -239,7 +217,11 @@ class NativeBackend(HostBackend):
         return _load_failure()
 
     def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
-        function = function_of(op.kernel, real_dtype(op.kernel, op.arrays))
+        try:
+            function = function_of(op.kernel, real_dtype(op.kernel, op.arrays))
+        except DeviceError as error:
+            self._other(error)._launch(op, stepped)
+            return
         values = [stepped[name] for name in function.stepped]
         shape, table = (op.rows, op.cols), pack_segments(op.segments)
         self._run(pack(function, op.arrays, op.scalars, shape, function.own_columns, table, values=values))
@@ -249,7 +231,11 @@ class NativeBackend(HostBackend):
     ) -> None:
         if len(arrays) != len(kernel.arrays) or len(scalars) != len(kernel.constants):
             check_elementwise(kernel, arrays, scalars, stepped)
-        function = function_of(kernel, real_dtype(kernel, arrays))
+        try:
+            function = function_of(kernel, real_dtype(kernel, arrays))
+        except DeviceError as error:
+            self._other(error).elementwise(kernel, arrays, scalars, stepped)
+            return
         places: list[int] = []
         shape, size, layout, addresses = None, 1, _C_ALIGNED | _F_ALIGNED, []
         for name, raw, written, dtype in function.arrays:
@@ -317,20 +303,40 @@ class NativeBackend(HostBackend):
             return None
         if any(type(a) is not np.ndarray or not a.flags.c_contiguous for a in arrays.values()):
             return None
-        run = _Bound(self._run, function_of(kernel, real_dtype(kernel, arrays)), arrays, scalars, free)
+        try:
+            function = function_of(kernel, real_dtype(kernel, arrays))
+        except DeviceError:
+            return None
+        run = _Bound(self._run, function, arrays, scalars, free)
         return run if run.place(arrays[free], arrays["p"]) is not None and run.apart() else None
 
     def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
-        return NativePlan(ops, steps)
+        try:
+            return NativePlan(ops, steps)
+        except DeviceError as error:
+            return self._other(error)._record(ops, steps)
+
+    def _other(self, error: DeviceError) -> HostBackend:
+        """Who runs what cannot be compiled; or the error is raised."""
+        if self._instead is None:
+            raise error
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"NumPy code runs in place of kernels that could not be compiled: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return self._instead
 
     def info(self) -> dict[str, str]:
-        compiler, blas = build.find_compiler(), _runtime().blas
+        compiler = build.find_compiler()
         return {
             **super().info(),
             "compiler": f"{' '.join(compiler.command)} ({compiler.version})" if compiler else "none",
             "flags": " ".join(compiler.flags) if compiler else "",
-            "cache": str(build.cache_dir()),
-            "gemm": blas.name if blas else "own",
+            "cache": str(cache.directory()),
+            "gemm": "own",
             "threads": str(_runtime().threads),
         }
 

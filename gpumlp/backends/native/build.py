@@ -1,13 +1,11 @@
-"""From a `Kernel` to a loaded machine-code function: C++ text, compiler, cache on disk.
+"""From C++ text to a loaded shared library: the compiler, and what it made before.
 
-One shared library per kernel and data type.  Its file name is a hash of its text, the compiler, the flags and
-the processor, so nothing stale is loaded; it is written under another name and renamed, so nothing
-half-written is.
+One library per kernel and data type.  Its name in the cache is a hash of its text, the compiler, the flags
+and the processor, so nothing stale is loaded; `cache.py` sees to it that nothing damaged or foreign is.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import functools
@@ -17,31 +15,21 @@ import platform
 import re
 import shlex
 import shutil
-import stat
+import signal
 import subprocess
-import tempfile
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gpumlp.backends.native import cache
+from gpumlp.backends.native.text import kernel_source
 from gpumlp.errors import DeviceError
-from gpumlp.kernels.kernel import FIXED, Kernel
+from gpumlp.kernels.kernel import Kernel
 
-__all__ = [
-    "Compiler",
-    "cache_dir",
-    "cost",
-    "find_compiler",
-    "kernel_source",
-    "load",
-    "load_all",
-    "runtime_source",
-    "slots",
-    "thread_count",
-]
+__all__ = ["Compiler", "find_compiler", "load", "load_all", "load_kernels", "thread_count"]
 
 # No errno and no traps: sqrt becomes one instruction.  NaN and infinity keep their meaning: no -ffast-math.
 FLAGS = (
@@ -55,186 +43,8 @@ FLAGS = (
     "-pthread",
     "-w",
 )
-HERE = Path(__file__).parent
-NARROW = 10  # most columns of a row kernel that is made for its number of columns
-HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in runtime.cpp
-_COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
-_CALLED = re.compile(r"(\w+)\s*\(")
-_SLOW = re.compile(r"\br?sqrt\b|/")
-#: what vectors cannot do: choices, comparisons, loops, bits, other types, casts, places
-_SINGLE = re.compile(
-    r"[?<>!&|%~#]|==|\+\+|--|\(\s*C\s*\)"
-    r"|\b(?:if|for|while|do|goto|switch|bool|char|short|int|long|float|double|T|r|c|k)\b"
-)
-
-
-# ---- text ----------------------------------------------------------------------------------------------
-def slots(kernel: Kernel) -> list[str]:
-    """Names of an operation's words after its header.
-
-    Address and row stride of each array, scalars, columns of the step table, and if masked the segments.
-    """
-    names = [part for a in kernel.arrays for part in (a.name, f"ld_{a.name}")]
-    names += [s.name for s in kernel.constants] + list(kernel.stepped)
-    return names + (["gpumlp_segments", "gpumlp_n_segments"] if kernel.masked else [])
-
-
-def cost(kernel: Kernel) -> int:
-    """How much work an element is, in units of about 0.15 ns."""
-    return 1 + 3 * len(_COSTLY.findall(kernel.body)) + len(_SLOW.findall(kernel.body))
-
-
-def serial_below(kernel: Kernel) -> int:
-    """Number of elements from which a launch of its own is split over threads (about 10 us of work)."""
-    return max(4096, 65536 // cost(kernel))
-
-
-@functools.cache
-def _math_text() -> str:
-    return (HERE / "math.h").read_text(encoding="utf-8")
-
-
-def kernel_source(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> str:
-    """C++ text of `kernel` for arrays of `dtype` (float32 or float64).
-
-    It defines ``gpumlp_kernel(op, values, k, r0, r1, c0, c1)``, for rows [r0, r1) and columns [c0, c1).
-    With `narrow`, a row kernel is made for exactly that many columns: its loops over columns are unrolled and
-    many rows are computed at a time, one per vector lane.
-    """
-    real = "float" if dtype == np.float32 else "double"
-    prefix = "" if kernel.rowwise else "gpumlp_"
-    return "\n".join(
-        [
-            "namespace gpumlp {",
-            _math_text(),
-            f"typedef {real} T;\ntypedef {real} C;",
-            "union Word { long long i; double d; void *p; };",
-            "struct Segment { long long start, stop; double decay; };",
-            *([_ROW_MACROS, *(_NARROW if narrow else _WIDE)] if kernel.rowwise else []),
-            'extern "C" void gpumlp_kernel(const Word *gpumlp_op, const C *gpumlp_values, const long long k,',
-            "    const long long gpumlp_r0, const long long gpumlp_r1,",
-            "    const long long gpumlp_c0, const long long gpumlp_c1) {",
-            f"const long long rows = gpumlp_op[5].i, cols = {narrow or 'gpumlp_op[6].i'};",
-            *_unpack(kernel),
-            "#pragma omp simd" if narrow else "",
-            "for (long long r = gpumlp_r0; r < gpumlp_r1; ++r) {",
-            *(
-                f"{_pointer(a.ctype, a.role)} {prefix}{a.name} = gpumlp_base_{a.name} + r * ld_{a.name};"
-                for a in kernel.arrays
-                if not a.role.startswith("raw")
-            ),
-            kernel.body if kernel.rowwise else _map_loop(kernel),
-            "}\n}\n}\n",
-        ]
-    )
-
-
-_ROW_MACROS = """\
-#define GPUMLP_PRAGMA(text) _Pragma(#text)
-#define GPUMLP_COLUMNS for (long long c = 0; c < cols; ++c)
-#define ROW_SUM(name, ...) C name = C(0); GPUMLP_SUM(name) GPUMLP_COLUMNS name += (__VA_ARGS__);
-#define ROW_MAX(name, ...) C name = -C(__builtin_inf()); GPUMLP_MAX(name) \\
-    GPUMLP_COLUMNS { const C gpumlp_x = (__VA_ARGS__); name = gpumlp_x > name ? gpumlp_x : name; }
-#define ROW_EACH GPUMLP_EACH GPUMLP_COLUMNS
-#define ROW_ONE if (true)"""
-_WIDE = (
-    "#define GPUMLP_SUM(name) GPUMLP_PRAGMA(omp simd reduction(+:name))",
-    "#define GPUMLP_MAX(name) GPUMLP_PRAGMA(omp simd reduction(max:name))",
-    "#define GPUMLP_EACH GPUMLP_PRAGMA(omp simd)",
-)
-_NARROW = tuple(
-    f"#define {name} GPUMLP_PRAGMA(GCC unroll {NARROW})"
-    for name in ("GPUMLP_SUM(name)", "GPUMLP_MAX(name)", "GPUMLP_EACH")
-)
-
-
-def _pointer(ctype: str, role: str) -> str:
-    const = "const " if role in ("in", "raw") else ""
-    return f"{const}{FIXED.get(ctype, ctype)} *const" + (" __restrict__" if role == "raw" else "")
-
-
-def _unpack(kernel: Kernel) -> list[str]:
-    word = {name: f"gpumlp_op[{HEADER_WORDS + i}]" for i, name in enumerate(slots(kernel))}
-    lines = []
-    for a in kernel.arrays:
-        pointer = _pointer(a.ctype, a.role)
-        name = a.name if a.role.startswith("raw") else f"gpumlp_base_{a.name}"
-        lines.append(f"{pointer} {name} = ({pointer}){word[a.name]}.p;")
-        lines.append(f"const long long ld_{a.name} = {word[f'ld_{a.name}']}.i;")
-    for s in kernel.constants:
-        lines.append(
-            f"const C {s.name} = (C){word[s.name]}.d;"
-            if s.ctype == "C"
-            else f"const long long {s.name} = {word[s.name]}.i;"
-        )
-    return lines + [f"const C {name} = gpumlp_values[{word[name]}.i];" for name in kernel.stepped]
-
-
-def _map_loop(kernel: Kernel) -> str:
-    plain = [a for a in kernel.arrays if not a.role.startswith("raw")]
-    loads = [f"C {a.name} = gpumlp_{a.name}[c];" if a.role != "out" else f"C {a.name};" for a in plain]
-    stores = [f"gpumlp_{a.name}[c] = {a.name};" for a in plain if a.role != "in"]
-    first, last, before, after = "gpumlp_c0", "gpumlp_c1", list[str](), list[str]()
-    if kernel.masked:  # a loop per segment: `decay` is a constant inside each
-        at = {name: HEADER_WORDS + i for i, name in enumerate(slots(kernel))}
-        first, last = "gpumlp_first", "gpumlp_last"
-        before = [
-            f"const Segment *gpumlp__segment = (const Segment *)gpumlp_op[{at['gpumlp_segments']}].p;",
-            f"long long gpumlp__left = gpumlp_op[{at['gpumlp_n_segments']}].i;",
-            "for (; gpumlp__left > 0; --gpumlp__left, ++gpumlp__segment) {",
-            "const C decay = (C)gpumlp__segment->decay;",
-            "const long long gpumlp_s0 = gpumlp__segment->start, gpumlp_s1 = gpumlp__segment->stop;",
-            "const long long gpumlp_first = gpumlp_s0 > gpumlp_c0 ? gpumlp_s0 : gpumlp_c0;",
-            "const long long gpumlp_last = gpumlp_s1 < gpumlp_c1 ? gpumlp_s1 : gpumlp_c1;",
-        ]
-        after = ["}"]
-    by_element = [
-        "#pragma omp simd",
-        f"for (long long c = {first}; c < {last}; ++c) {{",
-        *loads,
-        "{",
-        kernel.body,
-        "}",
-        *stores,
-        "}",
-    ]
-    called = set(_CALLED.findall(kernel.body))
-    real = all(a.ctype in ("T", "C") for a in plain)
-    if real and "rsqrt" in called and called <= {"rsqrt", "C"} and not _SINGLE.search(kernel.body):
-        by_lanes = _lanes_loop(kernel, first, last)
-        by_element = ["#ifdef GPUMLP_LANES", *by_lanes, "#else", *by_element, "#endif"]
-    return "\n".join([*before, *by_element, *after])
-
-
-def _lanes_loop(kernel: Kernel, first: str, last: str) -> list[str]:
-    """The loop with a vector for each variable; the rest that fills no vector gets the same arithmetic."""
-    arrays = [a for a in kernel.arrays if not a.role.startswith("raw")]
-    copy = "__builtin_memcpy({}, {}, gpumlp__n * sizeof(T));"
-    values = [f"C {a.name} = {{}};" for a in arrays]
-    loads = [copy.format(f"&{a.name}", f"gpumlp_{a.name} + gpumlp__c") for a in arrays if a.role != "out"]
-    stores = [copy.format(f"gpumlp_{a.name} + gpumlp__c", f"&{a.name}") for a in arrays if a.role != "in"]
-    return [
-        "const auto gpumlp__part = [&](const long long gpumlp__c, const long long gpumlp__n)",
-        "__attribute__((always_inline)) {",
-        "typedef Lanes<T> C;",
-        *values,
-        *loads,
-        "{",
-        kernel.body,
-        "}",
-        *stores,
-        "};",
-        "const long long gpumlp__lanes = 64 / sizeof(T);",
-        f"long long gpumlp__c = {first};",
-        f"for (; gpumlp__c + gpumlp__lanes <= {last}; gpumlp__c += gpumlp__lanes)",
-        "gpumlp__part(gpumlp__c, gpumlp__lanes);",
-        f"if (gpumlp__c < {last}) gpumlp__part(gpumlp__c, {last} - gpumlp__c);",
-    ]
-
-
-def runtime_source() -> str:
-    """C++ text of the replay loop."""
-    return (HERE / "runtime.cpp").read_text(encoding="utf-8")
+#: after so long a compiler is taken to hang; compiling takes 1 to 3
+ANSWER_SECONDS, COMPILE_SECONDS = 20.0, 60.0
 
 
 # ---- compiler ------------------------------------------------------------------------------------------
@@ -249,7 +59,7 @@ class Compiler:
     def key(self, source: str) -> str:
         """Name of the library made from `source`."""
         text = "\0".join([source, *self.command, self.version, *self.flags, _processor()])
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:40]
 
 
 @functools.cache
@@ -263,20 +73,61 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
+class _Run:
+    """A compiler at work, in a process group of its own: with it end the programs that it has started."""
+
+    def __init__(self, command: Sequence[str], seconds: float) -> None:
+        self.command, self.seconds, self.end = command, seconds, time.monotonic() + seconds
+        self.answer = self.complaint = ""
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "LC_ALL": "C"},  # messages in English
+        )
+
+    def done(self, wait: float) -> bool:
+        """Whether it has ended, after at most `wait` seconds; TimeoutExpired if its time is over."""
+        try:
+            said = self.process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() < self.end:
+                return False
+            raise subprocess.TimeoutExpired(self.command, self.seconds) from None
+        self.answer, self.complaint = (text.decode("utf-8", errors="replace").strip() for text in said)
+        return True
+
+    def stop(self) -> None:
+        """End it, whatever it is doing."""
+        if self.process.returncode is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+
 @functools.cache
 def find_compiler() -> Compiler | None:
     """The first of $CXX, g++, c++ and clang++ that answers, or None."""
     for text in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
-        command = shlex.split(text)
-        path = shutil.which(command[0]) if command else None
-        if path is None:
-            continue
-        command[0] = path
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            said = subprocess.run(
-                [*command, "--version"], capture_output=True, text=True, timeout=20, check=True
-            )
-            return Compiler(tuple(command), said.stdout.strip().split("\n")[0], ("-march=native", *FLAGS))
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+            command = shlex.split(text)  # ValueError: an open quote
+            path = shutil.which(command[0]) if command else None
+            if path is None:
+                continue
+            command[0] = path
+            run = _Run([*command, "--version"], ANSWER_SECONDS)
+            try:
+                while not run.done(1.0):
+                    pass
+            finally:
+                run.stop()
+            if run.process.returncode == 0:
+                return Compiler(tuple(command), run.answer.split("\n")[0], ("-march=native", *FLAGS))
     return None
 
 
@@ -287,95 +138,110 @@ def thread_count() -> int:
     return min(count, max(1, int(limit))) if limit.isdigit() else count
 
 
-# ---- cache ---------------------------------------------------------------------------------------------
-@functools.cache
-def cache_dir() -> Path:
-    """Where libraries are kept: private to the user, else a temporary directory that is gone at exit.
-
-    $GPUMLP_CACHE_DIR, else gpumlp/ in $XDG_CACHE_HOME or ~/.cache.  A directory that others can write to or
-    own is not used, since code is loaded from it.
-    """
-    given = os.environ.get("GPUMLP_CACHE_DIR")
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    path = Path(given) if given else Path(root) / "gpumlp"
-    with contextlib.suppress(OSError):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-        if (
-            stat.S_ISDIR(found.st_mode)
-            and found.st_uid == os.getuid()
-            and not found.st_mode & 0o022
-            and os.access(path, os.W_OK)
-        ):
-            return path.resolve()
-    temporary = Path(tempfile.mkdtemp(prefix="gpumlp-"))
-    owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(temporary, ignore_errors=True) if os.getpid() == owner else None)
-    return temporary
+def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
+    """Put the libraries made from `sources` (key -> text) into `place`, compiled side by side."""
+    waiting, at_once, running = list(sources), thread_count(), dict[str, _Run]()
+    with cache.workshop(place) as folder:
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    key = waiting.pop()
+                    (folder / f"{key}.cpp").write_text(sources[key], encoding="utf-8")
+                    files = ["-o", str(folder / key), str(folder / f"{key}.cpp")]
+                    running[key] = _Run([*compiler.command, *compiler.flags, *files], COMPILE_SECONDS)
+                for key in [key for key, run in running.items() if run.done(0.01 / len(running))]:
+                    run = running.pop(key)
+                    if run.process.returncode:
+                        raise DeviceError(
+                            f"the C++ compiler failed ({shlex.join(run.command)}):\n"
+                            f"{run.complaint[-2000:]}\n"
+                            "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one."
+                        )
+                    cache.store(place, key, folder / key)
+        finally:
+            for run in running.values():
+                run.stop()
 
 
-def _compile(compiler: Compiler, source: str, target: Path) -> None:
-    handle, name = tempfile.mkstemp(suffix=".cpp", dir=target.parent)
-    text, library = Path(name), Path(name).with_suffix(".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(source)
-        command = [*compiler.command, *compiler.flags, "-o", str(library), str(text)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise DeviceError(
-                f"the C++ compiler failed ({shlex.join(command)}):\n{done.stderr.strip()[-2000:]}\n"
-                "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one."
-            )
-        os.replace(library, target)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise DeviceError(
-            f"the C++ compiler {compiler.command[0]} could not be run in {target.parent}: {error}. "
-            "Set GPUMLP_CACHE_DIR to a writable directory, or GPUMLP_NATIVE=0 to do without."
-        ) from error
-    finally:
-        text.unlink(missing_ok=True)
-        library.unlink(missing_ok=True)
-
-
+# ---- libraries -----------------------------------------------------------------------------------------
 _loaded: dict[str, ctypes.CDLL] = {}
+#: what went wrong for which libraries, or with which compiler; it is not tried again, which takes time
+_failed: dict[tuple[str, ...], str] = {}
 
 
-def load(source: str) -> ctypes.CDLL:
-    """The shared library made from `source`, compiled if need be.
+def load_all(sources: Sequence[str]) -> list[ctypes.CDLL]:
+    """The shared libraries made from `sources`; missing ones are compiled, side by side.
 
     Raises
     ------
     DeviceError
-        If there is no compiler, it fails, or the library cannot be loaded.
+        If there is no compiler, it fails or hangs, or a library cannot be loaded.
     """
     compiler = find_compiler()
     if compiler is None:
         raise DeviceError(
             "no C++ compiler found (tried $CXX, g++, c++, clang++); install one, or use device='numpy'"
         )
-    key = compiler.key(source)
-    if key not in _loaded:
-        target = cache_dir() / f"{key}.so"
-        if not target.exists():
-            _compile(compiler, source, target)
+    keys = [compiler.key(source) for source in sources]
+    missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in _loaded}
+    if missing:
+        before = _failed.get(compiler.command) or _failed.get(tuple(missing))
+        if before:
+            raise DeviceError(before)
         try:
-            _loaded[key] = ctypes.CDLL(str(target))
+            _loaded.update(_obtain(compiler, missing))
+        except DeviceError as error:
+            _failed[tuple(missing)] = str(error)
+            raise
+    return [_loaded[key] for key in keys]
+
+
+def load(source: str) -> ctypes.CDLL:
+    """`load_all` for one."""
+    return load_all([source])[0]
+
+
+def load_kernels(wanted: Sequence[tuple[Kernel, np.dtype, int]]) -> list[ctypes.CDLL]:
+    """`load_all` for kernels, with the arguments of `kernel_source`."""
+    return load_all([kernel_source(*each) for each in wanted])
+
+
+def _obtain(compiler: Compiler, sources: dict[str, str]) -> dict[str, ctypes.CDLL]:
+    """Libraries by their keys, from the first place where that works."""
+    problem: Exception | None = None
+    try:
+        for place in cache.places():
+            try:
+                return _obtain_in(place, compiler, sources)
+            except (OSError, DeviceError) as error:  # a full disk, or one that programs may not run from
+                problem = problem or error
+    except (OSError, subprocess.TimeoutExpired) as error:  # no temporary directory; a compiler that hangs
+        problem = problem or error
+    if isinstance(problem, DeviceError):
+        raise problem
+    failure = DeviceError(
+        f"the C++ compiler {compiler.command[0]} could not be used: {problem}. Set CXX to another compiler, "
+        "GPUMLP_CACHE_DIR to a directory with space, or GPUMLP_NATIVE=0 to do without."
+    )
+    if isinstance(problem, subprocess.TimeoutExpired):
+        _failed[compiler.command] = str(failure)
+    raise failure from problem
+
+
+def _obtain_in(place: Path, compiler: Compiler, sources: dict[str, str]) -> dict[str, ctypes.CDLL]:
+    found = {}
+    for key in sources:
+        with contextlib.suppress(OSError):  # missing or damaged
+            found[key] = cache.load(place, key)
+    missing = {key: source for key, source in sources.items() if key not in found}
+    if missing:
+        _compile(compiler, missing, place)
+    for key in missing:
+        try:
+            found[key] = cache.load(place, key)
         except OSError as error:
             raise DeviceError(
-                f"{target} cannot be loaded: {error}. If programs may not run from that directory, set "
-                "GPUMLP_CACHE_DIR to another one."
+                f"{place / key}.so cannot be loaded: {error}. If programs may not run from that directory, "
+                "set GPUMLP_CACHE_DIR to another one."
             ) from error
-    return _loaded[key]
-
-
-def load_all(sources: Sequence[str]) -> list[ctypes.CDLL]:
-    """`load` for each; missing ones are compiled side by side."""
-    compiler = find_compiler()
-    missing = [
-        source for source in dict.fromkeys(sources) if compiler and compiler.key(source) not in _loaded
-    ]
-    if len(missing) > 1:  # a pool costs more than looking up what is loaded
-        with ThreadPoolExecutor(thread_count()) as workers:
-            list(workers.map(load, missing))
-    return [load(source) for source in sources]
+    return found

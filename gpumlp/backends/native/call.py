@@ -1,4 +1,4 @@
-"""A call of compiled code as an array of 8-byte words for `runtime.cpp`. The arrays were checked."""
+"""A call of compiled code as an array of 8-byte words for `replay.cpp`. The arrays were checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Gemm, Launch
-from gpumlp.backends.native import build
+from gpumlp.backends.native import build, text
 from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [
@@ -35,7 +35,7 @@ class Function:
     """A compiled kernel for one dtype, and the layout of its operations."""
 
     def __init__(self, kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> None:
-        self.library = build.load(build.kernel_source(kernel, dtype, narrow))
+        (self.library,) = build.load_kernels([(kernel, dtype, narrow)])
         self.address = ctypes.cast(self.library.gpumlp_kernel, ctypes.c_void_p).value or 0
         self.dtype = dtype
         self.rowwise, self.masked = kernel.rowwise, kernel.masked
@@ -50,12 +50,12 @@ class Function:
         ]
         self.scalars = [s.name for s in kernel.constants]
         self.stepped = kernel.stepped
-        self.serial_below = build.serial_below(kernel)
+        self.serial_below = text.serial_below(kernel)
         kinds = "q" * 2 * len(self.arrays) + "".join("d" if s.ctype == "C" else "q" for s in kernel.constants)
         kinds += "q" * len(self.stepped) + ("qq" if self.masked else "")
-        words = build.HEADER_WORDS + len(kinds)
-        self.words = struct.Struct(f"={build.HEADER_WORDS}q{kinds}")
-        self.with_values = struct.Struct(f"={build.HEADER_WORDS}q{kinds}{len(self.stepped)}{dtype.char}")
+        words = text.HEADER_WORDS + len(kinds)
+        self.words = struct.Struct(f"={text.HEADER_WORDS}q{kinds}")
+        self.with_values = struct.Struct(f"={text.HEADER_WORDS}q{kinds}{len(self.stepped)}{dtype.char}")
         self.head = (0, self.address)
         self.values_at = 8 * words
         self.own_columns = tuple(range(len(self.stepped)))
@@ -78,7 +78,7 @@ def function_of(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> Function:
 
 def narrow_columns(op: Launch) -> int:
     """Number of columns for which a row kernel is made specially (many short rows), or 0."""
-    return op.cols if op.kernel.rowwise and op.rows >= 32 and 0 < op.cols <= build.NARROW else 0
+    return op.cols if op.kernel.rowwise and op.rows >= 32 and 0 < op.cols <= text.NARROW else 0
 
 
 def real_dtype(kernel: Kernel, arrays: dict[str, Any], default: Any = np.float32) -> np.dtype:
@@ -135,15 +135,13 @@ def pack_segments(given: Sequence[tuple[int, int, float]] | None) -> np.ndarray:
     return table
 
 
-def pack_gemm(op: Gemm, own: bool = False) -> np.ndarray:
-    """The words of a matrix product; `own`: not by a BLAS."""
+def pack_gemm(op: Gemm) -> np.ndarray:
+    """The words of a matrix product."""
     a, b, c = op.a, op.b, op.c
     if c.dtype not in REALS:
         raise TypeError(f"gemm of arrays of {a.dtype}; the native executor takes float32 and float64")
     m, k = a.shape[::-1] if op.trans_a else a.shape
     n = c.shape[1]
-    # what cblas calls a leading dimension must be at least the row length, also where there is only one row
-    pitch = [max(_pitch(x), x.shape[1], 1) for x in (a, b, c)]
-    own = own or max(m, n, k) >= 2**31  # some BLAS take 32-bit sizes only
+    pitch = [max(_pitch(x), x.shape[1]) for x in (a, b, c)]  # that of a single row may be anything
     places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (x.ctypes.data, ld)]
-    return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b, own], np.int64)
+    return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b], np.int64)

@@ -8,26 +8,28 @@ caches of one core.  Between phases all threads wait for each other.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.base import Gemm, Op
-from gpumlp.backends.native import build
+from gpumlp.backends.native.text import cost
 
 __all__ = ["by_rows", "phases"]
 
-ROW_UNIT = 8  # as in runtime.cpp
+ROW_UNIT = 8  # as in replay.cpp
 FLOPS_PER_NS, ELEMENTS_PER_NS = 100.0, 6.5  # of one core, for the choice of the number of threads only
 LEAST_NS = 2500.0  # smallest share that is worth handing to another thread
 # a thread gets several shares of a long phase, so that a quicker one can take over some of them; every share
 # of a product packs one factor anew, which costs little for that many rows
 FINE_NS, FINE_ROWS, FINE_SHARES, MOST_SHARES = 50e3, 128, 4, 32
 
-# first byte, the one after the last; address and stride of the rows and their number if each row is touched
-# by its own share only; whether it is written
-_Access = tuple[int, int, tuple[int, int, int] | None, bool]
+# address and stride of an array's rows and their number, if a share touches its own rows only, else None
+_Own = tuple[int, int, int] | None
+# first byte, the one after the last, whose rows they are, whether they are written
+_Access = tuple[int, int, _Own, bool]
 
 
 def by_rows(op: Op) -> bool:
@@ -40,14 +42,15 @@ def by_rows(op: Op) -> bool:
 def phases(ops: Sequence[Op], threads: int) -> np.ndarray:
     """int64 (n, 3): first operation, one after the last, number of shares."""
     found: list[list[int]] = []
-    touched: list[_Access] = []
+    touched = _Touched()
     for i, op in enumerate(ops):
         accesses = list(_accesses(op))
-        if i == 0 or any(_conflict(a, b) for a in accesses for b in touched):
+        if i == 0 or any(touched.forbids(access) for access in accesses):
             found.append([i, i])
-            touched = []
+            touched = _Touched()
         found[-1][1] = i + 1
-        touched += accesses
+        for access in accesses:
+            touched.add(access)
     return np.array([(*span, _shares(ops[slice(*span)], threads)) for span in found], np.int64).reshape(-1, 3)
 
 
@@ -72,7 +75,7 @@ def _nanoseconds(op: Op) -> float:
     if isinstance(op, Gemm):
         inner = op.a.shape[0 if op.trans_a else 1]
         return 2.0 * op.c.size * inner / FLOPS_PER_NS
-    return op.rows * op.cols * build.cost(op.kernel) / ELEMENTS_PER_NS
+    return op.rows * op.cols * cost(op.kernel) / ELEMENTS_PER_NS
 
 
 def _accesses(op: Op) -> Iterator[_Access]:
@@ -98,7 +101,57 @@ def _access(array: Any, rows: int | None, written: bool) -> _Access:
     return low, high + array.itemsize, own, written
 
 
-def _conflict(a: _Access, b: _Access) -> bool:
-    if not (a[3] or b[3]) or a[1] <= b[0] or b[1] <= a[0]:
-        return False
-    return a[2] is None or a[2] != b[2]
+class _Touched:
+    """What the operations of a phase touch: disjoint ranges of bytes in order, found by bisection.
+
+    Of a range it is known whether all accesses, and whether all writes, are of the same own rows.
+    """
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        # end, own rows of all accesses, own rows of all writes; these are () where nothing is written
+        self.ranges: list[tuple[int, _Own, _Own | tuple[()]]] = []
+
+    def _overlapping(self, low: int, high: int) -> slice:
+        first = max(0, bisect_right(self.starts, low) - 1)
+        if first < len(self.starts) and self.ranges[first][0] <= low:
+            first += 1
+        return slice(first, max(first, bisect_left(self.starts, high)))
+
+    def forbids(self, access: _Access) -> bool:
+        """Whether a share of `access` meets what another share touches, and one of the two writes."""
+        low, high, own, written = access
+        return any(
+            other != () and (own is None or other != own)
+            for _, of_all, of_writes in self.ranges[self._overlapping(low, high)]
+            for other in ([of_all] if written else [of_writes])
+        )
+
+    def add(self, access: _Access) -> None:
+        low, high, own, written = access
+        if low == high:
+            return
+        where = self._overlapping(low, high)
+        pieces: list[tuple[int, int, _Own, _Own | tuple[()]]] = []
+        at = low
+        for start, (end, of_all, of_writes) in zip(self.starts[where], self.ranges[where], strict=True):
+            if start < low:
+                pieces.append((start, low, of_all, of_writes))
+            elif at < start:
+                pieces.append((at, start, own, own if written else ()))
+            at = min(end, high)
+            both = own if own == of_all else None
+            writes = of_writes if not written else own if of_writes in ((), own) else None
+            pieces.append((max(start, low), at, both, writes))
+            if high < end:
+                pieces.append((high, end, of_all, of_writes))
+        if at < high:
+            pieces.append((at, high, own, own if written else ()))
+        joined = [pieces[0]]
+        for piece in pieces[1:]:
+            if piece[2:] == joined[-1][2:]:
+                joined[-1] = (joined[-1][0], *piece[1:])
+            else:
+                joined.append(piece)
+        self.starts[where] = [piece[0] for piece in joined]
+        self.ranges[where] = [piece[1:] for piece in joined]

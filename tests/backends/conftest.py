@@ -1,0 +1,52 @@
+"""What the tests of the native executor's compiler and cache share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gpumlp.backends.native import backend, build
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Nothing remembered from other tests, and an empty cache in a directory of this test's own."""
+    remembered = (build.find_compiler, backend._runtime, backend._load_failure)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GPUMLP_CACHE_DIR", str(cache))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    forget(monkeypatch)
+    for function in remembered:
+        function.cache_clear()
+    yield cache
+    for function in remembered:
+        function.cache_clear()
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process: nothing is loaded."""
+    monkeypatch.setattr(build, "_loaded", {})
+    monkeypatch.setattr(build, "_failed", {})
+
+
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it to go on as a new process would: nothing is loaded."""
+    return lambda: forget(monkeypatch)
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
+    """Makes a shell script the compiler; it answers to --version by itself."""
+
+    def use(text: str) -> str:
+        path = tmp_path / "compiler"
+        path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo odd 1.0; exit; }}\n{text}\n')
+        path.chmod(0o755)
+        monkeypatch.setenv("CXX", str(path))
+        return str(path)
+
+    return use
