@@ -10,7 +10,8 @@ load before the last of them is sent.
 Exit status 1: a kernel does not compile, spills registers, uses double precision although its data are
 float32, moves more or fewer bytes than its formula asks for, or not in 16-byte pieces.  (Of half-precision
 kernels, whose vectors have 8 bytes, bytes are shown under "other" and not checked.)
-Needs the packages of the extra `report`; no GPU, no driver, and CuPy is not imported.
+Needs the packages of the extra `report` (NVRTC 12) or `report13` (NVRTC 13); no GPU, no driver, and CuPy is
+not imported.
 """
 
 from __future__ import annotations
@@ -21,21 +22,33 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cuda_compiler import ARCHITECTURES, Compiled, Compiler, ToolError, disassemble
-from _sass import Traffic, parse, traffic
-from _tools import check_writable, cpu_count, table, write_json
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
 
 import gpumlp
-from gpumlp.backends.cuda.text import Form, source
 from gpumlp.kernels import rows
+from scripts.reports.cuda_compiler import (
+    ARCHITECTURES,
+    Compiled,
+    Compiler,
+    Form,
+    ToolError,
+    disassemble,
+    source,
+)
+from scripts.reports.sass import Traffic, parse, traffic
+from scripts.shared.command import check_writable, write_json
+from scripts.shared.machine import cpu_count
+from scripts.shared.show import table
 
-QUICK = (70, 90, 120)
 #: bytes per parameter that the formulas ask for, float32: gradient read, parameter and state read and written
 LIMITS = {"momentum": 20, "adagrad": 20, "rmsprop": 20, "adam": 28, "adamw": 28}
 _PENALTIES: dict[str, dict[str, float]] = {
@@ -182,10 +195,9 @@ def cases(quick: bool) -> list[Case]:
 
 # ---- compiling and reading ---------------------------------------------------------------------------------
 def build(
-    chosen: Sequence[Case], architectures: Sequence[int], jobs: int
+    compiler: Compiler, chosen: Sequence[Case], architectures: Sequence[int], jobs: int
 ) -> tuple[list[tuple[Case, Row]], list[str]]:
     """Compile all cases for all architectures: rows, and what went wrong."""
-    compiler = Compiler()
     results: list[tuple[Case, Row]] = []
     errors: list[str] = []
 
@@ -288,26 +300,49 @@ def _line(row: Row) -> list[str]:
     ]
 
 
+def chosen_architectures(compiler: Compiler, wanted: Sequence[int] | None, quick: bool) -> list[int]:
+    """`wanted`, or what the compiler knows of `ARCHITECTURES`; `quick`: the oldest of these and two new."""
+    known = compiler.architectures()
+    unknown = sorted(set(wanted or ()) - set(known))
+    if unknown:
+        raise ToolError(
+            f"NVRTC {compiler.version()} does not know sm_{unknown[0]}; it knows "
+            + ", ".join(f"sm_{arch}" for arch in known)
+        )
+    found = [arch for arch in wanted or ARCHITECTURES if arch in known]
+    return [arch for arch in found if arch in (found[0], 90, 120)] if quick and not wanted else found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--quick", action="store_true", help="fewer variants and architectures, no float64")
+    p.add_argument(
+        "--arch",
+        type=int,
+        nargs="+",
+        help=f"default: of {' '.join(map(str, ARCHITECTURES))} those that the compiler knows",
+    )
+    p.add_argument("--nvrtc", type=int, choices=(12, 13), help="version (default: the newest installed)")
+    p.add_argument("--only", default="", help="kernels whose label contains this text")
+    p.add_argument("--jobs", type=int, default=cpu_count(), help="compilations at a time")
+    p.add_argument("--json", metavar="FILE", help="write the rows")
+    return p
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the report; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer variants and architectures, no float64")
-    parser.add_argument("--arch", type=int, nargs="+", help=f"default: {' '.join(map(str, ARCHITECTURES))}")
-    parser.add_argument("--only", default="", help="kernels whose label contains this text")
-    parser.add_argument("--jobs", type=int, default=cpu_count(), help="compilations at a time")
-    parser.add_argument("--json", metavar="FILE", help="write the rows")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     check_writable(args.json)
-    architectures = args.arch or (QUICK if args.quick else ARCHITECTURES)
     chosen = [case for case in cases(args.quick) if args.only in case.label]
     if not chosen:
-        parser.error(f"no kernel's label contains {args.only!r}")
+        parser().error(f"no kernel's label contains {args.only!r}")
     start = time.perf_counter()
     try:
-        results, wrong = build(chosen, architectures, args.jobs)
-        version = Compiler().version()
+        compiler = Compiler(args.nvrtc)
+        version = compiler.version()
+        architectures = chosen_architectures(compiler, args.arch, args.quick)
+        results, wrong = build(compiler, chosen, architectures, args.jobs)
     except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
 """Run scikit-learn's own tests of its perceptrons with gpumlp's estimators in their place.
 
-    python scripts/run_sklearn_mlp_tests.py [pytest options]
+    python scripts/reports/run_sklearn_mlp_tests.py [pytest options]
 
 The tests come from the installed scikit-learn; the two classes are replaced before pytest imports them.
 Nothing is copied.  `DESELECTED` lists what is left out and why.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 #: test -> why it cannot apply to another implementation
 DESELECTED = {

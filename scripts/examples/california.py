@@ -14,71 +14,37 @@ RMSE with patience 16.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
-from statistics import NormalDist
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tools import (
-    check_writable,
-    command_line,
-    default,
-    load_npz,
-    one_line_errors,
-    pyplot,
-    table,
-    whole,
-    whole_ticks,
-)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gpumlp
+from scripts.shared.command import check_writable, command_line, default, load_npz, one_line_errors, whole
+from scripts.shared.show import pyplot, table, whole_ticks
 
 HIDDEN = [510, 263, 363]
-_EDGE = 1e-7  # quantiles are kept in [edge, 1 - edge]: values outside the training range map to -5.2 and 5.2
+#: noise added to the rows from which quantiles are learnt, in units of a column's standard deviation: it
+#: spreads out values that occur many times
+NOISE = 1e-3
 
 
-class QuantileNormal:
-    """Map each column to a standard normal distribution by its quantiles in the training rows.
+def quantile_map(X: np.ndarray, seed: int) -> Any:
+    """scikit-learn's map of each column to a normal distribution by its quantiles in `X` (n, columns)."""
+    try:
+        from sklearn.preprocessing import QuantileTransformer
+    except ImportError:
+        raise SystemExit("error: this script needs scikit-learn: pip install scikit-learn") from None
 
-    The same as scikit-learn's QuantileTransformer(output_distribution="normal") without subsampling.
-
-    Parameters
-    ----------
-    n_quantiles : int
-        Landmarks per column.
-    noise : float
-        Standard deviation of noise added to the rows of `fit`, in units of a column's standard deviation: it
-        spreads out values that occur many times.  `transform` adds none.
-    seed : int
-    """
-
-    def __init__(self, n_quantiles: int = 1000, noise: float = 1e-3, seed: int = 0) -> None:
-        self.n_quantiles, self.noise, self.seed = n_quantiles, noise, seed
-
-    def fit(self, X: np.ndarray) -> QuantileNormal:
-        """Learn the landmarks from `X` (n, columns), float64."""
-        if self.noise:
-            spread = X.std(axis=0) * self.noise
-            X = X + spread * np.random.default_rng(self.seed).standard_normal(X.shape)
-        self.levels = np.linspace(0, 1, min(self.n_quantiles, len(X)))
-        self.landmarks = np.maximum.accumulate(np.quantile(X, self.levels, axis=0), axis=0)
-        return self
-
-    def transform(self, X: np.ndarray) -> np.ndarray:
-        """New array of the shape of `X`."""
-        out = np.empty(X.shape)
-        normal = np.vectorize(NormalDist().inv_cdf, otypes=[float])
-        for j, marks in enumerate(self.landmarks.T):
-            # of equal landmarks np.interp takes the last one, mirrored the first one: use their middle
-            below = np.interp(X[:, j], marks, self.levels)
-            above = -np.interp(-X[:, j], -marks[::-1], -self.levels[::-1])
-            level = (below + above) / 2
-            level[X[:, j] <= marks[0]] = 0
-            level[X[:, j] >= marks[-1]] = 1
-            values, place = np.unique(level, return_inverse=True)
-            out[:, j] = normal(np.clip(values, _EDGE, 1 - _EDGE))[place]
-        return out
+    rng = np.random.default_rng(seed)
+    quantiles = max(min(len(X) // 30, 1000), 10)
+    mapped = QuantileTransformer(n_quantiles=quantiles, output_distribution="normal", subsample=None)
+    return mapped.fit(X + NOISE * X.std(axis=0) * rng.standard_normal(X.shape))
 
 
 def train(
@@ -167,8 +133,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     mean, scale = float(y[rows["train"]].mean()), float(y[rows["train"]].std())
     runs = []
     for seed in range(args.seeds):
-        quantiles = max(min(len(rows["train"]) // 30, 1000), 10)
-        features = QuantileNormal(quantiles, seed=seed).fit(X[rows["train"]])
+        features = quantile_map(X[rows["train"]], seed)
         parts = {n: (features.transform(X[r]), (y[r] - mean) / scale) for n, r in rows.items()}
         runs.append(train(parts, scale, seed, args))
         print(f"seed {seed}: test RMSE {runs[-1]['test']:.4f}, {runs[-1]['seconds']:.1f} s", flush=True)

@@ -12,42 +12,25 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from _peers import EPS, LR, PEERS, SEED, Epoch, Task, installed, with_torch
-from _tools import (
-    COLORS,
-    backends,
-    check_writable,
-    duration,
-    facts_line,
-    interleave,
-    load_at_start,
-    machine,
-    pyplot,
-    simulated,
-    summary,
-    table,
-    write_json,
-)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import gpumlp
+from scripts.bench.torch_training import sees_cuda, with_torch
+from scripts.bench.training_peers import PEERS, installed
+from scripts.bench.training_task import SHAPES, Epoch, Task, with_gpumlp
+from scripts.shared.command import check_writable, load_baseline, write_json
+from scripts.shared.machine import backends, facts_line, load_at_start, machine, simulated
+from scripts.shared.show import COLORS, duration, pyplot, table
+from scripts.shared.timing import interleave, summary
 
-#: layer sizes, batch, steps per epoch
-SHAPES: tuple[tuple[tuple[int, ...], int, int], ...] = (
-    ((32, 16, 2), 32, 300),
-    ((8, 64, 64, 2), 256, 100),
-    ((64, 128, 10), 64, 200),
-    ((784, 256, 128, 10), 128, 50),
-    ((784, 1024, 1024, 10), 256, 10),
-)
 OWN, NATIVE = "gpumlp", "gpumlp native"
 #: seconds; an OpenMP or OpenBLAS thread spins so long after its last work, on a CPU that the next one needs
 SETTLE = 0.1
@@ -56,34 +39,6 @@ SAME_ORDER, OWN_ORDER = (0.02, 0.001), (0.25, 0.01)
 
 
 # ---- candidates --------------------------------------------------------------------------------------------
-def with_gpumlp(task: Task, backend: Any) -> Epoch:
-    """The `Trainer`; the time between the ends of two epochs of one `fit`, so set-up is not in it.
-
-    `fit` draws the row order of the second epoch before the first one ends, so that a device need not wait
-    for it; the time of that is added.
-    """
-    model = gpumlp.MLP(task.sizes, seed=SEED, device=backend.name)
-    stamps: list[float] = []
-    trainer = gpumlp.Trainer(
-        model,
-        loss="softmax_cross_entropy",
-        optimizer=gpumlp.Adam(lr=LR, eps=EPS),
-        batch_size=task.batch,
-        seed=SEED,
-        callbacks=[lambda _trainer, _history: stamps.append(time.perf_counter())],
-    )
-
-    def pair() -> tuple[float, float]:
-        stamps.clear()
-        start = time.perf_counter()
-        task.order(trainer.epoch + 1)
-        drawing = time.perf_counter() - start
-        history = trainer.fit(task.X, task.y, epochs=2, progress=False)
-        return stamps[1] - stamps[0] + drawing, history.loss[-1]
-
-    return pair
-
-
 def candidates(task: Task, found: dict[str, Any], peers: Sequence[str]) -> dict[str, Callable[[], Epoch]]:
     """Name -> what makes the epoch function, for all executors and the peers given."""
     make: dict[str, Callable[[], Epoch]] = {}
@@ -92,11 +47,8 @@ def candidates(task: Task, found: dict[str, Any], peers: Sequence[str]) -> dict[
         make[f"{OWN} {name}{mark}"] = functools.partial(with_gpumlp, task, backend)
     for peer in peers:
         make[PEERS[peer].title] = functools.partial(PEERS[peer].make, task)
-    if "torch" in peers and "cuda" in found and not simulated():
-        import torch
-
-        if torch.cuda.is_available():
-            make["PyTorch cuda"] = functools.partial(with_torch, task, False, "cuda")
+    if "torch" in peers and "cuda" in found and not simulated() and sees_cuda():
+        make["PyTorch cuda"] = functools.partial(with_torch, task, False, "cuda")
     return make
 
 
@@ -173,17 +125,9 @@ def ratios(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def load_baseline(file: str) -> dict[str, Any]:
-    """{"machine", "seconds": {(shape, candidate): time of a step}} of an older --json file."""
-    try:
-        with open(file) as stream:
-            old = json.load(stream)
-        seconds = {
-            (r["shape"], name): row["seconds"] for r in old["results"] for name, row in r["rows"].items()
-        }
-        return {"machine": old["machine"], "seconds": seconds}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise SystemExit(f"error: cannot read the baseline {file}: {error!r}") from None
+def cells_of(stored: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """{(shape, candidate): time of a step} of what --json has written."""
+    return {(r["shape"], name): row["seconds"] for r in stored["results"] for name, row in r["rows"].items()}
 
 
 def regressions(results: list[dict[str, Any]], baseline: dict[str, Any], tolerance: float) -> list[str]:
@@ -191,7 +135,7 @@ def regressions(results: list[dict[str, Any]], baseline: dict[str, Any], toleran
     lines = []
     for result in results:
         for name, row in result["rows"].items():
-            before, now = baseline["seconds"].get((result["shape"], name)), row["seconds"]
+            before, now = baseline["cells"].get((result["shape"], name)), row["seconds"]
             if before and name.startswith(OWN) and now > before * (1 + tolerance):
                 lines.append(
                     f"{result['shape']}, {name}: {duration(before)} -> {duration(now)} ({now / before:.2f} x)"
@@ -321,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print; returns {"machine", "results", "regressions"}."""
     args = parser().parse_args(argv)
     check_writable(args.json, args.plot)
-    baseline = load_baseline(args.baseline) if args.baseline else None
+    baseline = load_baseline(args.baseline, cells_of) if args.baseline else None
     load = load_at_start()
     found = backends(args.device)
     repeats = args.repeats or (3 if args.quick else 9)

@@ -8,72 +8,20 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from _tools import cpu_count
-from gpumlp.kernels.kernel import Kernel
 
-from gpumlp.backends.base import Launch, Steps
+from scripts.shared.inside import copy_plan
+from scripts.shared.machine import cpu_count
+from scripts.shared.timing import Candidate, Run, clock_of, host_clock, repeated, torch_clock
 
 COPY, REWRITE = "copy", "rewrite"
-Run = Callable[[int], None]
 #: without `fused` and with foreach=False, PyTorch loops over the parameters; RMSprop has no argument `fused`
 TORCH_FORMS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "for-loop": {"foreach": False}}
-
-
-@dataclass
-class Candidate:
-    """Something that updates n parameters: `run(k)` does it k times, `clock(run, k)` gives the seconds."""
-
-    name: str
-    run: Run
-    clock: Callable[[Run, int], float]
-
-
-def host_clock(run: Run, k: int) -> float:
-    """Wall time."""
-    start = time.perf_counter()
-    run(k)
-    return time.perf_counter() - start
-
-
-def _cuda_clock(backend: Any) -> Callable[[Run, int], float]:
-    """Time between two CUDA events on the executor's stream."""
-    cuda = backend.xp.cuda
-    stream = getattr(backend, "stream", None) or cuda.get_current_stream()
-
-    def clock(run: Run, k: int) -> float:
-        start, stop = cuda.Event(), cuda.Event()
-        backend.synchronize()
-        start.record(stream)
-        run(k)
-        stop.record(stream)
-        stop.synchronize()
-        return cuda.get_elapsed_time(start, stop) / 1e3
-
-    return clock
-
-
-def clock_of(backend: Any) -> Callable[[Run, int], float]:
-    """How to time what runs on `backend`."""
-    return host_clock if backend.xp is np else _cuda_clock(backend)
-
-
-def repeated(call: Callable[[], Any]) -> Run:
-    """A function that calls `call` k times."""
-
-    def run(k: int) -> None:
-        for _ in range(k):
-            call()
-
-    return run
 
 
 def peers(rule: str, lr: float, p: np.ndarray, g: np.ndarray, device: str) -> list[Candidate]:
@@ -134,27 +82,9 @@ def torch_forms(rule: str, lr: float, p: np.ndarray, g: np.ndarray, device: str)
     return found
 
 
-def torch_clock(torch: Any, device: str) -> Callable[[Run, int], float]:
-    """Wall time, or the time between two CUDA events on PyTorch's stream."""
-    if device == "cpu":
-        return host_clock
-
-    def clock(run: Run, k: int) -> float:
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        run(k)
-        stop.record()
-        stop.synchronize()
-        return start.elapsed_time(stop) / 1e3
-
-    return clock
-
-
 # ---- optax -------------------------------------------------------------------------------------------------
 def optax_jit(rule: str, lr: float, p: np.ndarray, g: np.ndarray, device: str) -> list[Candidate]:
     """One jitted function per step; the host waits at the end of a run only, as a training loop would."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU's memory
     try:
         import jax
         import optax
@@ -197,13 +127,6 @@ def optax_jit(rule: str, lr: float, p: np.ndarray, g: np.ndarray, device: str) -
 
 
 # ---- copies ------------------------------------------------------------------------------------------------
-def _copy_reference(x: np.ndarray, y: np.ndarray, k: int = 0) -> None:
-    y[...] = x
-
-
-COPY_KERNEL = Kernel("gpumlp_copy", "y = x;", _copy_reference, inputs="T x", outputs="T y")
-
-
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cpu_count())
@@ -218,14 +141,13 @@ def copies(n_bytes: int, backend: Any) -> list[Candidate]:
     """
     n_floats = max(1, n_bytes // 8)
     x, y = (backend.zeros(n_floats, np.float32) for _ in range(2))
-    steps = Steps(backend.asarray(np.array([0, 1], np.int64)), backend.zeros((1, 1), np.float32), ())
-    replay = backend.record([Launch(COPY_KERNEL, {"x": x, "y": y}, {}, 1, n_floats)], steps)
+    by_kernel = copy_plan(backend, [(x, y)])
     if backend.xp is not np:
         return [
-            Candidate(f"cuda {COPY} by kernel", replay.run, clock_of(backend)),
+            Candidate(f"cuda {COPY} by kernel", by_kernel, clock_of(backend)),
             Candidate(f"cuda {COPY}", repeated(lambda: backend.copy(y, x)), clock_of(backend)),
         ]
-    calls = {f"{COPY} by kernel": replay.run, f"{COPY} by np.copyto": repeated(lambda: np.copyto(y, x))}
+    calls = {f"{COPY} by kernel": by_kernel, f"{COPY} by np.copyto": repeated(lambda: np.copyto(y, x))}
     calls[f"{REWRITE} by np.negative"] = repeated(lambda: np.negative(y, out=y))
     threads = cpu_count()
     if threads > 1 and n_bytes >= 1 << 20:  # for less, waking the threads takes longer than the copy

@@ -1,7 +1,7 @@
 """Kernels as CuPy compiles them, without CuPy and without a GPU: source text, NVRTC, machine code.
 
-NVRTC, the disassembler and the headers come from packages (see the extra `report` of this project); CuPy is
-needed for its headers only and is not imported.
+NVRTC, the disassembler and the headers come from packages (see the extras `report` and `report13` of this
+project); CuPy is needed for its headers only and is not imported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,31 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpumlp.backends.cuda.text import Source
+from gpumlp.backends.cuda.text import Form, Source, source
 
-#: compute capabilities of the report: Volta, Turing, two Amperes, Ada, Hopper, two Blackwells
+__all__ = [
+    "ARCHITECTURES",
+    "Compiled",
+    "Compiler",
+    "Form",
+    "ToolError",
+    "cupy_source",
+    "disassemble",
+    "nvdisasm",
+    "source",
+]
+
+#: compute capabilities of the report: Volta, Turing, two Amperes, Ada, Hopper, two Blackwells; a compiler is
+#: asked for those that it knows (NVRTC 13 has no Volta)
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
+#: major version -> library and headers below the package folder `nvidia`
+_LAYOUTS = {
+    13: ("cu13/bin/x86_64/nvrtc64_13*.dll" if os.name == "nt" else "cu13/lib/libnvrtc.so.13", "cu13/include"),
+    12: (
+        "cuda_nvrtc/bin/nvrtc64_12*.dll" if os.name == "nt" else "cuda_nvrtc/lib/libnvrtc.so.12",
+        "cuda_runtime/include",
+    ),
+}
 
 _CTYPES = {
     "float32": "float",
@@ -85,8 +106,21 @@ def _package(*parts: str) -> Path:
         if found:
             return found[0]
     raise ToolError(
-        f"{'/'.join(parts)} was not found; install the packages of the extra: pip install 'gpumlp[report]'"
+        f"{'/'.join(parts)} was not found; install the packages of the extra report (CUDA 12) or report13 "
+        "(CUDA 13): pip install 'gpumlp[report]'"
     )
+
+
+def nvrtc_versions() -> list[int]:
+    """Major versions of NVRTC that are installed as packages, the newest first."""
+    found = []
+    for major, (library, _) in _LAYOUTS.items():
+        try:
+            _package("nvidia", library)
+        except ToolError:
+            continue
+        found.append(major)
+    return found
 
 
 @dataclass(frozen=True)
@@ -103,18 +137,23 @@ class Compiled:
 class Compiler:
     """NVRTC with the options that CuPy gives it.
 
+    Parameters
+    ----------
+    major : int, optional
+        Version of NVRTC; the newest that is installed if left out.
+
     Raises
     ------
     ToolError
         A package is missing.
     """
 
-    def __init__(self) -> None:
-        pattern = "cuda_nvrtc/bin/nvrtc64_12*.dll" if os.name == "nt" else "cuda_nvrtc/lib/libnvrtc.so.12"
-        self._lib = ctypes.CDLL(str(_package("nvidia", pattern)))
+    def __init__(self, major: int | None = None) -> None:
+        library, headers = _LAYOUTS[major or next(iter(nvrtc_versions()), 12)]
+        self._lib = ctypes.CDLL(str(_package("nvidia", library)))
         include = _package("cupy", "_core/include")
         cccl = [f"-I{include}/cupy/_cccl/{name}" for name in ("cub", "thrust", "libcudacxx")]
-        runtime = _package("nvidia", "cuda_runtime/include")
+        runtime = _package("nvidia", headers)
         self._options = [*cccl, "--std=c++17", f"-I{include}", f"-I{runtime}", "-ftz=true"]
 
     def version(self) -> str:
@@ -122,6 +161,14 @@ class Compiler:
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._lib.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         return f"{major.value}.{minor.value}"
+
+    def architectures(self) -> list[int]:
+        """Compute capabilities that this compiler knows, in ascending order."""
+        count = ctypes.c_int()
+        self._lib.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+        known = (ctypes.c_int * count.value)()
+        self._lib.nvrtcGetSupportedArchs(known)
+        return sorted(known)
 
     def compile(self, source: Source, architecture: int) -> Compiled:
         """Compile to machine code; ToolError with the compiler's log if it refuses."""

@@ -9,23 +9,19 @@ training.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tools import (
-    check_writable,
-    command_line,
-    default,
-    load_npz,
-    one_line_errors,
-    pyplot,
-    whole,
-    whole_ticks,
-)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gpumlp
+from scripts.shared.command import check_writable, command_line, default, load_npz, one_line_errors, whole
+from scripts.shared.show import pyplot, whole_ticks
 
 
 def sizes(text: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Time of one epoch of gpumlp's estimators against scikit-learn's, same settings and random numbers.
 
-    python scripts/bench_sklearn.py [--device cpu] [--repeats 5] [--epochs 20]
+    python scripts/bench/bench_sklearn.py [--device cpu] [--repeats 5] [--epochs 20]
 
 Both fit the same float32 rows from the same random_state, taking turns; a figure is the median over the
 turns, and the ratio the median of the ratios of neighbouring turns.  The losses of both are printed: a
@@ -13,10 +13,17 @@ import statistics
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tools import command_line, default, duration, simulated, table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from scripts.shared.command import command_line, default
+from scripts.shared.machine import simulated
+from scripts.shared.show import duration, table
+from scripts.shared.timing import interleave
 
 #: layer sizes, batch size, rows
 SHAPES = (([784, 100, 100, 10], 200, 6000), ([20, 64, 64, 2], 200, 10000))
@@ -30,14 +37,6 @@ def rows(sizes: list[int], n: int) -> tuple[np.ndarray, np.ndarray]:
     return X, (X @ rng.normal(size=(sizes[0], sizes[-1]))).argmax(axis=1)
 
 
-def seconds(module: Any, X: np.ndarray, y: np.ndarray, options: dict[str, Any]) -> tuple[float, float]:
-    """(time of a fit, last loss)."""
-    est = module.MLPClassifier(**options)
-    start = time.perf_counter()
-    est.fit(X, y)
-    return time.perf_counter() - start, float(est.loss_)
-
-
 def compare(sizes: list[int], batch: int, n: int, solver: str, args: Any) -> list[str]:
     """One row of the table."""
     from sklearn import neural_network
@@ -47,16 +46,25 @@ def compare(sizes: list[int], batch: int, n: int, solver: str, args: Any) -> lis
     X, y = rows(sizes, n)
     options = {"hidden_layer_sizes": tuple(sizes[1:-1]), "solver": solver, "batch_size": batch}
     options |= {"max_iter": args.epochs, "random_state": 0, "n_iter_no_change": args.epochs}
-    theirs, ours = [], []
-    for number in range(args.repeats + 1):  # the first turn warms both up
-        a, loss_a = seconds(neural_network, X, y, options)
-        b, loss_b = seconds(gpumlp, X, y, {**options, "device": args.device})
-        if number:
-            theirs.append(a / args.epochs)
-            ours.append(b / args.epochs)
-    ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-    times = [duration(statistics.median(t)) for t in (theirs, ours)]
-    return ["-".join(map(str, sizes)), solver, *times, f"{ratio:.2f}", f"{loss_a:.6f}", f"{loss_b:.6f}"]
+    losses: dict[str, float] = {}
+
+    def turn(name: str, module: Any, **more: Any) -> float:
+        est = module.MLPClassifier(**options, **more)
+        start = time.perf_counter()
+        est.fit(X, y)
+        seconds = time.perf_counter() - start
+        losses[name] = float(est.loss_)
+        return seconds / args.epochs
+
+    turns = {
+        "theirs": lambda: turn("theirs", neural_network),
+        "ours": lambda: turn("ours", gpumlp, device=args.device),
+    }
+    interleave(turns, 1)  # to warm up
+    times = interleave(turns, args.repeats)
+    ratio = statistics.median(a / b for a, b in zip(times["theirs"], times["ours"], strict=True))
+    shown = [duration(statistics.median(t)) for t in times.values()]
+    return ["-".join(map(str, sizes)), solver, *shown, f"{ratio:.2f}", *(f"{losses[n]:.6f}" for n in times)]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,24 +10,18 @@ which is also what the table shows, over those 1,500 rows.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tools import (
-    COLORS,
-    check_writable,
-    command_line,
-    default,
-    load_npz,
-    one_line_errors,
-    pyplot,
-    table,
-    whole,
-    whole_ticks,
-)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gpumlp
+from scripts.shared.command import check_writable, command_line, default, load_npz, one_line_errors, whole
+from scripts.shared.show import COLORS, pyplot, table, whole_ticks
 
 ROWS = 1500
 

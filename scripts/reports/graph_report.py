@@ -18,12 +18,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tools import check_writable, facts_line, machine, simulator, table, write_json
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gpumlp
+from scripts.shared.command import check_writable, write_json
+from scripts.shared.inside import evaluation_launches, optimizer_kernel_name, watched
+from scripts.shared.machine import facts_line, machine, simulator
+from scripts.shared.show import table
 
 EPOCHS = 4
 
@@ -55,8 +61,7 @@ class Setup:
     @property
     def evaluations(self) -> int:
         """Graph launches of one evaluation: its chunks of rows, and the sums."""
-        rows = gpumlp.plans.operations.forward_rows(gpumlp.MLP(self.sizes, device="numpy"))
-        return -(-self.validation // rows) + 1 if self.validation else 0
+        return evaluation_launches(self.sizes, self.validation)
 
     @property
     def node_limit(self) -> int:
@@ -133,7 +138,6 @@ def measure(setup: Setup, device: str = "cuda") -> Counts:
     backend = model.backend
     pool = backend.xp.get_default_memory_pool()
     epochs: list[tuple[dict[str, Any], int]] = []
-    recorded: list[int] = []
 
     def after(trainer: Any, history: Any) -> None:
         epochs.append((counter.counters() if counter else {}, pool.total_bytes()))
@@ -148,22 +152,13 @@ def measure(setup: Setup, device: str = "cuda") -> Counts:
         callbacks=[after],
         **setup.trainer,
     )
-    usual = backend.record
-
-    def record(ops: Sequence[Any], steps: Any) -> Any:
-        recorded.append(len(ops))
-        return usual(ops, steps)
-
-    backend.record = record
-    try:
+    with watched(backend) as (recorded, _):
         train, held = _data(setup)
         start = time.perf_counter()
         history = trainer.fit(
             *train, epochs=EPOCHS, validation=held if setup.validation else None, progress=False
         )
         backend.synchronize()
-    finally:
-        del backend.record  # the instance's; the class has its own
     seconds = min(history.seconds[1:], default=time.perf_counter() - start) / setup.steps
     return _counts(setup, trainer, epochs[1:], max(recorded), seconds)
 
@@ -185,7 +180,7 @@ def _counts(
         inside += counts["graph_memcpys"] + counts["graph_memsets"]
         # short and full steps have equal lists of operations
         nodes = -(-inside // counts["graph_launches"])
-        kernel = trainer.optimizer.kernel(clip=trainer.clip_norm is not None).name
+        kernel = optimizer_kernel_name(trainer)
         share = counts["graph_kernels_by_name"].get(kernel, 0) / setup.steps
     return Counts(
         setup.label,

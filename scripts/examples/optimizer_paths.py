@@ -5,13 +5,18 @@ The example of d2l.ai, chapter 12, with its learning rates; the steps are made b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tools import COLORS, check_writable, command_line, default, pyplot, table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gpumlp
+from scripts.shared.command import check_writable, command_line, default
+from scripts.shared.show import COLORS, pyplot, table
 
 START = (-5.0, -2.0)
 X1_RANGE, X2_RANGE = (-5.8, 2.6), (-3.2, 3.2)  # of the figure

@@ -1,4 +1,4 @@
-"""The task that `bench_training.py` gives to every library, and that task done by each of gpumlp's peers."""
+"""The task of `bench_training.py` done by gpumlp's peers; PyTorch has a file of its own."""
 
 from __future__ import annotations
 
@@ -6,112 +6,24 @@ import functools
 import importlib.util
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-import gpumlp
-from gpumlp.rows.checked import epoch_order
+from scripts.bench.torch_training import with_torch
+from scripts.bench.training_task import EPS, LR, SEED, Epoch, Task
+from scripts.shared.timing import after_warm_up
 
-LR, EPS, SEED = 1e-3, 1e-8, 0
 #: what Keras computes with: the user's choice, else JAX
 KERAS = os.environ.get("KERAS_BACKEND") or "jax"
 
-#: trains two epochs and gives (seconds, mean loss) of the second
-Epoch = Callable[[], tuple[float, float]]
-
-
-class Task:
-    """Data and start values for one shape."""
-
-    def __init__(self, sizes: Sequence[int], batch: int, steps: int) -> None:
-        rng = np.random.default_rng(SEED)
-        self.sizes, self.batch, self.steps = list(sizes), batch, steps
-        self.X = rng.standard_normal((batch * steps, sizes[0]), np.float32)
-        hidden = np.maximum(self.X @ rng.standard_normal((sizes[0], 16), np.float32), 0)
-        self.y = (hidden @ rng.standard_normal((16, sizes[-1]), np.float32)).argmax(axis=1)
-        start = gpumlp.MLP(self.sizes, seed=SEED, device="numpy")
-        self.parameters = [
-            (np.array(W), np.array(b)) for W, b in zip(start.weights, start.biases, strict=True)
-        ]
-
-    @property
-    def name(self) -> str:
-        """Sizes and batch, as 32-16-2 (32)."""
-        return f"{'-'.join(map(str, self.sizes))} ({self.batch})"
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Row order of an epoch, (n,) as gpumlp draws it."""
-        return epoch_order(SEED, epoch, len(self.X))
-
-    def start_loss(self) -> float:
-        """Mean loss before the first step."""
-        z = self.X
-        for W, b in self.parameters[:-1]:
-            z = np.maximum(z @ W + b, 0)
-        W, b = self.parameters[-1]
-        z = z @ W + b
-        z = z - z.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), self.y]).mean())
-
-
-def after_warm_up(epoch: Callable[[int], float]) -> Epoch:
-    """Two epochs, of which the second is timed."""
-    done = [0]
-
-    def pair() -> tuple[float, float]:
-        epoch(done[0])
-        start = time.perf_counter()
-        loss = epoch(done[0] + 1)
-        seconds = time.perf_counter() - start
-        done[0] += 2
-        return seconds, loss
-
-    return pair
-
-
-# ---- PyTorch -----------------------------------------------------------------------------------------------
-def with_torch(task: Task, compiled: bool, device: str = "cpu") -> Epoch:
-    """PyTorch with fused Adam; `compiled`: network and loss through torch.compile."""
-    import torch
-
-    layers: list[Any] = []
-    for W, b in task.parameters:
-        layer = torch.nn.Linear(*W.shape)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(W.T.copy()))
-            layer.bias.copy_(torch.from_numpy(b))
-        layers += [layer, torch.nn.ReLU()]
-    network = torch.nn.Sequential(*layers[:-1]).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=LR, eps=EPS, fused=True)
-    X, y = torch.from_numpy(task.X).to(device), torch.from_numpy(task.y).to(device)
-
-    def loss_of(rows: Any, targets: Any) -> Any:
-        return torch.nn.functional.cross_entropy(network(rows), targets)
-
-    objective: Callable[[Any, Any], Any] = loss_of
-    if compiled:
-        torch.compiler.reset()  # after another shape it would compile for sizes that vary, which is slower
-        objective = torch.compile(loss_of, dynamic=False)
-
-    def epoch(number: int) -> float:
-        order = torch.from_numpy(task.order(number).astype(np.int64)).to(device)
-        total = torch.zeros((), device=device)
-        for index in order.split(task.batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = objective(X[index], y[index])
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return float(total) / task.steps
-
-    return after_warm_up(epoch)
-
 
 # ---- JAX ---------------------------------------------------------------------------------------------------
+_JAX_PRODUCTS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
+
 def _jax_step(state: Any, X: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """(state, loss) after a step on the rows `index`, Adam written out; a state is (p, m, v, steps done)."""
     import jax
@@ -135,16 +47,18 @@ def _jax_step(state: Any, X: Any, y: Any, index: Any) -> tuple[Any, Any]:
     return (p, m, v, t), loss
 
 
-def with_jax(task: Task, scan: bool) -> Epoch:
+def with_jax(task: Task, scan: bool, device: str = "cpu", precision: str = "float32") -> Epoch:
     """JAX, jitted: one `lax.scan` over the steps of an epoch, or else one call for each step.
 
     A single step takes its rows from the epoch's order on the device and adds its loss to a sum there, so the
-    host sends nothing between two steps and waits only for the epoch's sum.
+    host sends nothing between two steps and waits only for the epoch's sum.  On a GPU, JAX would use TF32 for
+    float32 if it were not told what is meant.
     """
     import jax
     import jax.numpy as jnp
 
-    X, y = jnp.asarray(task.X), jnp.asarray(task.y.astype(np.int32))
+    place = jax.devices("cpu" if device == "cpu" else "gpu")[0]
+    products_of = functools.partial(jax.default_matmul_precision, _JAX_PRODUCTS[precision])
 
     @functools.partial(jax.jit, donate_argnums=0)
     def run(state: Any, X: Any, y: Any, order: Any) -> tuple[Any, Any]:
@@ -157,19 +71,22 @@ def with_jax(task: Task, scan: bool) -> Epoch:
         return state, total + loss, place + 1
 
     def one_by_one(state: Any, X: Any, y: Any, order: Any) -> tuple[Any, Any]:
-        total, place = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
+        total, number = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
         for _ in range(task.steps):
-            state, total, place = one(state, total, place, X, y, order)
+            state, total, number = one(state, total, number, X, y, order)
         return state, total
 
-    start = [(jnp.array(W), jnp.array(b)) for W, b in task.parameters]
-    zeros = [jax.tree_util.tree_map(jnp.zeros_like, start) for _ in range(2)]
-    held = [(start, *zeros, jnp.zeros((), jnp.float32))]
+    with jax.default_device(place):
+        X, y = jnp.asarray(task.X), jnp.asarray(task.y.astype(np.int32))
+        start = [(jnp.array(W), jnp.array(b)) for W, b in task.parameters]
+        zeros = [jax.tree_util.tree_map(jnp.zeros_like, start) for _ in range(2)]
+        held = [(start, *zeros, jnp.zeros((), jnp.float32))]
 
     def epoch(number: int) -> float:
-        order = jnp.asarray(task.order(number).astype(np.int32).reshape(task.steps, task.batch))
-        held[0], total = (run if scan else one_by_one)(held[0], X, y, order)
-        return float(total) / task.steps
+        with jax.default_device(place), products_of():
+            order = jnp.asarray(task.order(number).astype(np.int32).reshape(task.steps, task.batch))
+            held[0], total = (run if scan else one_by_one)(held[0], X, y, order)
+            return float(total) / task.steps
 
     return after_warm_up(epoch)
 
