@@ -1,4 +1,4 @@
-"""scripts/bench_scaling.py on tiny sizes."""
+"""bench_scaling.py on tiny sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
 @pytest.fixture
 def bench(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script."""
-    return script("bench_scaling")
+    return script("bench.bench_scaling")
 
 
 def test_sizes_and_slopes(bench: ModuleType) -> None:
@@ -51,11 +51,23 @@ def test_time_over_size(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def memory(script: Callable[[str], ModuleType]) -> ModuleType:
+    """The part about memory."""
+    return script("bench.scaling_memory")
+
+
+@pytest.fixture
+def busy(script: Callable[[str], ModuleType]) -> ModuleType:
+    """The part beside a busy process."""
+    return script("bench.scaling_busy")
+
+
 @LINUX
 def test_peak_memory_is_that_of_the_training(
-    bench: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch
+    bench: ModuleType, memory: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "CASES", (("tiny", (500, 16, 3), 20_000, 64, "float32", 0.2),))
+    monkeypatch.setattr(memory, "CASES", (("tiny", (500, 16, 3), 20_000, 64, "float32", 0.2),))
     (row,) = bench.main(["--only", "memory", "--device", device])["memory"]
     assert row["data"] == 4 * 20_000 * 501
     assert row["parameters"] == 4 * gpumlp.MLP([500, 16, 3], device="numpy").n_params
@@ -67,37 +79,37 @@ def test_peak_memory_is_that_of_the_training(
 
 @LINUX
 def test_too_much_memory_is_a_failure(
-    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "CASES", (("tiny", (5, 3), 1024, 64, "uint8", None),))
-    monkeypatch.setattr(bench, "FREE_BYTES", -(10**12))
-    (row,) = bench.memory("numpy", quick=True)
+    monkeypatch.setattr(memory, "CASES", (("tiny", (5, 3), 1024, 64, "uint8", None),))
+    monkeypatch.setattr(memory, "FREE_BYTES", -(10**12))
+    (row,) = memory.memory("numpy", quick=True)
     assert not row["ok"] and "FAIL" in capsys.readouterr().out
 
 
 def test_without_proc_it_says_so(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "STATUS", tmp_path / "status")
-    assert bench.memory("numpy", quick=True) == []
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    assert memory.memory("numpy", quick=True) == []
     assert "only Linux has" in capsys.readouterr().out
 
 
-def test_the_busy_process_is_ended(bench: ModuleType) -> None:
-    with pytest.raises(KeyError), bench.busy_core() as process:
+def test_the_busy_process_is_ended(busy: ModuleType) -> None:
+    with pytest.raises(KeyError), busy.busy_core() as process:
         assert process.poll() is None
         raise KeyError
     assert process.returncode is not None
 
 
 def test_beside_a_busy_process(
-    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, busy: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "SHAPES", (((6, 8, 3), 16, 20),))
-    monkeypatch.setattr(bench, "PHASE_SECONDS", 0)
-    monkeypatch.setattr(bench, "installed", lambda name: True)
+    monkeypatch.setattr(busy, "SHAPES", (((6, 8, 3), 16, 20),))
+    monkeypatch.setattr(busy, "PHASE_SECONDS", 0)
+    monkeypatch.setattr(busy, "installed", lambda name: True)
     for seconds, ok in ((1e3, True), (1e-9, False)):  # a peer that is sure to be slower, and one faster
-        monkeypatch.setattr(bench, "with_torch", lambda *_, seconds=seconds: lambda: (seconds, 0.0))
+        monkeypatch.setattr(busy, "with_torch", lambda *_, seconds=seconds: lambda: (seconds, 0.0))
         (result,) = bench.main(["--busy", "--repeats", "2", "--device", "numpy"])["busy"]
         ours, theirs = result["rows"].values()
         assert theirs["slowdown"] == 1 and theirs["busy"] == pytest.approx(seconds / 20)

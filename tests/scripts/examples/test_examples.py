@@ -19,7 +19,7 @@ def test_mnist_script_learns_and_draws(
 ) -> None:
     plot = tmp_path / "curves.png"
     args = ["--hidden", "16", "--epochs", "8", "--batch-size", "16", "--lr", "0.02", "--validation", "0.2"]
-    result = script("train_mnist").main([images, *args, "--device", device, "--plot", str(plot)])
+    result = script("examples.train_mnist").main([images, *args, "--device", device, "--plot", str(plot)])
     out = capsys.readouterr().out
     assert result["accuracy"] >= 0.95  # the classes do not overlap; one of three by chance
     assert f"test accuracy {result['accuracy']:.4f}" in out
@@ -29,7 +29,7 @@ def test_mnist_script_learns_and_draws(
 
 
 def test_pixels_are_scaled(script: Script) -> None:
-    x = script("train_mnist").pixels(np.array([[[0, 51], [102, 255]]], np.uint8))
+    x = script("examples.train_mnist").pixels(np.array([[[0, 51], [102, 255]]], np.uint8))
     assert x.dtype == np.float32
     np.testing.assert_allclose(x, [[0, 0.2, 0.4, 1]], rtol=1e-7)
 
@@ -38,7 +38,7 @@ def test_mnist_script_refuses_bad_sizes(
     script: Script, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        script("train_mnist").main([images, "--hidden", "16,wide"])
+        script("examples.train_mnist").main([images, "--hidden", "16,wide"])
     assert "expected numbers such as 256,128" in capsys.readouterr().err
 
 
@@ -47,7 +47,7 @@ def test_airfoil_script_reaches_least_squares(
 ) -> None:
     plot = tmp_path / "losses.png"
     args = ["--epochs", "12", "--device", device, "--plot", str(plot)]
-    results = script("airfoil").main([regression, *args])
+    results = script("examples.airfoil").main([regression, *args])
     with np.load(regression) as data:
         columns = np.column_stack([data["X"], data["y"]])
     columns = (columns - columns.mean(axis=0)) / columns.std(axis=0)
@@ -63,18 +63,21 @@ def test_airfoil_script_reaches_least_squares(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_quantile_map_is_scikit_learns(script: Script) -> None:
-    QuantileTransformer = pytest.importorskip("sklearn.preprocessing").QuantileTransformer
+def test_quantiles_map_to_a_normal_distribution(script: Script) -> None:
+    pytest.importorskip("sklearn")
     rng = np.random.default_rng(2)
-    train = np.column_stack(
-        [rng.exponential(size=500), rng.integers(0, 9, 500), rng.standard_normal(500) ** 3]
+    X = np.column_stack(
+        [rng.exponential(size=6000), rng.integers(0, 9, 6000), rng.standard_normal(6000) ** 3]
     )
-    new = np.column_stack([rng.exponential(size=90), rng.integers(-1, 11, 90), 2 * rng.standard_normal(90)])
-    ours = script("california").QuantileNormal(100, noise=0).fit(train)
-    theirs = QuantileTransformer(n_quantiles=100, output_distribution="normal", subsample=None).fit(train)
-    for X in (train, new):
-        # two implementations of the inverse normal distribution, both good to about 1e-9 in the tails
-        np.testing.assert_allclose(ours.transform(X), theirs.transform(X), rtol=0, atol=1e-7)
+    mapped = script("examples.california").quantile_map(X, seed=0)
+    Z = mapped.transform(X)
+    assert mapped.n_quantiles_ == 200  # a landmark for 30 rows
+    # continuous columns: a normal distribution up to the landmarks' distance; order is kept
+    for column in (0, 2):
+        assert abs(Z[:, column].mean()) < 0.02 and Z[:, column].std() == pytest.approx(1, abs=0.03)
+        assert (np.diff(Z[np.argsort(X[:, column]), column]) >= 0).all()
+    # the noise spreads out what occurs many times: all of a value go to the middle of their quantiles
+    assert abs(Z[X[:, 1] == 4, 1].mean()) < 0.05
 
 
 def test_california_script_trains_and_stops_early(
@@ -82,7 +85,7 @@ def test_california_script_trains_and_stops_early(
 ) -> None:
     plot = tmp_path / "curves.png"
     args = ["--hidden", "32", "--epochs", "60", "--patience", "5", "--batch-size", "16", "--lr", "0.01"]
-    result = script("california").main(
+    result = script("examples.california").main(
         [regression, *args, "--seeds", "2", "--device", device, "--plot", str(plot)]
     )
     with np.load(regression) as data:
@@ -107,9 +110,9 @@ def test_mistakes_end_with_one_line(
 ) -> None:
     data = request.getfixturevalue(DATA[name])
     with pytest.raises(SystemExit, match=r"^error: .*cuda:9999.*cannot be used"):
-        script(name).main([data, "--device", "cuda:9999"])
+        script(f"examples.{name}").main([data, "--device", "cuda:9999"])
     with pytest.raises(SystemExit) as end:
-        script(name).main([data, "--epochs", "0"])
+        script(f"examples.{name}").main([data, "--epochs", "0"])
     assert end.value.code == 2
     assert (
         capsys.readouterr().err == "error: argument --epochs: '0' is not a whole number >= 1 (see --help)\n"
@@ -128,17 +131,9 @@ def test_help_names_arrays_and_source(
     script: Script, name: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        script(name).main(["--help"])
+        script(f"examples.{name}").main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert all(word in text for word in words)
-
-
-def test_the_runner_of_scikit_learns_tests_has_help_of_its_own(
-    script: Script, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert script("run_sklearn_mlp_tests").main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("Run scikit-learn's own tests") and out.count("\n") < 20
 
 
 def test_pictures_have_whole_epochs_and_all_values(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,9 +145,9 @@ def test_pictures_have_whole_epochs_and_all_values(script: Script, monkeypatch: 
     history = gpumlp.History({**metrics, "val_rmse": [3.0, 4.0, 5.0], "val_accuracy": [0.1, 0.2, 0.3]})
     run = {"history": history, "epochs": 3, "best_epoch": 1, "val": 6.0, "test": 6.0}
     for draw in (
-        lambda: script("california").draw([run], 2.0, "p.png"),
-        lambda: script("train_mnist").draw(history, 0.3, "p.png"),
-        lambda: script("airfoil").draw({"a": {"loss": [3.0, 2.0, 1.0]}}, 0.5, "p.png"),
+        lambda: script("examples.california").draw([run], 2.0, "p.png"),
+        lambda: script("examples.train_mnist").draw(history, 0.3, "p.png"),
+        lambda: script("examples.airfoil").draw({"a": {"loss": [3.0, 2.0, 1.0]}}, 0.5, "p.png"),
     ):
         draw()
         for ax in plt.gcf().axes:
@@ -161,3 +156,16 @@ def test_pictures_have_whole_epochs_and_all_values(script: Script, monkeypatch: 
                 low, high = ax.get_ylim()
                 assert all(low <= y <= high for y in line.get_ydata())
         close("all")
+
+
+@pytest.mark.parametrize("name", ["train_mnist", "airfoil", "california"])
+def test_bad_data_files_are_named(script: Script, name: str, tmp_path: Path) -> None:
+    main = script(f"examples.{name}").main
+    with pytest.raises(SystemExit, match=r"no file .*missing\.npz"):
+        main([str(tmp_path / "missing.npz")])
+    np.savez(tmp_path / "other.npz", z=np.zeros(3))
+    with pytest.raises(SystemExit, match=r"has no array .*found z"):
+        main([str(tmp_path / "other.npz")])
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(SystemExit, match="cannot be read"):
+        main([str(tmp_path / "text.npz")])

@@ -1,4 +1,4 @@
-"""The reports: compiled code, counts on a device, and everything about a GPU in one command."""
+"""kernel_report.py: compiled code, by both versions of the compiler where they are installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ LISTING = """
 
 
 def test_machine_code_is_read_along_the_vector_path(script: Script) -> None:
-    sass = script("_sass")
+    sass = script("reports.sass")
     code = sass.parse(LISTING.strip().splitlines())
     assert code[-1].head == "RET"  # padding is dropped
     assert [i.name for i in code if i.is_double] == ["DADD"]
@@ -64,39 +65,67 @@ def test_machine_code_is_read_along_the_vector_path(script: Script) -> None:
     ],
 )
 def test_double_precision_is_recognised(script: Script, name: str, double: bool) -> None:
-    assert script("_sass").Instruction(0, "", name, "").is_double is double
+    assert script("reports.sass").Instruction(0, "", name, "").is_double is double
+
+
+@pytest.fixture(params=[12, 13])
+def nvrtc(script: Script, request: pytest.FixtureRequest) -> Any:
+    """A compiler of that version, if its packages are installed."""
+    compiler = script("reports.cuda_compiler")
+    try:
+        compiler.nvdisasm()
+        return compiler.Compiler(request.param)
+    except compiler.ToolError as error:
+        pytest.skip(str(error))
 
 
 def test_kernels_compile_as_the_report_wants(
-    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: Script, nvrtc: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report, compiler = script("kernel_report"), script("_cuda_compiler")
-    try:
-        compiler.Compiler()
-        compiler.nvdisasm()
-    except compiler.ToolError as error:
-        pytest.skip(str(error))
+    report = script("reports.kernel_report")
     file = tmp_path / "kernels.json"
-    assert report.main(["--quick", "--only", "adam_l1", "--arch", "70", "90", "--json", str(file)]) == 0
-    rows = json.loads(file.read_text())["rows"]
-    assert {row["arch"] for row in rows} == {70, 90}
-    for row in rows:
+    major = nvrtc.version().split(".")[0]
+    given = ["--quick", "--only", "adam_l1", "--nvrtc", major, "--json", str(file)]
+    assert report.main(given) == 0
+    stored = json.loads(file.read_text())
+    oldest = {"12": 70, "13": 75}[major]  # CUDA 13 has no Volta
+    assert {row["arch"] for row in stored["rows"]} == {oldest, 90, 120}
+    assert stored["nvrtc"].startswith(f"{major}.")
+    for row in stored["rows"]:
         assert row["array_loaded"] + row["array_stored"] == 28
         assert row["widest_load"] == 16 and row["overlapping"] == 4
     assert "no problems" in capsys.readouterr().out
+    assert report.main([*given, "--arch", "60" if major == "13" else "20"]) == 1
+    assert f"NVRTC {nvrtc.version()} does not know sm_" in capsys.readouterr().err
 
 
-def test_the_report_finds_what_is_wrong(script: Script) -> None:
-    report = script("kernel_report")
-    try:
-        script("_cuda_compiler").Compiler()
-    except script("_cuda_compiler").ToolError as error:
-        pytest.skip(str(error))
+def test_the_newest_compiler_is_taken_if_none_is_named(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = script("reports.cuda_compiler")
+    there = {"cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13"}
+
+    def package(*parts: str) -> Path:
+        if parts[1] in there:
+            return Path(*parts)
+        raise compiler.ToolError("/".join(parts))
+
+    monkeypatch.setattr(compiler, "_package", package)
+    assert compiler.nvrtc_versions() == [13, 12]
+    there.remove("cu13/lib/libnvrtc.so.13")
+    assert compiler.nvrtc_versions() == [12]
+    there.clear()
+    with pytest.raises(compiler.ToolError, match=r"libnvrtc\.so\.12"):
+        compiler.Compiler()
+
+
+def test_the_report_finds_what_is_wrong(script: Script, nvrtc: Any) -> None:
+    report = script("reports.kernel_report")
     form = report.Form("map", "float32", 4, plan=True)
 
     def wrong(body: str) -> list[str]:
         kernel = report.Kernel("gpumlp_wrong", body, lambda **_: None, inputs="T x", outputs="T y")
-        results, errors = report.build([report.Case(kernel, form)], [80], 1)
+        results, errors = report.build(nvrtc, [report.Case(kernel, form)], [80], 1)
         return errors + [line for case, row in results for line in report.problems(case, row)]
 
     assert wrong("y = C(2) * x;") == []
@@ -133,42 +162,4 @@ def test_generated_source_is_cupys(script: Script, form: str) -> None:
     launch = Launch(kernel, arrays, {"n": 1}, 4, 64)
     call = backend.bind_plan(launch, Steps(zeros(2, "int64"), zeros((1, 1), "float32"), ("s",)))
     text = source(kernel, Form(form, "float32", 4 if form == "map" else 32, plan=True))
-    assert call.function.cached_code.split() == script("_cuda_compiler").cupy_source(text).split()
-
-
-@pytest.mark.skipif(bool(cuda_problem()), reason="no CUDA device")
-def test_graph_report_within_its_limits(script: Script, tmp_path: Path) -> None:
-    file = tmp_path / "graphs.json"
-    assert script("graph_report").main(["--only", "32-16-2", "--json", str(file)]) == 0
-    (row,) = json.loads(file.read_text())["rows"]
-    assert row["operations"] == 10 and row["pool_growth"] == 0
-
-
-def test_graph_report_names_what_exceeds(script: Script) -> None:
-    report = script("graph_report")
-    setup = report.setups()[0]
-    good = dict.fromkeys(report.Counts.__dataclass_fields__, 0)
-    good |= {"label": setup.label, "graph_launches": setup.steps, "optimizer_kernels": 1}
-    assert report.problems(setup, report.Counts(**good)) == []
-    for name, value in (("syncs", 2), ("mallocs", 1), ("nodes", 16), ("graph_launches", 7), ("h2d", 2)):
-        (line,) = report.problems(setup, report.Counts(**{**good, name: value}))
-        assert name in line
-
-
-@pytest.mark.skipif(bool(cuda_problem()), reason="no CUDA device")
-def test_gpu_report_runs_to_its_end(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = script("gpu_report")
-
-    def broken(part: object, quick: bool) -> None:
-        raise RuntimeError("broken part")
-
-    monkeypatch.setitem(report.PARTS, "memory", ("Memory", broken))
-    prefix = str(tmp_path / "gpu")
-    parts = ["memory", "graphs", "training"]
-    assert report.main(["--quick", "--output", prefix, "--parts", *parts]) == 1
-    stored = json.loads(Path(prefix + ".json").read_text())
-    assert stored["parts"]["Memory"]["problems"] and not stored["parts"]["Time per training step"]["problems"]
-    assert len(stored["parts"]["Time per training step"]["figures"]) >= 2
-    text = Path(prefix + ".md").read_text()
-    assert "broken part" in text
-    assert ("Simulated device" in text) is stored["simulated"]
+    assert call.function.cached_code.split() == script("reports.cuda_compiler").cupy_source(text).split()
