@@ -73,7 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help=default("turns"))
     parser.add_argument("--epochs", type=int, default=20, help=default("epochs per fit"))
     args = parser.parse_args(argv)
-    import sklearn
+    try:
+        import sklearn
+    except ImportError:
+        raise SystemExit("error: this comparison needs scikit-learn: pip install scikit-learn") from None
 
     import gpumlp
 

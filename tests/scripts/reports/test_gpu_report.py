@@ -167,6 +167,22 @@ def test_times_of_a_simulated_device_are_marked(script: Script) -> None:
 
 
 @pytest.mark.skipif(bool(cuda_problem()), reason="no CUDA device")
+def test_rows_without_graphs_launch_none(script: Script) -> None:
+    counter = script("shared.machine").simulator()
+    if counter is None:
+        pytest.skip("only a simulator counts launches")
+    steps, task = script("reports.gpu.steps"), script("bench.training_task").Task([6, 8, 3], 16, 5)
+    launches, losses = {}, set()
+    for name, make in steps.ours(task, ["float32"], eager=True).items():
+        epoch = make()
+        counter.reset()
+        losses.add(round(epoch()[1], 5))
+        launches[name] = counter.counters()["graph_launches"]
+    assert launches == {"gpumlp float32": 10, "gpumlp float32, no graph": 0, "gpumlp native (CPU)": 0}
+    assert len(losses) == 1
+
+
+@pytest.mark.skipif(bool(cuda_problem()), reason="no CUDA device")
 def test_rehearsal_from_a_bare_copy(script: Script, tmp_path: Path) -> None:
     """No git folder, nothing installed: every part runs and delivers."""
     tree, prefix = tmp_path / "tree", tmp_path / "out" / "gpu"
@@ -177,16 +193,9 @@ def test_rehearsal_from_a_bare_copy(script: Script, tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tree)
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = os.pathsep.join(place for place in places if place and Path(place).resolve() != ROOT)
+    options = ["--quick", "--minutes", "60", "--output", str(prefix)]
     run = subprocess.run(
-        [
-            sys.executable,
-            "scripts/reports/gpu_report.py",
-            "--quick",
-            "--minutes",
-            "60",
-            "--output",
-            str(prefix),
-        ],
+        [sys.executable, "scripts/reports/gpu_report.py", *options],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
