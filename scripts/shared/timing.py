@@ -17,10 +17,13 @@ Run = Callable[[int], None]
 SETTLE = 0.002
 
 
-def interleave(candidates: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def interleave(
+    candidates: Mapping[str, Callable[[], float]], repeats: int, enough: Callable[[], bool] = lambda: False
+) -> dict[str, list[float]]:
     """Call every candidate once per round, in an order that rotates: {name: [returned times]}.
 
     So a slow phase of the machine falls on all of them alike, and none runs always after the same neighbour.
+    There are fewer rounds than `repeats` if it is `enough` after one.
     """
     names = list(candidates)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -28,6 +31,8 @@ def interleave(candidates: Mapping[str, Callable[[], float]], repeats: int) -> d
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             times[name].append(candidates[name]())
+        if enough():
+            break
     return times
 
 

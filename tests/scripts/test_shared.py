@@ -47,6 +47,7 @@ def test_tools(script: Script, tmp_path: Path) -> None:
     times = timing.interleave(made, 3)
     assert "".join(calls) == "abcbcacab"
     assert times == {"a": [1.0, 6.0, 8.0], "b": [2.0, 4.0, 9.0], "c": [3.0, 5.0, 7.0]}
+    assert timing.interleave({"a": lambda: 1.0}, 5, lambda: True) == {"a": [1.0]}
     command.write_json(tmp_path / "x.json", {"k": [1, 2]})
     assert json.loads((tmp_path / "x.json").read_text()) == {"k": [1, 2]}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

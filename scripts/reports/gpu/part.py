@@ -94,7 +94,7 @@ class Part:
                 ready[name] = functools.partial(self._guarded, f"{what}, {name}", run, [])
         if not ready:
             return {}
-        times = interleave(ready, 2 if self.quick else repeats)
+        times = interleave(ready, 2 if self.quick else repeats, lambda: self.left() <= 0)
         return {name: summary(t) for name, t in times.items() if all(map(math.isfinite, t))}
 
     def _guarded(self, what: str, run: Callable[[], float], failed: list[bool]) -> float:
