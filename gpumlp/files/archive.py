@@ -114,10 +114,10 @@ def some(names: set[str]) -> str:
     return ", ".join(listed) + (", ..." if len(names) > 8 else "") if listed else "(none)"
 
 
-def shown(value: object, text: Any = repr) -> str:
+def shown(value: object, text: Any = repr, limit: int = 100) -> str:
     """A value of a file for a message, shortened: there is no limit to what may be in it."""
     full = text(value)
-    return full if len(full) <= 100 else f"{full[:100]}..."
+    return full if len(full) <= limit else f"{full[:limit]}..."
 
 
 def _no_number(word: str) -> Any:

@@ -128,7 +128,7 @@ def load_trainer(
         raise
     except Exception as error:
         why = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise bad_file(name, f"the training in it cannot be restored: {shown(why, str)}") from error
+        raise bad_file(name, f"the training in it cannot be restored: {shown(why, str, 600)}") from error
     trainer.callbacks = list(callbacks)
     return trainer
 

@@ -51,9 +51,12 @@ def epochs(
     return counts[1:], pool[1:]
 
 
+SUMS = 4  #: nodes of the graph at an epoch's end: sum of the losses, parameters that are not finite
+
+
 def assert_minimal(counts: dict[str, Any], graphs: int) -> None:
-    assert counts["graph_launches"] == graphs
-    assert counts["kernel_launches"] <= 2
+    assert counts["graph_launches"] == graphs + 1  # one for the sums over the epoch
+    assert counts["kernel_launches"] == 0
     assert counts["memcpy_h2d_count"] <= 1
     assert counts["memcpy_d2h_count"] <= 1
     assert counts["stream_syncs"] + counts["device_syncs"] + counts["event_syncs"] <= 1
@@ -71,7 +74,7 @@ def test_an_epoch_of_full_batches(network: str, rule: str) -> None:
         assert_minimal(each, graphs=6)
         nodes = each["graph_kernels"] + sum(each["graph_library_calls"].values())
         nodes += each["graph_memcpys"] + each["graph_memsets"]
-        assert nodes <= 6 * 5 * (len(sizes) - 1)
+        assert nodes <= 6 * 5 * (len(sizes) - 1) + SUMS
         updates = [
             n
             for name, n in each["graph_kernels_by_name"].items()
@@ -93,7 +96,7 @@ def test_clipping_costs_two_nodes() -> None:
     counts, _ = epochs([20, 16, 16, 3], {}, trainer, rows=64, batch=32)
     for each in counts:
         assert_minimal(each, graphs=2)
-        assert each["graph_kernels"] + sum(each["graph_library_calls"].values()) == 2 * (5 * 3 + 2)
+        assert each["graph_kernels"] + sum(each["graph_library_calls"].values()) == 2 * (5 * 3 + 2) + SUMS
 
 
 def test_evaluation_adds_its_graphs_and_nothing_else() -> None:

@@ -10,14 +10,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports a script by name."""
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return importlib.import_module
+    """Imports a script by room and name, as "bench.bench_kernels"."""
+    monkeypatch.syspath_prepend(ROOT)
+    return lambda name: importlib.import_module(f"scripts.{name}")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sklearn
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "run_sklearn_mlp_tests.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "reports" / "run_sklearn_mlp_tests.py"
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,1 @@
+"""gpumlp beside other libraries."""

@@ -1,0 +1,1 @@
+"""Trainings and pictures on public data."""

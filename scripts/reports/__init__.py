@@ -1,0 +1,1 @@
+"""What the compiler and a device make of gpumlp."""
