@@ -21,6 +21,7 @@ FLOORS = [
     ["rows"],
     ["plans"],
     ["model"],
+    ["checkpoint"],
     ["training"],
     ["plots", "estimators", "tables"],
     ["preparation"],

@@ -329,12 +329,12 @@ class BaseMLP(BaseEstimator, ABC):
             self._choose(held, backend_of(X) if on_device(X) else None)
             model = held.with_parameters(self.coefs_, self.intercepts_)
             if not hasattr(X, "toarray"):
-                return model._run(X, link)
+                return model.outputs(X, link)
             X = X.tocsr()
             parts = [
                 X[start : start + FORWARD_ROWS].toarray() for start in range(0, X.shape[0], FORWARD_ROWS)
             ]
-            return np.concatenate([model._run(part, link) for part in parts])
+            return np.concatenate([model.outputs(part, link) for part in parts])
 
     def _answers(self) -> Answers:
         if "_held" not in vars(self):  # `coefs_` was set by hand

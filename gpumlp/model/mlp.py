@@ -100,7 +100,7 @@ class MLP(Network):
         array (n_rows, n_outputs) of the model's dtype
             CuPy if `X` is CuPy, else NumPy.
         """
-        return self._run(X, "identity")
+        return self.outputs(X, "identity")
 
     @on_device
     def predict(self, X: Any) -> Any:
@@ -111,7 +111,7 @@ class MLP(Network):
         What is answered follows `output`, which training with a `Trainer` sets according to its loss; of a
         new network these are the values of `forward`.  Making or evaluating with a `Trainer` does not change
         it."""
-        z = self._run(X, "exp" if self.output == "exp" else "identity")
+        z = self.outputs(X, "exp" if self.output == "exp" else "identity")
         if self.output in ("softmax", "sigmoid"):
             check_answers(z)
         one = z.shape[1] == 1
@@ -129,13 +129,14 @@ class MLP(Network):
                 f"predict_proba needs a classifier; this model's output is {self.output!r} "
                 "(a Trainer with softmax_cross_entropy or binary_cross_entropy makes one)"
             )
-        p = self._run(X, self.output)
+        p = self.outputs(X, self.output)
         if p.shape[1] > 1 or self.output == "softmax":
             return p
         return array_module(p).concatenate([1 - p, p], axis=1)
 
     @on_device
-    def _run(self, X: Any, link: str) -> Any:
+    def outputs(self, X: Any, link: str) -> Any:
+        """As `forward`, with "identity", "softmax", "sigmoid" or "exp" applied, whatever `output` is."""
         if self._forward is None or self._forward.flat is not self.flat:
             self._forward = Forward(self)
         return self._forward(X, link)

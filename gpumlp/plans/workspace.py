@@ -39,7 +39,8 @@ class Workspace:
                 backend.empty((rows, pad(n)), dtype)[:, :n] if ACTIVATIONS[name].needs_z and training else a
             )
         self.z.append(backend.empty((rows, pad(sizes[-1])), dtype)[:, : sizes[-1]])
-        self.d = [backend.empty((rows, pad(n)), dtype)[:, :n] for n in sizes[1:]] if training else []
+        # zeros: recording a plan runs its products once, and 0 times what lay there before may be NaN
+        self.d = [backend.zeros((rows, pad(n)), dtype)[:, :n] for n in sizes[1:]] if training else []
 
     def _pad(self, n: int) -> int:
         return pad(n) if self.precision.half is None else pad(max(n, 8))

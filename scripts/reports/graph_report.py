@@ -11,8 +11,8 @@ others run beside.  With --one-branch operations follow each other as they stand
 
 Exit status 1 if a figure exceeds its limit: graph launches = steps (and evaluation passes) and one for the
 epoch's sums, no other launches, 1 copy each way and 1 synchronisation per epoch, no allocation, no memset,
-constant pool bytes, at most 5 nodes per weight layer (2 more with clip_norm), L - 1 of them beside the longest
-path, one optimiser kernel per step.
+constant pool bytes, at most 5 nodes per weight layer (2 more with clip_norm), L - 1 of them beside the
+longest path, one optimiser kernel per step.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def test_rows_without_graphs_launch_none(script: Script) -> None:
         counter.reset()
         losses.add(round(epoch()[1], 5))
         launches[name] = counter.counters()["graph_launches"]
-    assert launches == {"gpumlp float32": 10, "gpumlp float32, no graph": 0, "gpumlp native (CPU)": 0}
+    assert launches == {"gpumlp float32": 12, "gpumlp float32, no graph": 0, "gpumlp native (CPU)": 0}
     assert len(losses) == 1
 
 

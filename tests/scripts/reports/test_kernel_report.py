@@ -160,6 +160,6 @@ def test_generated_source_is_cupys(script: Script, form: str) -> None:
     zeros = backend.zeros
     arrays = {"x": zeros((4, 64), "float32"), "y": zeros((4, 64), "float32"), "index": zeros(4, "int32")}
     launch = Launch(kernel, arrays, {"n": 1}, 4, 64)
-    call = backend.bind_plan(launch, Steps(zeros(2, "int64"), zeros((1, 1), "float32"), ("s",)))
+    call = backend.bind_plan(launch, Steps(backend, ("s",), "float32"))
     text = source(kernel, Form(form, "float32", 4 if form == "map" else 32, plan=True))
     assert call.function.cached_code.split() == script("reports.cuda_compiler").cupy_source(text).split()
