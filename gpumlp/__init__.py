@@ -46,8 +46,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators are imported when they are asked for: they need scikit-learn.  So is `load`, for its
-    modules."""
+    """The estimators are imported on first use, because they need scikit-learn; so is `load`, because of the
+    modules it needs."""
     if name == "load":
         from gpumlp.model.load import load_model
 

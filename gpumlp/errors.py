@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 50  # known names in a message; a table may have a hundred thousand
-_MOST_COMPARED = 2000  # names among which the one that was meant is looked for
+_MOST_COMPARED = 2000  # names that are compared to find the one that was meant
 
 #: kind -> what other libraries call a thing -> what to write here
 _ELSEWHERE = {
@@ -57,14 +57,14 @@ class DivergenceError(FloatingPointError):
     Attributes
     ----------
     where : str
-        What became of the loss, and when.
+        What happened to the loss or the parameters, and when.
     """
 
     where = ""
 
 
 class ModelFileError(ValueError):
-    """A file that is no usable model; the message says what is wrong with it."""
+    """A file that is not a usable model; the message says what is wrong with it."""
 
 
 class UsageError(ValueError):
@@ -98,7 +98,7 @@ def _divergence(where: str, lr: float) -> DivergenceError:
 
 
 def nearest(given: object, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, whatever its capitals; None if none is near."""
+    """The known name that was probably meant, whatever the case of its letters; None if none is near."""
     import difflib  # here: errors are rare, and every program pays for what is imported above
 
     names = {name.lower(): name for name in known}

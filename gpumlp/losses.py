@@ -29,9 +29,7 @@ def get_loss(spec: str | Huber | Loss) -> tuple[Loss, float]:
     if isinstance(spec, Loss):
         known = LOSSES.get(spec.name)
         if known is None or replace(spec, delta=known.delta) != known:
-            raise ValueError(
-                f"loss {spec.name!r} is not, or not as this, among the known ones.{_own(spec.name)}"
-            )
+            raise ValueError(f"loss {spec.name!r} is not known, or not in this form.{_own(spec.name)}")
         return known, 1.0 if known.delta is None else number("delta", spec.delta, 0, open_low=True)
     if not isinstance(spec, (str, Huber)):
         raise TypeError(f"loss={spec!r}; expected a name ({', '.join(LOSSES)}) or gpumlp.Huber(delta)")
@@ -42,7 +40,7 @@ def get_loss(spec: str | Huber | Loss) -> tuple[Loss, float]:
 
 
 def saved_loss(name: str, delta: float) -> str | Loss:
-    """What to give to `Trainer` for the (loss.name, delta) that a file holds."""
+    """What to pass to `Trainer` for the (loss.name, delta) that a file holds."""
     return name if name not in LOSSES or LOSSES[name].delta is None else replace(LOSSES[name], delta=delta)
 
 

@@ -37,10 +37,10 @@ class Activation:
     f, df : callable
         The same in NumPy on arrays; df takes a (or z).
     needs_z : bool
-        f' cannot be had from the output alone, so z is kept in a buffer of its own.
+        The output alone does not determine f', so z is kept in a buffer of its own.
     gain : float
-        Factor of the He/Kaiming initialisation that keeps the variance of the signal (2 for ReLU-like ones, 1
-        else).
+        Factor of the He/Kaiming initialisation that keeps the variance of the signal (2 for ReLU-like ones,
+        else 1).
     """
 
     name: str
@@ -151,7 +151,7 @@ def forward_kernel(name: str, dropout: bool = False) -> Kernel:
 
 
 def backward_kernel(name: str, dropout: bool = False) -> Kernel:
-    """Kernel d *= f' (in place), with d the gradient after and before the activation.
+    """Kernel d *= f', in place: d is the gradient with respect to a before, and to z afterwards.
 
     Reads `a`, the stored output of `forward_kernel` (or `z`).  With dropout, a was scaled and masked; the
     mask is drawn again rather than stored.

@@ -1,4 +1,4 @@
-"""Checks of single values: each gives the value as a Python number, or says what was given and expected."""
+"""Checks of single values: each returns the value as a Python number, or says what was given and expected."""
 
 from __future__ import annotations
 

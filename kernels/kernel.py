@@ -7,11 +7,11 @@ devices; `gpumlp.backends` runs it.  This module must import neither CuPy nor an
 The text of a body
 ------------------
 * `T` is the type of stored activations, `C` the type of arithmetic (float for float16/bfloat16/float32,
-  double for float64).  What must keep its digits is stored as `C`: parameters, optimiser state, rows,
+  double for float64).  What must keep full precision is stored as `C`: parameters, optimiser state, rows,
   targets, losses.  Constants are written `C(0.5)`, so that no double arithmetic slips into a float32 kernel.
 * **Map kernels** (`rowwise=False`) run once for each element `(r, c)` of a `rows` x `cols` space.  Inputs,
-  outputs and in-place arrays appear as scalars of type `C` under their own names: they were read before the
-  body starts and are stored once after it ends.  The variables `r`, `c`, `k` (`long long`) may be read.
+  outputs and in-place arrays appear as scalars of type `C` under their own names: they are read before the
+  body starts and stored once after it ends.  The variables `r`, `c`, `k` (`long long`) may be read.
 * **Row kernels** (`rowwise=True`) run once for each row; non-raw arrays are pointers to that row (`z[c]`).
   The body is made of the statements `ROW_SUM(name, expr)`, `ROW_MAX(name, expr)` (declare `C name`, reduced
   over the columns `c`), `ROW_EACH { ... }` (for each column) and `ROW_ONE { ... }` (once for the row).  An

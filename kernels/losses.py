@@ -2,7 +2,7 @@
 
 One row of `LOSSES` is one loss.  The loss of a batch is ``sum_i w_i l_i / sum_i w_i`` over its rows (all w_i
 = 1 without sample weights); l_i is the sum over the outputs times `per_output` (1 / n_outputs for the
-elementwise losses: a mean over outputs; scikit-learn's sums are had with 1).
+elementwise losses: a mean over outputs; 1 gives scikit-learn's sums).
 
 Formulas: softmax cross-entropy d2l.ai 4.1 (with the maximum subtracted); binary cross-entropy from logits in
 the form max(z, 0) - z y + log(1 + exp(-|z|)); squared error 1/2 (z - y)^2 d2l.ai 3.1; absolute error with
@@ -36,7 +36,7 @@ class Loss:
     reference : callable
         (z, y, delta) -> (l, g): summands (rows, cols) and gradients (rows, cols), in NumPy.
     link : str
-        "identity", "sigmoid", "softmax" or "exp": how predictions come from z.
+        "identity", "sigmoid", "softmax" or "exp": how predictions are made from z.
     classes : bool
         Targets are int32 class indices (rows,) instead of values (rows, cols); `value` and `gradient` are
         those of softmax cross-entropy.

@@ -32,7 +32,7 @@ def partial_rows(n: int) -> tuple[int, int]:
     repeatable.
 
     Neither is much larger than the root of n, because rounding errors grow with the length of a sum.  cols is
-    at least 256, also for fewer elements: then a GPU runs all sums by one compiled kernel.
+    at least 256, even for fewer elements: then a GPU runs all sums by one compiled kernel.
     """
     rows = max(1, min(n // 512, max(512, math.isqrt(n))))
     return rows, max(256, -(-n // rows))

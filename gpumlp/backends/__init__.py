@@ -35,7 +35,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
         "auto": the environment variable ``GPUMLP_DEVICE`` if set, else "cuda" where usable, else "cpu".
         "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0";
         "gpu" and "gpu:1" are other names of "cuda" and "cuda:1".
-        A Backend is returned as it is.
+        A Backend is returned as is.
 
     Raises
     ------
@@ -65,14 +65,14 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if wanted.startswith("cuda") and forked():
         raise DeviceError(f"device={wanted!r} cannot be used: {FORKED}")
     if wanted not in _made:
-        with _making:  # two backends of a device would not know of each other's work
+        with _making:  # two backends of one device would not know each other's work
             if wanted not in _made:
                 _made[wanted] = _make(wanted)
     return _made[wanted]
 
 
 def _plain(name: str) -> str:
-    """In small letters, with "cuda" for "gpu"."""
+    """In lower case, with "cuda" for "gpu"."""
     name = name.strip().lower()
     return name.replace("gpu", "cuda", 1) if name == "gpu" or name.startswith("gpu:") else name
 

@@ -27,7 +27,7 @@ def extent(array: Any) -> tuple[int, int]:
 
 
 def accesses(op: Op, steps: Steps) -> Iterator[Access]:
-    """What `op` reads and writes; the counters among it, see `Launch.tick`."""
+    """What `op` reads and writes, the counters included; see `Launch.tick`."""
     if isinstance(op, Gemm):
         for array in (op.a, op.b, op.c):
             yield *extent(array), array is op.c
@@ -47,7 +47,7 @@ def accesses(op: Op, steps: Steps) -> Iterator[Access]:
 def dependencies(ops: Sequence[Op], steps: Steps) -> list[set[int]]:
     """For each operation the earlier ones that it must come after.
 
-    Of these only the last that writes a place, and those that read it since: others come before them.
+    Only the last one that writes a place and those that have read it since: all others come before these.
     """
     found = [[a for a in accesses(op, steps) if a[0] < a[1]] for op in ops]
     # memory in pieces between any two bounds, so that the work grows with the number of accesses

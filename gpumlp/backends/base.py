@@ -53,8 +53,8 @@ class Launch:
         = k + 1; all others read k = step[1] - 1; the last one sets step[0] = step[1].  No kernel writes what
         it reads, so blocks need no order.
     extents : dict of name -> tuple of int, optional
-        Least shapes of raw arrays.  Their bodies index them as they like, so the index space does not tell:
-        whoever makes the plan knows which rows and columns it will ask for.
+        Least shapes of raw arrays.  Their bodies index them freely, so the index space does not
+        determine these: whoever makes the plan knows which rows and columns it will ask for.
     """
 
     kernel: Kernel
@@ -183,7 +183,7 @@ class Backend(ABC):
         """Run a map kernel at once on arrays of one equal shape and any strides; `decay` is 1 everywhere."""
 
     def bind(self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], free: str) -> Any:
-        """A quicker `elementwise` for all arrays but `free` staying the same; None if there is none.
+        """A faster `elementwise` for calls in which only the array `free` changes; None if there is none.
 
         Its ``place(free, p)`` tells where the free array lies, or None if that, or the state of the written
         array `p`, needs `elementwise`; called with a place and the stepped values in the kernel's order, it
@@ -230,9 +230,9 @@ class Backend(ABC):
         return None
 
     def prefetch(self, pairs: Sequence[tuple[Any, Any]], after: Any = None) -> Any:
-        """Copy host arrays to device arrays [(dst, src), ...] beside the running work.
+        """Copy host arrays to device arrays [(dst, src), ...] alongside the running work.
 
-        The copies start after the `mark` given as `after`; the value is a mark that they are done.
+        The copies start after the `mark` given as `after`; returns a mark that they are done.
         """
         for dst, src in pairs:
             self.copy(dst, src)
@@ -251,7 +251,7 @@ class Backend(ABC):
         return nullcontext()
 
     def range(self, name: str) -> AbstractContextManager[None]:
-        """Show the work that is started inside under this name in profilers (NVTX)."""
+        """Show the work started inside under this name in profilers (NVTX)."""
         return nullcontext()
 
     def info(self) -> dict[str, str]:

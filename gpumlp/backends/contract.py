@@ -1,11 +1,11 @@
-"""What a kernel or a product demands of its arrays, the same for every executor.
+"""What a kernel or a product requires of its arrays, the same for every executor.
 
 Compiled code sees addresses only, so this is the one place where types, shapes and strides are compared with
 what will be read and written.  It raises TypeError for a wrong kind or dtype, and ValueError for a wrong
 shape, layout or value; the message says what was given and what was expected.
 
-It runs whenever an operation is made, so the functions below ask each array for a thing once, and make texts
-only when something is wrong.
+It runs whenever an operation is made, so the functions below ask each array for each property once, and build
+messages only when something is wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Extents = Mapping[str, tuple[int, ...]]
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 #: T -> C; types of 16 bits, which only CUDA computes with, are float16 and uint16, the bits of bfloat16
 _COMPUTE = {_F32: _F32, _F64: _F64, np.dtype(np.float16): _F32, np.dtype(np.uint16): _F32}
-_REALS = frozenset((_F32, _F64))  # not a tuple: NumPy takes None for float64 where it compares
+_REALS = frozenset((_F32, _F64))  # not a tuple: NumPy takes None for float64 in comparisons
 _FIXED = {name: np.dtype(name) for name in FIXED}
 _REAL = "float32 or float64"
 
@@ -45,7 +45,7 @@ def device_of(array: Any) -> str:
 
 
 def real_types(kernel: Kernel, arrays: Mapping[str, Any]) -> tuple[np.dtype | None, np.dtype | None]:
-    """What T and C stand for, None if no array tells."""
+    """What T and C stand for, None if no array says."""
     stored = computed = None
     for spec in kernel.arrays:
         if spec.ctype == "T" and stored is None:

@@ -108,7 +108,7 @@ def _model(arguments: argparse.Namespace) -> tuple[MLP, Preparation]:
 
 
 def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Table:
-    """The rows where no file is given, for a model that takes them."""
+    """The rows if no file is given, for a model that takes them."""
     if getattr(arguments, "target", None) or arguments.features:
         raise UsageError("--target and --features need a data file; give DATA after MODEL")
     table, n = digits_table(), model.layer_sizes[0]

@@ -19,7 +19,7 @@ class Output:
     """A text stream for messages.
 
     Characters that would steer a terminal are written as escapes: names and labels come from files.  After a
-    write that failed nothing more is written, and Python does not try again at its end.
+    failed write nothing more is written, and Python does not try again when it exits.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Output:
     Attributes
     ----------
     goes_on : bool
-        A failing write raises no error: the program has more valuable things to do than to print.
+        A failed write raises no error: the program has more valuable things to do than to print.
     error : OSError or None
         What the first failing write raised.
     """
@@ -50,7 +50,7 @@ class Output:
         return len(text)
 
     def write_data(self, text: str) -> None:
-        """Write what is not a message, character by character; to a terminal as a message all the same."""
+        """Write what is not a message, character by character, except to a terminal."""
         if self.isatty():
             self.write(text)
             return

@@ -1,4 +1,4 @@
-"""The command line: how a command is run, and how errors are told.  The commands are the other files here."""
+"""The command line: how commands are run and errors reported.  The commands are in the other files here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error, told in one message on stderr; 130 after an interrupt.
+        0; 2 after an error, reported in one message on stderr; 130 after an interrupt.
     """
     arguments = argparse.Namespace(saved=[], goes_on=False)
     words = sys.argv[1:] if argv is None else list(argv)
@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], arguments: argparse.Namespace, out: Output) -> int:
-    """Run a command and tell its errors; the exit code."""
+    """Run a command and report its errors; returns the exit code."""
     try:
         if words:
             _parse(words, arguments)
             out.goes_on = arguments.goes_on
-            with np.errstate(all="ignore"):  # overflow is told as divergence, in words
+            with np.errstate(all="ignore"):  # overflow is reported as divergence, in words
                 arguments.command(arguments)
         else:
             make_parser().print_help()
@@ -61,7 +61,7 @@ def _run(words: list[str], arguments: argparse.Namespace, out: Output) -> int:
 
 
 def _tell(error: Exception, words: list[str], arguments: argparse.Namespace, out: Output) -> int:
-    """Tell an error in one message; the exit code."""
+    """Report an error in one message; returns the exit code."""
     if error is out.error and isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
         return 141
     with suppress(OSError):

@@ -45,7 +45,7 @@ class _Data:
 def train(arguments: argparse.Namespace) -> None:
     """Train, print figures, save the model and perhaps the learning curves.
 
-    Ctrl-C ends the training; what was learnt until then is saved all the same, if an epoch was finished.
+    Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
     say = (lambda text: None) if arguments.quiet else print
     _check_outputs(arguments)
@@ -105,7 +105,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _figures(trainer: Trainer, data: _Data) -> tuple[dict[str, dict[str, float]], BaseException | None]:
-    """The figures of each part of the data, and what kept us from the rest of them."""
+    """The figures of each part of the data, and the exception that prevented the rest of them, if any."""
     figures: dict[str, dict[str, float]] = {}
     try:
         for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test)):

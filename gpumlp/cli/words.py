@@ -148,7 +148,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="gpumlp",
         description="Multilayer perceptrons on NVIDIA GPUs and on CPUs.",
         allow_abbrev=False,
-        epilog="'gpumlp train' without arguments trains on the handwritten digits that come along.",
+        epilog="'gpumlp train' without arguments trains on the handwritten digits that come with it.",
     )
     parser.add_argument("--version", action="version", version=f"gpumlp {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
@@ -291,7 +291,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         type=_integer(0),
         default=0,
         metavar="N",
-        help="of split, start values, row order, dropout (default: 0)",
+        help="of split, initial values, row order, dropout (default: 0)",
     )
 
 

@@ -40,7 +40,7 @@ class Arena:
 
     @classmethod
     def copy_of(cls, coefs: Sequence[Any], intercepts: Sequence[Any]) -> Arena:
-        """Copies of arrays; ValueError if they are no parameters of a network."""
+        """Copies of arrays; ValueError if they cannot be the parameters of a network."""
         sizes = sizes_of(coefs, intercepts)
         if len(coefs) != len(intercepts) or any(
             np.shape(w) != pair for w, pair in zip(coefs, pairwise(sizes), strict=True)

@@ -44,7 +44,7 @@ _MADE = ("_held", "_training")
 
 @contextmanager
 def unchanged_if_refused(est: Any) -> Iterator[None]:
-    """An estimator keeps its attributes if what happens inside raises."""
+    """An estimator keeps its attributes if the block raises."""
     before = dict(vars(est))
     try:
         yield
@@ -133,11 +133,11 @@ class BaseMLP(BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like or sparse matrix (n_samples, n_features)
-            NumPy, pandas, polars, SciPy, CuPy, or what speaks DLPack or ``__cuda_array_interface__``.
+            NumPy, pandas, polars, SciPy, CuPy, or anything with DLPack or ``__cuda_array_interface__``.
             float32 is computed in float32, all else in float64, unless `dtype` says otherwise.
         y : array-like (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like (n_samples,), optional
-            Finite and >= 0, not all 0.  A row of weight 0 is as if it were not there.
+            Finite and >= 0, not all 0.  A row of weight 0 counts as absent.
         X_val, y_val, sample_weight_val : optional
             Samples for `validation_loss_curve_` and early stopping, instead of a part of X.
 
@@ -205,7 +205,7 @@ class BaseMLP(BaseEstimator, ABC):
                 )
 
     def _initialize(self, sizes: list[int], dtype: np.dtype) -> None:
-        """Start values and empty records."""
+        """Initial values and empty records."""
         self.n_iter_, self.t_, self.n_layers_ = 0, 0, len(sizes)
         self.coefs_, self.intercepts_ = [], []
         for n_in, n_out in pairwise(sizes):
@@ -342,7 +342,7 @@ class BaseMLP(BaseEstimator, ABC):
         return self._held
 
     def _choose(self, held: Answers, backend: Backend | None) -> None:
-        """See to it that predictions come from the network as it was fitted, on the device asked for now."""
+        """Make sure that predictions come from the network as it was fitted, on the device asked for now."""
         key = self._key(str(getattr(self, "_activation", self.activation)))
         if not self._is_of(held.model, held.key, key, backend):
             held.use(self._new_network(key, backend, 0.0), key)
@@ -355,7 +355,7 @@ class BaseMLP(BaseEstimator, ABC):
         super().__setstate__(state)
         if "coefs_" not in state:
             return
-        try:  # arrays of its own, which can be written to: those of a file that is mapped cannot
+        try:  # arrays of its own: those of a memory-mapped file cannot be written to
             self._arena = Arena.copy_of(self.coefs_, self.intercepts_)
         except (
             TypeError,

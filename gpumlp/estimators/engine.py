@@ -35,7 +35,7 @@ def make_optimizer(est: Any) -> Optimizer:
         nesterov = bool(est.nesterovs_momentum) and momentum > 0
         return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
     rule: Any = OPTIMIZERS[est.solver]
-    # of scikit-learn's parameters, and its place of eps, what the rule knows
+    # those of scikit-learn's parameters that the rule has, and its placement of eps
     options = {
         "betas": (float(est.beta_1), float(est.beta_2)),
         "eps": float(est.epsilon),
@@ -108,7 +108,7 @@ class Passes:
     alpha, l1 : float
         Penalties, divided by the sum of a batch's weights.
     seed : int
-        Of the dropout masks.
+        Seed of the dropout masks.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class Passes:
         optimizer.weight_decay, optimizer.l2 = (self.alpha, 0.0) if decoupled else (0.0, self.alpha)
         optimizer.l1 = self.l1
         n_out, self.scale = model.layer_sizes[-1], 1.0
-        # scikit-learn's losses are sums over outputs, whose gradients are taken; ours beyond them are means
+        # scikit-learn's losses are sums over outputs, whose gradients are taken; ours beyond those are means
         summed = kind.classes or kind.name not in ("absolute_error", "huber")
         if kind.name == "squared_error":  # it reports the mean, with the sum's gradient
             self.scale = 1.0 / n_out

@@ -37,7 +37,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def unpack(x: Any) -> Any:
-    """`x` as CuPy array if it is on a CUDA device, as NumPy array if it speaks only DLPack, else as it is."""
+    """`x` as a CuPy array if it is on a CUDA device, as NumPy if it only supports DLPack, else as it is."""
     if is_cuda(x):
         return _cupy(x)
     if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) and not hasattr(x, "__array__"):
@@ -151,7 +151,7 @@ def check_X(est: Any, X: Any) -> Any:
 
 
 def _plainly_good(est: Any, X: Any) -> bool:
-    """Whether `X` is a NumPy array in which `validate_data` would find nothing to say; False: ask it."""
+    """Whether `X` is a NumPy array in which `validate_data` would find no fault; if False, ask it."""
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in (np.float64, np.float32):
         return False
     if not len(X) or X.shape[1] != getattr(est, "n_features_in_", 0) or hasattr(est, "feature_names_in_"):
@@ -163,7 +163,7 @@ def _plainly_good(est: Any, X: Any) -> bool:
 def check_rows(
     est: Any, X: Any, y: Any, w: Any, reset: bool, numeric: bool, name: str = "sample_weight"
 ) -> Samples:
-    """Samples for fitting or validation, without those of weight 0; y is the user's, but a plain array.
+    """Samples for fitting or validation, without those of weight 0; y is the user's, as a plain array.
 
     Raises
     ------

@@ -35,7 +35,7 @@ def is_multilabel(y: Any) -> bool:
 
 
 def fit_labels(y: Any) -> LabelBinarizer:
-    """What knows the classes of `y`."""
+    """The binarizer that knows the classes of `y`."""
     return LabelBinarizer().fit(labels_of(y) if on_device(y) else y)
 
 
@@ -45,7 +45,7 @@ def _kind(multilabel: bool, columns: int) -> str:
 
 def check_kind(binarizer: LabelBinarizer, y: Any, name: str = "y") -> None:
     """ValueError if `y` (`name`) is multilabel and the labels seen first are not, or the other way round, or
-    if it has another number of columns."""
+    if it has a different number of columns."""
     fitted = binarizer.y_type_.startswith("multilabel")
     given = y.ndim == 2 and is_multilabel(y)
     columns = y.shape[1] if y.ndim == 2 else 1

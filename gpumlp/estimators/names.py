@@ -1,4 +1,4 @@
-"""Names that a parameter of an estimator may have, as the registries have them at the moment."""
+"""Names that a parameter of an estimator may have, as they are registered at the moment."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Training:
         self._made: tuple = ()
 
     def engine(self, est: Any) -> Passes:
-        """The engine; a new one if it does not fit the estimator's parameters any more."""
+        """The engine; a new one if it no longer fits the estimator's parameters."""
         optimizer, alpha, l1 = est._optimizer.optimizer, float(est.alpha), float(est.l1)
         seed = est._dropout_seed if any(self.model.dropouts) else 0
         made = (alpha, l1, est._objective()[0], seed)
@@ -133,7 +133,7 @@ class StochasticFit:
 
     # ---- epochs -----------------------------------------------
     def run(self) -> None:
-        """Train; the estimator has the parameters then, the best ones with early stopping."""
+        """Train; then the estimator has the parameters, with early stopping the best ones."""
         est, model, best = self.est, self.model, self.best
         try:
             self._epochs()

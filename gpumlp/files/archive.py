@@ -1,7 +1,7 @@
 """One .npz file of plain arrays and a JSON header; reading one runs no code.
 
 The header is the array `header`: JSON text in UTF-8, as uint8.  Its "digest" is the SHA-256 of all other
-arrays; files of before there was one have none.
+arrays; older files have none.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Archive:
     Raises
     ------
     BadFile
-        The file is damaged, or no archive; the message does not name it.
+        The file is damaged, or not an archive; the message does not name it.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -45,7 +45,7 @@ class Archive:
         if not start:
             raise BadFile("the file is empty")
         if start[:2] != b"PK":
-            raise BadFile("it is no .npz file (models are written by 'gpumlp train' and MLP.save)")
+            raise BadFile("it is not an .npz file (models are written by 'gpumlp train' and MLP.save)")
         self._npz = NpzReader(file)
         self.names = set(self._npz.names)
         if "header" not in self.names:
@@ -115,13 +115,13 @@ def some(names: set[str]) -> str:
 
 
 def shown(value: object, text: Any = repr, limit: int = 100) -> str:
-    """A value of a file for a message, shortened: there is no limit to what may be in it."""
+    """A file's value for a message, shortened: it may hold anything."""
     full = text(value)
     return full if len(full) <= limit else f"{full[:limit]}..."
 
 
 def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -71,7 +71,7 @@ class NpzReader:
     Raises
     ------
     BadFile
-        It is no zip archive, or its directory does not fit the file.
+        It is not a zip archive, or its directory does not fit the file.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -174,7 +174,7 @@ def _fields(text: str) -> tuple[str, tuple[int, ...], bool]:
     if parts[-1] == "" and (len(parts) > 1 or found["shape"].strip() == ""):
         parts.pop()
     elif len(parts) == 1:
-        raise _damaged("the shape of an array is no tuple")
+        raise _damaged("the shape of an array is not a tuple")
     if not all(part.isdigit() and len(part) < 20 for part in parts):
         raise _damaged("the shape of an array cannot be read")
     return found["descr"], tuple(map(int, parts)), found["fortran_order"] == "True"

@@ -27,11 +27,11 @@ def load_model(path: PathLike, device: Any = "auto") -> MLP:
     FileNotFoundError, PermissionError
         The file is not there or cannot be read.
     ModelFileError
-        The file is damaged, is no model, or is of a version that this gpumlp does not know.
+        The file is damaged, is not a model, or has a version that this gpumlp does not know.
     """
     name = os.fspath(path)
     saved = read(name)
-    return model_of(name, saved, get_backend(device))  # what is wrong with a device is not the file's fault
+    return model_of(name, saved, get_backend(device))  # a bad device is not the file's fault
 
 
 def model_of(name: str, saved: Saved, device: Any) -> MLP:

@@ -32,7 +32,7 @@ class MLP(Network):
     init : str or float
         See `gpumlp.network.INITS`; a number is the standard deviation of normal weights.
     seed : int
-        Of the start values; the same on every device.
+        Of the initial values; the same on every device.
     dtype : str
         "float32" or "float64".
     device : str
@@ -54,7 +54,7 @@ class MLP(Network):
     Raises
     ------
     ValueError
-        Sizes, names or probabilities that make no network.
+        Sizes, names or probabilities that do not define a network.
     gpumlp.DeviceError
         A named device that cannot be used.
 
@@ -108,9 +108,8 @@ class MLP(Network):
         outputs), or values, (n_rows,) for one output, else (n_rows, n_outputs).  Parameters as in
         `forward`.
 
-        What is answered follows `output`, which training with a `Trainer` sets according to its loss; of a
-        new network these are the values of `forward`.  Making or evaluating with a `Trainer` does not change
-        it."""
+        `output` decides which; training with a `Trainer` sets it according to the loss.  A new network
+        returns the values of `forward`.  Making a `Trainer`, or evaluating with one, does not change it."""
         z = self.outputs(X, "exp" if self.output == "exp" else "identity")
         if self.output in ("softmax", "sigmoid"):
             check_answers(z)
@@ -160,12 +159,12 @@ class MLP(Network):
 
 
 def check_answers(z: Any) -> None:
-    """ValueError if outputs from which classes are to be read are NaN; those on a device are not looked at,
-    because that would mean to wait for it."""
+    """ValueError if outputs from which classes are to be read are NaN; those on a device are not
+    checked, because that would mean waiting for it."""
     if isinstance(z, np.ndarray) and np.isnan(z).any():
         row = int(np.argwhere(np.isnan(z))[0][0])
         raise ValueError(
-            f"the network's output is NaN (row {row}), so there is no class to answer: its parameters are "
+            f"the network's output is NaN (row {row}), so no class can be predicted: its parameters are "
             "not finite, as after a training that diverged, or its sums overflow. Train again, or load a "
             "good model"
         )

@@ -1,4 +1,4 @@
-"""The network: sizes, layers, start values, and the flat buffer that holds all parameters."""
+"""The network: sizes, layers, initial values, and the flat buffer that holds all parameters."""
 
 from gpumlp.network.initial import INITS
 from gpumlp.network.layers import Layer, flatten, layout, pad, unflatten

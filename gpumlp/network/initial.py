@@ -1,4 +1,4 @@
-"""Start values of weights and biases."""
+"""Initial values of weights and biases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INITS = {
 def initial_parameters(
     sizes: Sequence[int], activations: Sequence[str], init: str | float, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Start values [(W (n_in, n_out), b (n_out,)), ...] in float64, drawn on the host.
+    """Initial values [(W (n_in, n_out), b (n_out,)), ...] in float64, drawn on the host.
 
     The generator is ``numpy.random.default_rng([seed, 0])``; layers are drawn in order, W before b.
     """

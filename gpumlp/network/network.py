@@ -1,4 +1,4 @@
-"""`Network`: what is trained, without the ways to use it: sizes, activations, dropout, and the parameters."""
+"""`Network`: what is trained, without what it is used for: sizes, activations, dropout, parameters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Network:
             get_activation(name)
         self.dropouts = [_check_rate(p) for p in _per_layer("dropout", dropout, hidden)]
         if not hasattr(dropout, "__len__"):
-            _check_rate(dropout)  # also where there is no hidden layer that it could apply to
+            _check_rate(dropout)  # even if there is no hidden layer to apply it to
         self.seed = checks.seed("seed", seed)
         self.init = init
         self.dtype = _check_dtype(dtype)

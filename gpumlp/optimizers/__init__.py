@@ -48,7 +48,7 @@ class AdamW(Optimizer, adam.AdamW):
     __doc__ = adam.AdamW.__doc__
 
 
-#: name -> class; put a class of your own in here, and its name is known everywhere
+#: name -> class; add a class of your own, and its name is known everywhere
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     optimizer.name: optimizer for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW)
 }

@@ -1,4 +1,4 @@
-"""The quick way of repeated calls of `Optimizer.update`: what the last call found out is kept."""
+"""The fast path of repeated calls of `Optimizer.update`: it keeps what the last call found out."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Again:
     states : list of dict
         For each parameter its state arrays by name.
     runs : list
-        For each parameter what `Backend.bind` gave.
+        For each parameter what `Backend.bind` returned.
     bind : callable, optional
-        Makes one call of all of `runs`, if that is possible.
+        Combines all of `runs` into one call, if that is possible.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Again:
     ) -> None:
         self.references, self.runs = [weakref.ref(p) for p in params], runs
         self.around = runs[0].around
-        #: makes `together`, when it is first needed
+        #: makes `together` when it is first needed
         self.bind = bind
         self.together: Any = None
         #: state arrays as (number of the parameter, name, array); `runs` know addresses only
@@ -92,7 +92,7 @@ class Again:
             grads = (grads,)
         if not len(params) == len(grads) == len(self.runs) == len(states):
             return None
-        for number, name, array in self.state:  # loaded, moved or replaced by hand, maybe
+        for number, name, array in self.state:  # it may have been loaded, moved or replaced by hand
             if states[number].get(name) is not array:
                 return None
         places = []

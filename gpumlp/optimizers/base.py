@@ -22,7 +22,7 @@ __all__ = ["Optimizer"]
 class Optimizer(Rule):
     """A rule that remembers: base of `SGD`, `AdaGrad`, `RMSProp`, `Adam` and `AdamW`.
 
-    The hyper-parameters are attributes; what is assigned to them counts from the next step on.
+    The hyper-parameters are attributes; assignments to them count from the next step on.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Optimizer(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, hyper-parameters included.
+        """Take over what `state_dict` returned, hyper-parameters included.
 
         State arrays are moved to the device of the parameters at the next `update`.
 
@@ -206,7 +206,7 @@ class Optimizer(Rule):
         self.t = t
 
     def _update(self, params: list[Any], grads: list[Any], t: int) -> None:
-        """Step `t` on arrays that fit together; the next one may be done in the quick way."""
+        """Step `t` on arrays that fit together; the next one may take the fast path."""
         backend = backends.backend_of(params[0])
         self.check()
         self.init_state(params, backend)
@@ -226,7 +226,7 @@ class Optimizer(Rule):
             arrays = {"g": g, "p": p, **state}
             here.elementwise(kernel, arrays, scalars, stepped)
             runs.append(here.bind(kernel, arrays, scalars, "g"))
-        # only if none of them can change but by an assignment
+        # only if they can change by assignment alone
         constant = all(isinstance(v, (int, float, str, tuple)) for v in self.hyperparameters().values())
         if constant and all(runs) and all(run.around == runs[0].around for run in runs):  # on one device
             bind = partial(backend.bind_list, kernel, runs, scalars, "g") if len(runs) > 1 else None

@@ -1,5 +1,5 @@
-"""The contract between rows and kernels: compiled code reads where it is told to, so this is checked where
-plans are recorded and their buffers are filled, whoever gives the rows."""
+"""The contract between rows and kernels: compiled code reads wherever it is told to, so this is checked
+whenever plans are recorded or their buffers are filled."""
 
 from __future__ import annotations
 

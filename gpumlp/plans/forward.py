@@ -17,12 +17,12 @@ from gpumlp.rows import check_features, is_cuda
 
 __all__ = ["FORWARD_ROWS", "Forward", "forward_bytes", "forward_rows"]
 
-#: most rows that a forward pass handles at a time, and what their activations may take
+#: most rows that a forward pass handles at a time, and how much memory their activations may take
 FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
 
 
 def forward_bytes(network: Network, rows: int) -> int:
-    """Of the activations of `rows` rows in a forward pass; about."""
+    """Approximate size of the activations of `rows` rows in a forward pass."""
     return network.dtype.itemsize * rows * sum(n + 8 for n in network.layer_sizes)
 
 

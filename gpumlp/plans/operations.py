@@ -43,7 +43,7 @@ __all__ = [
 
 
 def gather(space: Workspace, n: int, X: Any, index: Any, stride: int) -> Launch:
-    """The next `n` rows of `X`, those with the numbers index[k stride:], to the input of the network."""
+    """Copy the next `n` rows of `X`, with the numbers index[k stride:], to the network's input."""
     kernel = gather_kernel(None if X.dtype == space.network.dtype else X.dtype.name)
     arrays = {"x": space.a[0][:n], "index": index, "X": X}
     extents = {"X": (1, space.network.layer_sizes[0]), "index": (n,)}
@@ -104,7 +104,7 @@ def training_ops(
     grads : array (flat_size,)
         Receives the gradient.
     key : int
-        Of the dropout masks.
+        Key of the dropout masks.
     """
     scaler = space.precision.scaler
     kernel = training_kernel(objective.loss.name, rows.w is not None, scaler is not None)

@@ -2,7 +2,7 @@
 
 In the mixed modes activations, their gradients and a copy of the parameters have 16 bits; sums of products,
 losses, the gradients of the parameters, parameters and optimiser state have 32.  The optimiser's launch
-writes the copy.  float16 has few exponents, so the loss is scaled up before the gradients are taken; see
+writes the copy.  float16 has a narrow range, so the loss is scaled up before the gradients are taken; see
 `gpumlp.kernels.rows.LOSS_SCALE`.
 """
 
@@ -25,7 +25,7 @@ PRECISIONS: dict[str, Any] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(np.uint16),
 }
-#: steps without overflow after which the loss scale is doubled
+#: number of steps without overflow after which the loss scale is doubled
 GROWTH_STEPS = 2000
 _FIRST_SCALE = 2.0**16
 _BFLOAT16_ONE = 0x3F80
@@ -103,7 +103,7 @@ class Precision:
         return _BFLOAT16_ONE if self.name == "bfloat16" else 1
 
     def refresh(self) -> None:
-        """Copy the parameters to `half`: before the first step, and whenever someone else changed them."""
+        """Copy the parameters to `half`: before the first step, and whenever something else changed them."""
         if self.half is not None:
             arrays = {"p": self.network.flat, "p_half": self.half}
             self.network.backend.launch(CAST, arrays, {}, rows=1, cols=self.network.flat_size)

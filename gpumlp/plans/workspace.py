@@ -39,7 +39,7 @@ class Workspace:
                 backend.empty((rows, pad(n)), dtype)[:, :n] if ACTIVATIONS[name].needs_z and training else a
             )
         self.z.append(backend.empty((rows, pad(sizes[-1])), dtype)[:, : sizes[-1]])
-        # zeros: recording a plan runs its products once, and 0 times what lay there before may be NaN
+        # zeros: recording a plan runs its products once, and 0 times whatever lay there may be NaN
         self.d = [backend.zeros((rows, pad(n)), dtype)[:, :n] for n in sizes[1:]] if training else []
 
     def _pad(self, n: int) -> int:

@@ -1,4 +1,4 @@
-"""What users pass as arrays: NumPy, CuPy, DLPack, data frames, lists; and on which device it is."""
+"""What users pass as arrays: NumPy, CuPy, DLPack, data frames, lists; and which device they are on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpumlp.backends import backend_of
 __all__ = ["array_module", "check_range", "frame_numbers", "is_cuda", "read_array"]
 
 
-#: the largest number that a type holds, rounded to it
+#: the largest number that rounds to a finite one of the type
 _LARGEST = {
     np.dtype(np.float32): float(np.nextafter(float(np.finfo(np.float32).max) + 2.0**103, 0)),
     np.dtype(np.float64): float(np.finfo(np.float64).max),
@@ -20,7 +20,7 @@ _LARGEST = {
 
 def is_cuda(x: Any) -> bool:
     """Whether `x` says that it lives on a CUDA device (2 and 10 are kDLCUDA and kDLROCM)."""
-    if type(x) is np.ndarray:  # most are, and to ask is to wait
+    if type(x) is np.ndarray:  # the usual case; asking takes time
         return False
     if hasattr(x, "__cuda_array_interface__"):
         return True
@@ -30,7 +30,7 @@ def is_cuda(x: Any) -> bool:
 
 
 def _kind(x: Any) -> str:
-    """NumPy's letter for the kind of numbers in `x`; other libraries have dtypes of their own."""
+    """NumPy's letter for the kind of numbers in `x`; other libraries have their own dtypes."""
     kind = getattr(getattr(x, "dtype", None), "kind", None)
     if kind is None:
         interface = getattr(x, "__cuda_array_interface__", None)
@@ -40,7 +40,7 @@ def _kind(x: Any) -> str:
 
 def frame_numbers(name: str, x: Any) -> Any:
     """The numbers of a data frame; TypeError that names its other columns."""
-    kinds = [getattr(dtype, "kind", "") for dtype in x.dtypes]  # "": not a dtype as NumPy and pandas have
+    kinds = [getattr(dtype, "kind", "") for dtype in x.dtypes]  # "": not a dtype of NumPy or pandas
     bad = [
         f"{c!r} ({d})" for c, d, k in zip(x.columns, x.dtypes, kinds, strict=True) if k and k not in "biuf"
     ]
@@ -51,7 +51,7 @@ def frame_numbers(name: str, x: Any) -> Any:
             f"for example with pandas.get_dummies({name})"
         )
     array = np.asarray(x)
-    if array.dtype.kind not in "biuf" and all(kinds):  # a mix of columns comes as objects
+    if array.dtype.kind not in "biuf" and all(kinds):  # mixed columns come as objects
         array = x.to_numpy(dtype="float64", na_value=np.nan)
     return array
 
@@ -85,10 +85,10 @@ def read_array(name: str, x: Any, hint: str = "") -> Any:
 
 
 def check_range(name: str, x: Any, dtype: np.dtype) -> None:
-    """ValueError that names a value which is not finite, or not finite as `dtype`.  Makes no copy of `x`."""
+    """ValueError that names a value that is not finite, or not finite as `dtype`.  Makes no copy of `x`."""
     if x.dtype.kind != "f" or x.size == 0:
         return
-    if -_LARGEST[dtype] <= float(x.min()) and float(x.max()) <= _LARGEST[dtype]:  # NaN is both
+    if -_LARGEST[dtype] <= float(x.min()) and float(x.max()) <= _LARGEST[dtype]:  # false if one is NaN
         return
     xp = array_module(x)
     with np.errstate(over="ignore"):

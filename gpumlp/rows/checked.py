@@ -35,7 +35,7 @@ def _cast(name: str, x: Any, dtype: np.dtype) -> Any:
 
 
 def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, name: str = "X") -> Any:
-    """`X` as a C-contiguous array (n, n_inputs), on the device if it was there, else on the host.
+    """`X` as a C-contiguous array (n, n_inputs), on the device if it came from there, else on the host.
 
     It keeps its dtype, and is not copied, if `kernels.rows.gather_kernel` can read it; else it is converted
     to `dtype`, the model's.  All values are finite as `dtype`.  Objects and complex numbers are refused.
@@ -84,8 +84,8 @@ def check_targets(
     name: str = "y",
     X: Any = None,
 ) -> Any:
-    """`y` as int32 (n,) for class losses, else `dtype` (n, n_outputs); on the host or, if it came from there,
-    device."""
+    """`y` as int32 (n,) for class losses, else `dtype` (n, n_outputs); on the device if it
+    came from there, else on the host."""
     labels = f"number the classes with `classes, {name} = numpy.unique({name}, return_inverse=True)`"
     y = read_array(name, y, f"{labels}, or use gpumlp.MLPClassifier" if loss.metric == "accuracy" else "")
     if X is not None and is_cuda(X) != is_cuda(y):

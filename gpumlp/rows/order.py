@@ -1,9 +1,9 @@
-"""The order of rows: which are drawn when, which are held out, and the key of the dropout masks.
+"""The order of rows: which come when, which are held out, and the key of the dropout masks.
 
-Random scheme (all on the host, so equal on every device), for a trainer's `seed`:
+Random scheme (all on the host, so it is the same on every device), for a trainer's `seed`:
 ``default_rng([seed, 1, epoch])`` shuffles the rows of epoch 0, 1, ... (a permutation of all rows; batches are
 consecutive pieces of it), ``default_rng([seed, 2])`` splits off validation rows, and the first 8 bytes of
-``SeedSequence([seed, 3])`` are the key of the dropout masks.  A network draws its start values from
+``SeedSequence([seed, 3])`` are the key of the dropout masks.  A network draws its initial values from
 ``default_rng([seed, 0])``.
 """
 
@@ -23,7 +23,7 @@ def epoch_order(
     written to `out` if given."""
     order = np.empty(n_rows, np.int32) if out is None else out
     pieces = [slice(start, min(n_rows, start + _PIECE)) for start in range(0, n_rows, _PIECE)]
-    for piece in pieces:  # large temporary arrays would count
+    for piece in pieces:  # avoids large temporary arrays
         order[piece] = np.arange(piece.start, piece.stop, dtype=np.int32)
     np.random.default_rng([seed, 1, epoch]).shuffle(order)
     if index is not None:
@@ -35,7 +35,7 @@ def epoch_order(
 def split_rows(
     seed: int, n_rows: int, fraction: float, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, validation rows): a seeded split, int32, each with rows and weight."""
+    """(training rows, validation rows): a seeded split, int32; each has rows of weight > 0."""
     if not 0 < fraction < 1:
         raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
     if n_rows < 2:

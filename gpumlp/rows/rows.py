@@ -26,9 +26,9 @@ class Rows:
     w : array (n,) or None
         Weights, where the others are.
     index : int32 array on the host, or None
-        Numbers of the rows that are meant; None: all of them.
+        Numbers of the selected rows; None: all of them.
     weights : array (n,) on the host, or None
-        `w`; given only where `w` is on a device.
+        A copy of `w`; given only if `w` is on a device.
     """
 
     X: Any
@@ -43,7 +43,7 @@ class Rows:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows that are meant."""
+        """Number of selected rows."""
         return int(self.X.shape[0]) if self.index is None else len(self.index)
 
     @property
@@ -54,7 +54,7 @@ class Rows:
         return float(self.take(self.weights).sum(dtype=np.float64))
 
     def take(self, x: Any) -> Any:
-        """Those of X, y, w or an order of `n_rows` rows that are meant; `x` itself if all are."""
+        """The selected entries of `x`, which has one per row; `x` itself if all rows are selected."""
         if self.index is None:
             return x
         return x[array_module(x).asarray(self.index)]
@@ -80,6 +80,6 @@ class Rows:
 
 
 def resident_dtype(X: Any, backend: Backend, dtype: np.dtype) -> np.dtype:
-    """What rows `X` are kept as on `backend` for a model of `dtype`: as they are where they need not be
-    copied or need no more room than in `dtype`."""
+    """The dtype in which rows `X` are kept on `backend` for a model of `dtype`: their own if they need not be
+    copied or take no more room than in `dtype`."""
     return X.dtype if backend.device == "cpu" or is_cuda(X) or X.itemsize <= dtype.itemsize else dtype

@@ -13,10 +13,10 @@ USUAL = 40
 
 
 def scaled_weights(w: np.ndarray, name: str = "sample_weight") -> np.ndarray:
-    """Weights (n_rows,) as float64 whose sums and products float32 holds as well.
+    """Weights (n_rows,) as float64 whose sums and products are finite in float32 as well.
 
     Weights of a usual size stay as they are, to the bit.  Others are divided by a power of two, which is
-    exact, such that the mean of those that are not 0 is about 1.
+    exact, so that the mean of those that are not 0 is about 1.
 
     Raises
     ------

@@ -39,8 +39,8 @@ def _opened(path: str, ending: str) -> Iterator[BinaryIO]:
         found = {b"PK": ".npz", b"\x93N": ".npy"}.get(start)
         if found is None:
             raise TableError(
-                f"{path!r} is no {ending} file: it does not begin like one; a table of text needs the ending "
-                ".csv"
+                f"{path!r} is not a {ending} file: it does not begin like one; a table of text needs the "
+                "ending .csv"
             )
         if found != ending:
             what = "an archive of arrays" if found == ".npz" else "one array, not an archive"
@@ -69,7 +69,7 @@ class _Arrays:
         where = f"{self._path!r}, array {name!r}"
         array = _read(where, self._npz.read, name)
         if array.dtype.kind == "U" and not _is_text(array):
-            raise TableError(f"{where}: it holds numbers that are no characters; the file is damaged")
+            raise TableError(f"{where}: it holds numbers that are not characters; the file is damaged")
         return array
 
 

@@ -1,4 +1,4 @@
-"""A table of rows, and the error for files that are none."""
+"""A table of rows, and the error for files that are not tables."""
 
 from __future__ import annotations
 

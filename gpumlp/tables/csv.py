@@ -51,7 +51,7 @@ class CsvReader:
         except UnicodeDecodeError:
             raise self._undecodable() from None
         except _GZIP_ERRORS as error:
-            raise TableError(f"{self.path!r} is no gzip file, or is damaged or cut off: {error}") from None
+            raise TableError(f"{self.path!r} is not a gzip file, or is damaged or cut off: {error}") from None
         if not blocks:
             raise TableError(f"{self.path!r} has a header and no rows below it")
         y = None if target_at is None else _numeric_or_text(labels)
@@ -86,7 +86,7 @@ class CsvReader:
             )
         try:
             delimiter = max(_DELIMITERS, key=lambda d: len(next(csv.reader([first], delimiter=d))))
-        except csv.Error:  # told with its line number below
+        except csv.Error:  # reported with its line number below
             delimiter = ","
         self.delimiter = delimiter
         reader = csv.reader(
@@ -116,10 +116,10 @@ class CsvReader:
             if not line:
                 return
             if len(line) == _LINE and line[-1] not in "\r\n":
-                raise self._error(number, f"has more than {_LINE} characters; this is no table")
+                raise self._error(number, f"has more than {_LINE} characters; this is not a table")
             if "\0" in line:
                 raise self._error(
-                    number, "holds a NUL byte; this is no text file, or it is damaged or UTF-16"
+                    number, "holds a NUL byte; this is not a text file, or it is damaged or UTF-16"
                 )
             yield line
 
@@ -255,9 +255,9 @@ class CsvReader:
                         else ""
                     )
                     return self._error(
-                        number, f"byte 0x{byte:02x} is no UTF-8 text{hint}; save the file as UTF-8"
+                        number, f"byte 0x{byte:02x} is not UTF-8 text{hint}; save the file as UTF-8"
                     )
-        return TableError(f"{self.path!r} is no UTF-8 text; save the file as UTF-8")
+        return TableError(f"{self.path!r} is not UTF-8 text; save the file as UTF-8")
 
 
 def _is_number(cell: str) -> bool:

@@ -50,7 +50,7 @@ def read_table(
         raise TableError(f"{path!r} is a directory; give a .csv, .npz or .npy file")
     ending = os.path.splitext(path)[1].lower()
     if drop and ending in (".npz", ".npy"):
-        raise TableError(f"{path!r}: --drop leaves out columns of a CSV file; this is no CSV file")
+        raise TableError(f"{path!r}: --drop leaves out columns of a CSV file; this is not a CSV file")
     if ending == ".npz":
         return read_npz(path, target, features, need_target)
     if ending == ".npy":

@@ -17,7 +17,7 @@ _KEPT = 4
 
 
 class Batches:
-    """Recorded steps on buffers of their own, for batches of the sizes that came last.
+    """Recorded steps on buffers of their own, for the batch sizes used last.
 
     Parameters
     ----------
@@ -31,9 +31,10 @@ class Batches:
     def run(
         self, rows: Rows, table: Callable[[np.ndarray], dict[str, np.ndarray]], update: bool
     ) -> ResidentEpochs:
-        """One step on `rows`, without `update` up to the gradient and the sum of
-        the losses; `table` makes the step table from the
-        batch's weight."""
+        """One step on `rows`; without `update`, only up to the gradient and the sum of the losses.
+
+        `table` makes the step table from the batch's weight.
+        """
         key = (rows.X.shape, rows.y.shape, rows.w is not None, update)
         epochs = self._made.pop(key, None) or self._make(rows, update)
         epochs.load(rows)

@@ -43,8 +43,8 @@ class Recipe:
 class Engine:
     """Buffers of a training run on the device where `network` is now, and the operations of its steps.
 
-    `objective`, `optimizer`, `clip_norm` and `between` may be changed between epochs: plans that were
-    recorded before are recorded again.
+    `objective`, `optimizer`, `clip_norm` and `between` may be changed between epochs: plans
+    recorded earlier are then recorded again.
 
     Parameters
     ----------
@@ -57,17 +57,17 @@ class Engine:
     precision : str
         One of `PRECISIONS`.
     seed : int
-        Of the dropout masks.
+        Seed of the dropout masks.
     loss_scale : array (4,), optional
         State of the loss scaling to go on with, on the host.
     between : callable
-        Gives the operations that go between gradient and update, each time a step is recorded.
+        Returns the operations that go between gradient and update; called each time a step is recorded.
 
     Attributes
     ----------
     sums : array (8,), on the device
-        Of the losses of the training rows, of the validation rows, of their metric; number of parameters that
-        are not finite; and the state of the loss scaling (4): read in one copy.
+        Sums of the training rows' losses, of the validation rows' losses and of their metric; number of
+        parameters that are not finite; and the state of the loss scaling (4): read in one copy.
     grads : array (flat_size,), on the device
         The gradient of the last step.
     """
@@ -99,7 +99,7 @@ class Engine:
         return network.flat is self.flat and precision == self.precision.name and seed == self.seed
 
     def recipe(self) -> Recipe:
-        """Of the steps that would be recorded now; makes the optimiser's state."""
+        """The recipe of the steps as they would be recorded now; makes the optimiser's state if needed."""
         network, optimizer = self.network, self.optimizer
         optimizer.init_state([network.flat], self.backend)
         optimizer.move_state(self.backend)
@@ -131,5 +131,5 @@ class Engine:
         return self.backend.to_numpy(self.sums)
 
     def loss_scale(self) -> np.ndarray | None:
-        """State of the loss scaling, on the host; None but for float16."""
+        """State of the loss scaling, on the host; None except for float16."""
         return None if self.precision.scaler is None else self.backend.to_numpy(self.precision.scaler)

@@ -1,4 +1,4 @@
-"""Epochs: passes over the training rows.  Here over rows on the device; `streamed.py` has the others."""
+"""Epochs: passes over the training rows, here over rows on the device; see `streamed.py` for the others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Epochs(Protocol):
         losses, and sums[3] the number of parameters that are not finite.  The device may still be working."""
 
     def first_bad_step(self) -> tuple[int, int]:
-        """Steps (first, last) of the last epoch among which the first one is whose loss is not finite."""
+        """Range of steps (first, last) of the last epoch in which a loss was first not finite."""
 
 
 class ResidentEpochs:
@@ -54,13 +54,13 @@ class ResidentEpochs:
     rows : Rows
         On the engine's device.
     batch : int
-        Rows of a full batch; more than there are: all.
+        Rows of a full batch; all rows if there are fewer.
     update : bool
         Whether the steps change the parameters; else they end with the gradient.
     space : Workspace, optional
-        Buffers of other epochs, of at least `batch` rows, that do not run at the same time.
+        Buffers for at least `batch` rows, shared with other epochs that do not run at the same time.
     total : array (1,), optional
-        Receives the sum of the losses, if these rows are a part of an epoch's.
+        Receives the sum of the losses, if these rows are only a part of an epoch's.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ResidentEpochs:
                 self._rest.run()
 
     def load(self, rows: Rows) -> None:
-        """Copy `rows`, as many as these, from the host or the device into the buffers of these."""
+        """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""
         check_contract(rows, self.engine.network, self.engine.objective)
         backend, own = self.engine.backend, self.rows
         if rows.X.shape != own.X.shape or (rows.w is None) != (own.w is None):

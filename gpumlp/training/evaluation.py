@@ -28,7 +28,7 @@ class Evaluation(Protocol):
 
 
 class Reference:
-    """What figures need to know of the rows: their weight, and the spread of their targets.
+    """What figures need to know about the rows: their weight, and the spread of their targets.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Reference:
         loss, score = (float(s) / self.weight for s in sums)
         if self.objective.loss.metric == "accuracy":
             return {"loss": loss, "accuracy": score}
-        if math.isnan(score):  # NaN is no score, and not the best one
+        if math.isnan(score):  # NaN is not a score, least of all the best one
             return {"loss": loss, "rmse": score, "r2": score}
         r2 = 1 - score / self.spread if self.spread > 0 else float(score == 0)
         return {"loss": loss, "rmse": math.sqrt(score / self.n_out), "r2": r2}
@@ -70,7 +70,7 @@ class ResidentEvaluation:
     sums : array (2,)
         Where `run` leaves the weighted sums of loss and metric, on the device.
     reference : Reference, optional
-        Of other rows, of which these are a part.
+        The reference of a larger set, of which these rows are a part.
     """
 
     def __init__(

@@ -79,7 +79,7 @@ class EarlyStopping:
     monitor : str
         Any recorded metric.
     patience : int
-        Epochs without improvement that are waited for.
+        Epochs to wait for an improvement.
     min_delta : float
         Change that counts as improvement.
     mode : str
@@ -111,7 +111,7 @@ class EarlyStopping:
 
 
 def get_early_stopping(spec: EarlyStopping | bool | None) -> EarlyStopping | None:
-    """The object that `fit` was given: itself, the default one for True, None for None or False."""
+    """`spec` as an object: itself, the default one for True, None for None or False."""
     if spec is None or spec is False:
         return None
     if spec is True:

@@ -24,7 +24,7 @@ class Loop:
     Parameters
     ----------
     trainer : Trainer
-        Its settings count as they are at the beginning of each epoch.
+        Its settings are read at the beginning of each epoch.
     train, val : Rows
         `val` may be None.
     n_epochs : int
@@ -48,7 +48,7 @@ class Loop:
         self._drawn: tuple[int, int] | None = None
 
     def run(self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]) -> None:
-        """Train; what happened is in the trainer's history, also if an exception ends it."""
+        """Train; what happened is in the trainer's history, even if an exception ends the training."""
         trainer, history = self.trainer, self.trainer.history
         watch = stop or EarlyStopping("val_loss" if self.val else "loss", patience=self.n_epochs)
         best = Best(watch, trainer.model if stop and stop.restore_best else None)
@@ -114,14 +114,14 @@ class Loop:
 
 
 class Best:
-    """The best epoch so far and, if wanted, the parameters after it.
+    """The best epoch so far and, if they are to be restored, the parameters after it.
 
     Parameters
     ----------
     watch : EarlyStopping
         Says what is better.
     network : Network, optional
-        Whose parameters are kept, from now on: what a training starts from is better than NaN.
+        Its parameters are kept, from now on: those at the start are better than NaN.
     """
 
     def __init__(self, watch: EarlyStopping, network: Network | None = None) -> None:

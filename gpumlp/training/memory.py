@@ -1,4 +1,4 @@
-"""What a training needs of a device's memory, and whether its rows fit beside that."""
+"""How much device memory a training needs, and whether its rows fit beside that."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def row_bytes(network: Network, rows: Rows) -> int:
 def fixed_bytes(
     network: Network, optimizer: Optimizer, batch: int, precision: Precision | None = None, evaluated: int = 0
 ) -> int:
-    """Estimate of what training needs besides the rows: parameters, gradients, state, activations; and those
-    of `evaluated` validation rows."""
+    """Estimate of what training needs besides the rows: parameters, gradients, state, activations, and the
+    activations of `evaluated` validation rows."""
     size = network.dtype.itemsize
     half = 0 if precision is None or precision.half is None else precision.half.nbytes
     arrays = 3 + len(optimizer.state_names())  # parameters, gradients, the best parameters; and the state
@@ -50,7 +50,7 @@ def plan_memory(
     Raises
     ------
     MemoryError
-        What is fixed and one batch do not fit; the message says how much is needed and what to lower.
+        The fixed part and one batch do not fit; the message says how much is needed and what to lower.
     """
     available = network.backend.available_bytes()
     if available is None:

@@ -18,7 +18,7 @@ __all__ = ["place", "place_evaluation"]
 def place(
     engine: Engine, train: Rows, val: Rows | None, batch: int, streaming: bool | None
 ) -> tuple[Epochs, Evaluation | None]:
-    """Epochs over `train`, and the evaluation of `val`; rows of the same arrays are on the device once.
+    """Epochs over `train`, and the evaluation of `val`; arrays that both share are sent only once.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def place(
     batch : int
         Rows per step.
     streaming : bool or None
-        Whether to stream `train`; None: if need be.
+        Whether to stream `train`; None: if it does not fit.
     """
     batch = min(batch, train.n_rows)
     if val is None or not val.shares_arrays(train):
@@ -63,7 +63,7 @@ def _epochs(engine: Engine, rows: Rows, batch: int, chunk: int | None) -> Epochs
 
 
 def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:
-    """Rows per chunk if `rows`, all that its arrays hold, are to be streamed for training."""
+    """Rows per chunk if `rows` (all that its arrays hold) are to be streamed for training, else None."""
     if is_cuda(rows.X):
         return None
     network = engine.network

@@ -17,8 +17,7 @@ class Progress:
     ----------
     total_epochs : int
     enabled : bool, optional
-        None: only if stderr is a terminal.  True: also where it is none.  False: never.  Without tqdm there
-        is never one.
+        None: only if stderr is a terminal.  True: always.  False: never.  Without tqdm there is no bar.
 
     Notes
     -----

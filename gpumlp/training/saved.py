@@ -77,7 +77,7 @@ def save_trainer(trainer: Any, path: PathLike) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The same in Python's own numbers and lists, for JSON."""
+    """The same value in Python's own numbers and lists, for JSON."""
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -112,7 +112,7 @@ def load_trainer(
         )
     model = model_of(name, saved, get_backend(device))
     try:
-        # of what follows only the file's values can be wrong, and nobody can list what wrong ones may raise
+        # below, only the file's values can be wrong, and what those may raise cannot be listed
         trainer = make(
             model,
             loss=saved_loss(given["loss"], given["delta"]),
@@ -159,7 +159,7 @@ def _check(name: str, given: Any) -> None:
 
 
 def _too_large(value: Any) -> bool:
-    """Whether a number in it is beyond those that programs count with."""
+    """Whether it holds an integer of more than 63 bits."""
     if isinstance(value, (list, dict)):
         return any(map(_too_large, value.values() if isinstance(value, dict) else value))
     return isinstance(value, int) and abs(value) >= 2**63

@@ -2,7 +2,7 @@
 
 Rows stay on the host.  The order of an epoch is the same permutation as for resident rows
 (`rows.epoch_order`); the host gathers the rows of the next chunk, in that order, while the device works on
-the present one, and a copy stream carries them over.  A chunk is a whole number of batches, so batches, steps
+the current one, and a copy stream carries them over.  A chunk is a whole number of batches, so batches, steps
 and dropout masks, and with them all parameters, are those of resident training.
 """
 
@@ -37,11 +37,11 @@ class _Slot:
         self.free = self.backend.mark()  # after the last use, here the filling with zeros
 
     def rows(self, n: int) -> Rows:
-        """Its first `n` rows; what they weigh is known by the source."""
+        """Its first `n` rows; the source knows their weights on the host."""
         return Rows(self.X[:n], self.y[:n], None if self.w is None else self.w[:n])
 
     def load(self, source: Rows, numbers: np.ndarray | slice) -> None:
-        """Copy rows of these numbers in; later work of the backend waits for them."""
+        """Copy the rows with these numbers in; later work of the backend waits for them."""
         pairs = [(self.X, source.X[numbers]), (self.y, source.y[numbers])]
         if source.w is not None and self.w is not None:
             pairs.append((self.w, source.w[numbers]))

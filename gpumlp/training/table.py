@@ -11,7 +11,7 @@ from gpumlp.optimizers import Optimizer
 
 __all__ = ["batch_weights", "step_table"]
 
-_STEP_BITS = 24  # a float holds integers of so many bits exactly; see kernels/random.py
+_STEP_BITS = 24  # a float holds integers of up to this many bits exactly; see kernels/random.py
 
 
 def batch_weights(w: np.ndarray | None, order: np.ndarray, batch: int) -> np.ndarray:

@@ -52,12 +52,12 @@ class Trainer:
     proximal : bool
         Treat l1 by soft thresholding (exact zeros) instead of the subgradient.
     clip_norm : float, optional
-        Scale the gradient of the data loss down to this Euclidean norm where it is longer (to 0 where the
-        norm overflows).
+        Scale the gradient of the data loss down to this Euclidean norm if it is longer (to 0 if the norm
+        overflows).
     schedule : str, Schedule or callable, optional
         Factor on the learning rate per step; see `gpumlp.schedules`.
     seed : int
-        Of row order, validation split and dropout masks; see `gpumlp.rows.checked`.
+        Seed of row order, validation split and dropout masks; see `gpumlp.rows.order`.
     precision : str
         Of training steps: "float32" (the model's dtype), on CUDA also "tf32", "float16" and "bfloat16"
         (parameters and optimiser state stay float32; see `gpumlp.plans.precision`).  Evaluation is in the
@@ -69,7 +69,7 @@ class Trainer:
     Raises
     ------
     ValueError, TypeError
-        A parameter out of its range; the message says what was given and what is expected.
+        A parameter is out of range; the message says what was given and what is expected.
 
     Examples
     --------
@@ -119,9 +119,9 @@ class Trainer:
         self.objective = Objective(kind, delta, 1.0 if kind.classes else 1.0 / n_out)
         self.epoch = 0
         self.history = History()
-        self._batches: Batches | None = None  # made again after unpickling, and where the model has moved
+        self._batches: Batches | None = None  # made again after unpickling and after the model has moved
         self._loss_scale: np.ndarray | None = None
-        self.engine  # noqa: B018 - made now: what the device cannot do is said here
+        self.engine  # noqa: B018 - made now, so that what the device cannot do is reported here
 
     @property
     def loss(self) -> Loss:
@@ -172,15 +172,15 @@ class Trainer:
             Class numbers (n_rows,) for softmax_cross_entropy, else values (n_rows,) or (n_rows, n_outputs).
         epochs : int
         validation : float or (X_val, y_val) or (X_val, y_val, weights), optional
-            Held-out rows, evaluated after every epoch: a fraction of the given ones (seeded split), or other
-            ones.
+            Held-out rows, evaluated after every epoch: a fraction of the given ones (seeded split), or
+            rows of their own.
         sample_weight : array (n_rows,), optional
             Factors >= 0 on the rows' losses; a batch's loss is the weighted mean.
         early_stopping : EarlyStopping or True, optional
         progress : bool, optional
             Show a progress bar; by default only on a terminal.
         streaming : bool, optional
-            Keep the rows on the host and send them in chunks.  By default where they do not fit on the
+            Keep the rows on the host and send them in chunks; by default only if they do not fit on the
             device.  The parameters are the same to the bit (losses are summed in another order); see
             `gpumlp.training.streamed`.
 
@@ -193,7 +193,7 @@ class Trainer:
         DivergenceError
             The loss became NaN or infinite; the message names epoch and step.
         ValueError, TypeError
-            Rows, targets or parameters that do not fit; nothing has been changed then.
+            Rows, targets or parameters that do not fit; then nothing has been changed.
         MemoryError
             Network, optimiser state and one batch do not fit on the device.
         """
@@ -217,7 +217,7 @@ class Trainer:
 
     @on_device
     def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
-        """One update on one batch (any number of rows); like a step of `fit` but for the order of rows.
+        """One update on one batch (any number of rows); like a step of `fit` except for the order of rows.
 
         Raises ValueError if the schedule depends on the number of planned steps, which only `fit` knows.
         """
@@ -230,7 +230,7 @@ class Trainer:
         self.advance(1)
 
     def advance(self, n_steps: int) -> None:
-        """Count steps that were done; from now on the model answers as the loss has it."""
+        """Count completed steps; from now on the model predicts as the loss requires."""
         self.optimizer.t += n_steps
         self.model.output = self.loss.link
 
@@ -284,7 +284,7 @@ class Trainer:
     # ---- files, printing and pickling -----------------------------------------------
     @on_device
     def save(self, path: Any) -> None:
-        """Write model and training to one .npz file, atomically, to go on with `load`.
+        """Write model and training to one .npz file, atomically; `load` resumes from it.
 
         The file holds what decides how training goes on: parameters, optimiser state, numbers of steps and
         epochs, seed, settings.  It does not hold callbacks, rows, or the counting of an `EarlyStopping`.
@@ -305,7 +305,7 @@ class Trainer:
     def load(
         path: Any, device: Any = "auto", *, schedule: Any = None, callbacks: Sequence[Callback] = ()
     ) -> Trainer:
-        """The trainer, with its model, that `save` wrote: `fit` on the same rows goes on to the bit.
+        """The trainer, with its model, that `save` wrote: `fit` on the same rows continues bit for bit.
 
         Parameters
         ----------
@@ -321,7 +321,7 @@ class Trainer:
         gpumlp.ModelFileError
             The file is damaged, or holds no training.
         ValueError, TypeError
-            The schedule is missing, or an argument is none of those.
+            The schedule is missing, or an argument is of the wrong kind.
 
         Examples
         --------
@@ -352,7 +352,7 @@ class Trainer:
         )
 
     def loss_scale_state(self) -> np.ndarray | None:
-        """State of the loss scaling, on the host; None but for float16."""
+        """State of the loss scaling, on the host; None except for float16."""
         return self._loss_scale if self._batches is None else self._batches.engine.loss_scale()
 
     def restore_loss_scale(self, state: np.ndarray) -> None:

@@ -31,7 +31,7 @@ def warmup(
 ) -> dict[str, float]:
     """Compile and load the kernels of common trainings, by training tiny networks on zeros.
 
-    CuPy keeps compiled kernels on disk, so that this takes seconds once per machine and milliseconds later.
+    CuPy keeps compiled kernels on disk, so this takes seconds once per machine and milliseconds later.
 
     Parameters
     ----------

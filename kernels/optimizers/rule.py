@@ -81,7 +81,7 @@ class Rule:
         return ()
 
     def state_start(self) -> dict[str, float]:
-        """Start values of state arrays that do not begin at 0."""
+        """Initial values of state arrays that do not start at 0."""
         return {}
 
     def constants(self) -> dict[str, float]:
@@ -94,7 +94,7 @@ class Rule:
         return {"lr": lr}
 
     def check(self) -> None:
-        """Make Python's numbers of all hyper-parameters; ValueError if one is out of its range.
+        """Convert all hyper-parameters to Python's numbers; ValueError if one is out of range.
 
         A rule with ranges of its own checks them by `in_range`, then calls this.
         """
@@ -112,7 +112,7 @@ class Rule:
         value = getattr(self, name)
         inside = type(value) is float and -math.inf < value < high
         if inside and (value > low if open_low else value >= low):
-            return  # nearly always: there is a check in every step
+            return  # the usual case; this runs at every step
         limits = [f"{'>' if open_low else '>='} {low:g}"] if low > -math.inf else []
         limits += ["finite"] if high == math.inf else [f"< {high:g}"]
         expected = f"a number {' and '.join(limits)}"
@@ -130,7 +130,7 @@ class Rule:
         return self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0
 
     def settings(self) -> tuple[Any, ...]:
-        """All that a recorded launch of the kernel keeps for ever: a plan is out of date when this changes.
+        """All that a recorded launch of the kernel keeps: a plan is out of date when this changes.
 
         Learning rate, sizes of the penalties and `stepped` are not in it: they are given for every step.
         """

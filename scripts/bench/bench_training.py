@@ -1,6 +1,6 @@
 """Time a training step of gpumlp beside PyTorch, JAX, Keras, thinc, scikit-learn: the same arithmetic in all.
 
-float32, ReLU, softmax cross-entropy, Adam (lr 1e-3, eps 1e-8), the same start values, rows shuffled anew in
+float32, ReLU, softmax cross-entropy, Adam (lr 1e-3, eps 1e-8), the same initial values, rows shuffled anew in
 every epoch and gathered for each step.  Candidates take turns, after a pause of 0.1 s in which the threads of
 the one before go to sleep; each turn is one epoch to warm up and one that is timed, set-up and compilation
 excluded, shuffling included.  All but scikit-learn draw the same row orders, so their losses must agree

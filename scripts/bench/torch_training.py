@@ -39,7 +39,7 @@ def objective_of(network: Any, precision: str, device: str) -> Callable[[Any, An
 
 
 def network_of(task: Task, device: str) -> Any:
-    """The network with the task's start values."""
+    """The network with the task's initial values."""
     import torch
 
     layers: list[Any] = []

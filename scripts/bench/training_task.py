@@ -26,7 +26,7 @@ Epoch = Callable[[], tuple[float, float]]
 
 
 class Task:
-    """Data and start values for one shape."""
+    """Data and initial values for one shape."""
 
     def __init__(self, sizes: Sequence[int], batch: int, steps: int) -> None:
         rng = np.random.default_rng(SEED)

@@ -154,7 +154,7 @@ def test_model_files_that_are_none(fails, flowers, flower_model, tmp_path):
             command, "cut.npz", flowers
         )
         assert "'no.npz': No such file" in fails(command, "no.npz", flowers)
-        assert "it is no .npz file" in fails(command, flowers, flowers)
+        assert "it is not an .npz file" in fails(command, flowers, flowers)
 
 
 def test_a_directory_is_no_model(fails, flowers, tmp_path):

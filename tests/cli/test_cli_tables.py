@@ -81,8 +81,8 @@ def test_gzip(tmp_path):
     good = path.read_bytes()
     for content, message in (
         (good[:-9], "cut off"),
-        (b"a,y\n1,2\n", "is no gzip file"),
-        (gzip.compress(b"a,y\n1,2\n3,caf\xe9\n"), "line 3: byte 0xe9 is no UTF-8"),
+        (b"a,y\n1,2\n", "is not a gzip file"),
+        (gzip.compress(b"a,y\n1,2\n3,caf\xe9\n"), "line 3: byte 0xe9 is not UTF-8"),
     ):
         path.write_bytes(content)
         with pytest.raises(TableError, match=message):
@@ -142,8 +142,8 @@ def test_a_target_that_is_not_needed_is_not_read(tmp_path):
         ("a,y\nTrue,1\nNA,1\n", r"line 3: column 'a': missing value \('NA'\)"),
         ("a,y\nTrue,1\nmaybe,1\n", "line 3: column 'a': 'maybe' is text"),
         ("a,y\n1,2\n3\0,4\n", "line 3: holds a NUL byte"),
-        (b"a,y\n1,2\n3,caf\xe9\n", "line 3: byte 0xe9 is no UTF-8"),
-        ("a,y\n1,2\n".encode("utf-16"), r"line 1: byte 0xff is no UTF-8 text \(it looks like UTF-16\)"),
+        (b"a,y\n1,2\n3,caf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
+        ("a,y\n1,2\n".encode("utf-16"), r"line 1: byte 0xff is not UTF-8 text \(it looks like UTF-16\)"),
         ('a,y\n1,"2\n3,4\n', r"line 3: .*closing quote"),
         ("y\n1\n2\n", "no feature columns besides 'y'"),
     ],
@@ -231,7 +231,7 @@ def test_damaged_and_misnamed_numpy_files(tmp_path):
     for name, content, message in (
         ("b.npz", data[:200], "damaged"),
         ("c.npz", b"", "is empty"),
-        ("d.npz", b"a,b\n1,2\n", r"is no \.npz file: .*ending \.csv"),
+        ("d.npz", b"a,b\n1,2\n", r"is not a \.npz file: .*ending \.csv"),
         ("e.npy", data, "ending .npz"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -264,5 +264,5 @@ def test_numbers_beyond_double_are_refused(tmp_path):
 def test_text_that_is_none_is_refused(tmp_path, code):
     y = np.array([ord("a"), code], np.uint32).view("U1")
     np.savez(tmp_path / "t.npz", X=np.ones((2, 1)), y=y)
-    with pytest.raises(TableError, match=r"t\.npz', array 'y': it holds numbers that are no characters"):
+    with pytest.raises(TableError, match=r"t\.npz', array 'y': it holds numbers that are not characters"):
         read_table(str(tmp_path / "t.npz"))

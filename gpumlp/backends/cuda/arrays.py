@@ -20,7 +20,7 @@ STAGING_BYTES = 64 * MIB  # largest piece of a host-to-device copy
 
 
 class _Slot:
-    """A pinned buffer, and how to know that no copy reads it any more."""
+    """A pinned buffer, and the means to know that no copy reads it any more."""
 
     def __init__(self, size: int) -> None:
         size = max(1 << 16, 1 << (size - 1).bit_length())
@@ -30,7 +30,7 @@ class _Slot:
         self._stream: Any = None  # that of a copy behind which the event is not recorded yet
 
     def wait(self) -> None:
-        """Until the last copy is done."""
+        """Wait until the last copy is done."""
         if self._stream is not None:  # Ctrl-C came between copy and event
             self._stream.synchronize()
             self._stream = None
@@ -79,7 +79,7 @@ class Staging:
 
 
 def apart(kernel: Kernel, arrays: dict[str, Any]) -> dict[str, Any]:
-    """`arrays` with copies of those that are read where others are written: threads have no order.
+    """`arrays` with copies of those that are read where others are written: threads run in any order.
 
     The same elements in the same places do no harm: a thread reads before it writes.
     """
@@ -99,7 +99,7 @@ def apart(kernel: Kernel, arrays: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def memory_for(device: str, what: str) -> Iterator[None]:
-    """MemoryError that says what to do, where CuPy has no memory for `what`."""
+    """MemoryError that says what to do, when CuPy has no memory for `what`."""
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
@@ -122,7 +122,7 @@ def described(shape: Any, dtype: Any) -> str:
 
 
 def dlpack_on_device(x: Any) -> bool:
-    """Whether `x` speaks DLPack and lives on a GPU."""
+    """Whether `x` supports DLPack and is on a GPU."""
     # 2 and 10 are kDLCUDA and kDLROCM
     return (
         hasattr(x, "__dlpack_device__") and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] in (2, 10)

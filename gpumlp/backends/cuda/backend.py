@@ -4,7 +4,7 @@ Streams
 -------
 Everything runs on the caller's current CuPy stream: kernels, copies and graph launches.  So it is ordered
 with the caller's own work before and after, without synchronisation.  All work of a backend is ordered among
-itself as well: if the current stream is another one than at the last call, it first waits (on the device) for
+itself as well: if the current stream is not that of the last call, it first waits (on the device) for
 that one, so a stream that was current must live until the next call.
 """
 

@@ -28,8 +28,8 @@ class Place:
     side : bool
         Whether it is on the second stream.
     wait : int or None
-        The operation of the other stream that must have been done before, if none ahead of it on its own
-        stream has waited for that one or a later one.
+        The operation on the other stream that must be done first, unless an earlier operation on its own
+        stream has already waited for it or for a later one.
     """
 
     op: int
@@ -44,7 +44,7 @@ def one_branch(n: int) -> list[Place]:
 
 def branches(ops: Sequence[Op], steps: Steps) -> list[Place]:
     """The longest chain of dependent operations on one stream, all others on the other, in order of capture:
-    each as soon as what it needs has been made."""
+    each as soon as its inputs are ready."""
     needs = dependencies(ops, steps)
     depth: list[int] = []
     for before in needs:

@@ -19,7 +19,7 @@ __all__ = ["CudaPlan", "captured"]
 
 
 def captured(calls: Sequence[Callable[[], None]], plan: Sequence[Place], streams: Sequence[Any]) -> Any:
-    """The CUDA graph of `calls`, captured on two streams; it is ended also if a call fails."""
+    """The CUDA graph of `calls`, captured on two streams; the capture is ended even if a call fails."""
     main, side = streams
     # relaxed (CuPy's default): Python may free arrays at any time, and cudaFree would break a strict capture
     main.begin_capture()
@@ -43,7 +43,7 @@ class CudaPlan(Plan):
     calls : sequence of functions
         The operations.
     graph : cupy.cuda.graph.Graph or None
-        They as a graph; without one they are called.
+        The same as a graph; without one they are called one by one.
     keep : object
         What they use: neither a graph nor a bound call owns an array.
     """
@@ -65,7 +65,7 @@ class CudaPlan(Plan):
 
 
 def _enqueue(calls: Sequence[Callable[[], None]], plan: Sequence[Place], main: Any, side: Any) -> list[Any]:
-    """Call them in the order of `plan`, each on the stream of its branch; the value is the events."""
+    """Call them in the order of `plan`, each on the stream of its branch; returns the events."""
     awaited = {place.wait for place in plan}
     events: dict[int | None, Any] = {START: _event(main)} if START in awaited else {}
     for place in plan:

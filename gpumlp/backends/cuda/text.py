@@ -4,7 +4,7 @@ Four forms:
 
 * ``map``: all arrays are raw; a thread handles `width` (1 or 4) consecutive columns of one row: vector loads,
   the body on locals, vector stores.  Everything is read once before and stored once after, so the compiler
-  need not fear that arrays overlap.
+  need not assume that arrays overlap.
 * ``list``: as ``map``, of width 4, over many C-contiguous arrays in one launch.  A block works on one of
   them: `owner_` has its number, that row of `list_` its first thread, its size and the kernel's addresses.
 * ``row``: `width` threads (1, 8, 32 or 256) share a row; sums and maxima in a fixed order, without atomics.
@@ -13,7 +13,7 @@ Four forms:
 In all but the last the launch has at least one thread, and `count_` says how many have work: with 0 a launch
 only compiles and loads the kernel.  In a plan, `late_` is 0 in the first kernel of a step and 1 in all others
 (see `base.Launch.tick`), and thread number `ticker_` advances the counters, -1 for none.  (As a condition on
-`i`, not a flag: for a flag the compiler makes the whole loop twice.)
+`i`, not a flag: for a flag the compiler duplicates the whole loop.)
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Order:
             self.done = cupy.cuda.Event(disable_timing=True)
 
     def check_process(self) -> None:
-        """DeviceError in a child of fork: there, CUDA's calls fail, and the lock may be held for ever."""
+        """DeviceError in a child of fork: there CUDA's calls fail, and the lock may be held forever."""
         if os.getpid() != self._process:
             raise DeviceError(f"cuda:{self.number} cannot be used: {FORKED}")
 

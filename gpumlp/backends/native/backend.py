@@ -317,7 +317,7 @@ class NativeBackend(HostBackend):
             return self._other(error)._record(ops, steps)
 
     def _other(self, error: DeviceError) -> HostBackend:
-        """Who runs what cannot be compiled; or the error is raised."""
+        """The backend that runs what cannot be compiled; without one, the error is raised."""
         if self._instead is None:
             raise error
         if not self._warned:

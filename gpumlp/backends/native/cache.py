@@ -1,6 +1,6 @@
 """Where compiled libraries are kept: only whole ones, made by this user, are loaded.
 
-A library ends in the SHA-256 of what stands before (the loader does not look there), and is checked before it
+A library ends in the SHA-256 of what precedes it (the loader does not look there), and is checked before it
 is loaded: a file that a crash or a full disk cut off would end the process with a bus error.
 """
 
@@ -27,7 +27,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 # ---- places --------------------------------------------------------------------------------------------
 def places() -> Iterator[Path]:
-    """Directories for libraries, best first: the user's own if it is safe, and one that is gone at exit.
+    """Directories for libraries, best first: the user's own if it is safe, and one that is removed at exit.
 
     $GPUMLP_CACHE_DIR, else gpumlp/ in $XDG_CACHE_HOME or ~/.cache.  A directory that others own or can write
     to is not used, since code is loaded from it; nor is a link.

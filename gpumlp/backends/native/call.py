@@ -77,7 +77,7 @@ def function_of(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> Function:
 
 
 def narrow_columns(op: Launch) -> int:
-    """Number of columns for which a row kernel is made specially (many short rows), or 0."""
+    """Number of columns for which a row kernel is compiled specially (many short rows), or 0."""
     return op.cols if op.kernel.rowwise and op.rows >= 32 and 0 < op.cols <= text.NARROW else 0
 
 

@@ -12,7 +12,7 @@ from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = ["HEADER_WORDS", "NARROW", "cost", "kernel_source", "runtime_source", "serial_below", "slots"]
 
-NARROW = 10  # most columns of a row kernel that is made for its number of columns
+NARROW = 10  # most columns of a row kernel that is compiled for its number of columns
 HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in operations.h
 _COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
 _CALLED = re.compile(r"(\w+)\s*\(")
