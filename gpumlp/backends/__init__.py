@@ -65,7 +65,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if wanted.startswith("cuda") and forked():
         raise DeviceError(f"device={wanted!r} cannot be used: {FORKED}")
     if wanted not in _made:
-        with _making:  # two backends of one device would not know each other's work
+        with _making:  # two backends of a device would not know of each other's work
             if wanted not in _made:
                 _made[wanted] = _make(wanted)
     return _made[wanted]

@@ -27,7 +27,7 @@ def extent(array: Any) -> tuple[int, int]:
 
 
 def accesses(op: Op, steps: Steps) -> Iterator[Access]:
-    """What `op` reads and writes, the counters included; see `Launch.tick`."""
+    """What `op` reads and writes; the counters among it, see `Launch.tick`."""
     if isinstance(op, Gemm):
         for array in (op.a, op.b, op.c):
             yield *extent(array), array is op.c

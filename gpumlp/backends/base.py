@@ -53,8 +53,8 @@ class Launch:
         = k + 1; all others read k = step[1] - 1; the last one sets step[0] = step[1].  No kernel writes what
         it reads, so blocks need no order.
     extents : dict of name -> tuple of int, optional
-        Least shapes of raw arrays.  Their bodies index them freely, so the index space does not
-        determine these: whoever makes the plan knows which rows and columns it will ask for.
+        Least shapes of raw arrays.  Their bodies index them as they like, so the index space does not tell:
+        whoever makes the plan knows which rows and columns it will ask for.
     """
 
     kernel: Kernel

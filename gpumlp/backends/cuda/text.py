@@ -13,7 +13,7 @@ Four forms:
 In all but the last the launch has at least one thread, and `count_` says how many have work: with 0 a launch
 only compiles and loads the kernel.  In a plan, `late_` is 0 in the first kernel of a step and 1 in all others
 (see `base.Launch.tick`), and thread number `ticker_` advances the counters, -1 for none.  (As a condition on
-`i`, not a flag: for a flag the compiler duplicates the whole loop.)
+`i`, not a flag: for a flag the compiler makes the whole loop twice.)
 """
 
 from __future__ import annotations
