@@ -54,7 +54,7 @@ SIZES, QUICK = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8), 1e6
 
 # ---- candidates --------------------------------------------------------------------------------------------
 def start_values(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters and gradient, float32, aligned as every library likes it."""
+    """Parameters and gradient, float32, aligned well enough for every library."""
     rng = np.random.default_rng(0)
     p, g = (aligned_empty(size) for _ in range(2))
     for a in (p, g):
@@ -136,7 +136,7 @@ def measure(rule: str, size: int, own: dict[str, Any], args: argparse.Namespace,
 def measure_all(
     names: Sequence[str], sizes: Sequence[int], found: dict[str, Any], args: argparse.Namespace
 ) -> tuple[list[Result], list[str]]:
-    """Results, and what was skipped for want of memory."""
+    """Results, and what was skipped for lack of memory."""
     results: list[Result] = []
     skipped: list[str] = []
     for rule in names:

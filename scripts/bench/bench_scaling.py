@@ -39,7 +39,7 @@ from scripts.shared.timing import interleave, summary
 
 PARTS = ("rows", "parameters", "memory", "busy")
 BATCH, FIXED_ROWS = 256, 1024
-#: a turn of a size takes at least so long, but no more than so many epochs
+#: least seconds and most epochs of a turn of a size
 TURN_SECONDS, MOST_EPOCHS = 0.05, 50
 
 

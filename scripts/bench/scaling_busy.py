@@ -27,15 +27,15 @@ while os.getppid() == int(sys.argv[1]):
     for _ in range(10**6):
         pass
 """
-#: a phase of `busy` takes about so long for each shape, in at most so many rounds
+#: seconds that a phase of `busy` takes for each shape, about, and the most rounds
 PHASE_SECONDS, MOST_ROUNDS = 2.0, 60
-#: beside a busy process, at most so many times PyTorch's time
+#: the most, as a multiple of PyTorch's time, beside a busy process
 BUSY_LIMIT = 1.1
 
 
 @contextlib.contextmanager
 def busy_core() -> Iterator[subprocess.Popen[bytes]]:
-    """Another process, which computes without end meanwhile."""
+    """Another process, which keeps computing meanwhile."""
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", SPIN, str(os.getpid())]) as process:
         try:
             time.sleep(0.3)  # until it has started

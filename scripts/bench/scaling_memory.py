@@ -69,7 +69,7 @@ def status_bytes(status: str, name: str) -> int | None:
 
 
 def forget_peak() -> None:
-    """Start VmHWM anew from the present size."""
+    """Reset VmHWM to the current size."""
     with contextlib.suppress(OSError):  # then the peak is that since the start; making data needs no more
         Path("/proc/self/clear_refs").write_text("5")
 

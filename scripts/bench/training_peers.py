@@ -52,7 +52,7 @@ def with_jax(task: Task, scan: bool, device: str = "cpu", precision: str = "floa
 
     A single step takes its rows from the epoch's order on the device and adds its loss to a sum there, so the
     host sends nothing between two steps and waits only for the epoch's sum.  On a GPU, JAX would use TF32 for
-    float32 if it were not told what is meant.
+    float32 unless told otherwise.
     """
     import jax
     import jax.numpy as jnp
@@ -95,8 +95,8 @@ def with_jax(task: Task, scan: bool, device: str = "cpu", precision: str = "floa
 def with_keras(task: Task) -> Epoch:
     """Keras, `fit` for one epoch on rows that have been put in the epoch's order, which is timed too.
 
-    `fit` draws no given order itself; one gather of all rows is no dearer than one for each step.  Keras adds
-    eps to the root of the uncorrected mean of squares (gpumlp's `eps_hat`), no matter with an eps of 1e-8.
+    `fit` draws no given order itself; one gather of all rows costs no more than one for each step.  Keras adds
+    eps to the root of the uncorrected mean of squares (gpumlp's `eps_hat`), which does not matter with an eps of 1e-8.
     """
     os.environ["KERAS_BACKEND"] = KERAS  # read at the first import
     import keras

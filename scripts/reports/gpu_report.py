@@ -124,7 +124,7 @@ class Watched:
             )
 
     def read(self) -> bool:
-        """Take over what is new; whether there was something."""
+        """Take over what is new; returns whether there was anything."""
         with open(self.found, encoding="utf-8") as file:
             file.seek(self.place)
             text = file.read()
@@ -134,7 +134,7 @@ class Watched:
         return bool(whole_lines)
 
     def end(self) -> None:
-        """End what is still running, and keep the last words."""
+        """End what is still running, and keep its last output."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         status = self.process.wait()
@@ -178,7 +178,7 @@ def run_part(report: Report, name: str, title: str, seconds: float, quick: bool)
 
 
 def run(report: Report, names: Sequence[str], minutes: float, quick: bool) -> None:
-    """The facts about the machine, then the parts, as far as the time goes."""
+    """The facts about the machine, then the parts, as far as time allows."""
     end = time.monotonic() + 60 * minutes
     facts = run_part(report, "machine", "Machine", 60, quick)
     if not facts["rows"]:

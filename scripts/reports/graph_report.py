@@ -111,7 +111,7 @@ def setups() -> list[Setup]:
 
 @dataclass
 class Counts:
-    """Per epoch, and per graph of a full step; None where the device does not tell."""
+    """Per epoch, and per graph of a full step; None where the device does not say."""
 
     label: str
     steps: int
@@ -191,7 +191,7 @@ def _counts(
         return max(sum(int(counts.get(name, 0)) for name in names) for counts, _ in epochs)
 
     nodes, path, _ = graph_of(getattr(graph, "debug_dot_str", str)())
-    if not nodes:  # CuPy or the device does not tell
+    if not nodes:  # CuPy or the device does not say
         nodes = path = None
     share = None
     counts = epochs[-1][0]

@@ -95,7 +95,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def load_baseline(path: str, cells: Callable[[dict[str, Any]], dict[Any, float]]) -> dict[str, Any]:
-    """{"machine", "cells"} of an older --json file; ends the program with a message if it is none."""
+    """{"machine", "cells"} of an older --json file; ends the program with a message if it is not one."""
     try:
         with open(path) as file:
             stored = json.load(file)

@@ -1,4 +1,4 @@
-"""What CUDA tells of a graph."""
+"""What CUDA says about a graph."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import gpumlp
 
 
 def aligned_empty(size: int) -> np.ndarray:
-    """Uninitialised float32 array, aligned as every library likes it."""
+    """Uninitialised float32 array, aligned well enough for every library."""
     from gpumlp.backends.numpy import aligned_empty as made
 
     return made(size, np.float32)
@@ -102,7 +102,7 @@ def watched(backend: Any) -> Iterator[tuple[list[int], list[Any]]]:
 
 @contextlib.contextmanager
 def without_graphs(backend: Any) -> Iterator[None]:
-    """What is recorded inside is launched one by one, as with the variable GPUMLP_GRAPH at 0."""
+    """What is recorded inside is launched one by one, as with GPUMLP_GRAPH=0."""
     usual = backend.graph
     backend.graph = False
     try:
