@@ -95,8 +95,9 @@ def with_jax(task: Task, scan: bool, device: str = "cpu", precision: str = "floa
 def with_keras(task: Task) -> Epoch:
     """Keras, `fit` for one epoch on rows that have been put in the epoch's order, which is timed too.
 
-    `fit` draws no given order itself; one gather of all rows costs no more than one for each step.  Keras adds
-    eps to the root of the uncorrected mean of squares (gpumlp's `eps_hat`), which does not matter with an eps of 1e-8.
+    `fit` draws no given order itself; one gather of all rows costs no more than one for each step.  Keras
+    adds eps to the root of the uncorrected mean of squares (gpumlp's `eps_hat`), which does not matter with
+    an eps of 1e-8.
     """
     os.environ["KERAS_BACKEND"] = KERAS  # read at the first import
     import keras
