@@ -40,7 +40,7 @@ def plot_history(
     Parameters
     ----------
     history : History
-        Of one `Trainer.fit`.
+        What one `Trainer.fit` returned.
     path : path
         .png, .svg or .pdf; written atomically.
     target : str

@@ -63,7 +63,7 @@ class Preparation:
     mean, scale : list of float
         Inputs are (x - mean) / scale; empty: as they are.
     target_mean, target_scale : float
-        Of a regression target, likewise.
+        The same for a regression target.
     """
 
     task: str

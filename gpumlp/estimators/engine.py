@@ -59,7 +59,7 @@ class Solver:
     optimizer : Optimizer
         With moments and step counter.
     learning_rate : float
-        Of the next epoch.
+        Learning rate of the next epoch.
     """
 
     def __init__(self, est: Any) -> None:
@@ -115,7 +115,7 @@ class Passes:
     scale : float
         Factor on the kernels' sum of losses that makes it scikit-learn's.
     evaluation : ResidentEvaluation or None
-        Of validation rows, after each pass.
+        Evaluates the validation rows after each pass.
     """
 
     def __init__(

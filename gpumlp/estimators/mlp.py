@@ -74,7 +74,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     device : str, default="auto"
         "auto", "cpu", "numpy", "native", "cuda", "cuda:1"; "auto" follows an X that is on a GPU already.
     dtype : {"float32", "float64"}, optional
-        Of the computation; by default float32 for a float32 X, else float64.
+        Type of the computation; by default float32 for a float32 X, else float64.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ class Archive:
     ----------
     header : dict
     names : set of str
-        Of the arrays, without the header.
+        Names of the arrays, without the header.
 
     Raises
     ------

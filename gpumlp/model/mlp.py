@@ -32,7 +32,7 @@ class MLP(Network):
     init : str or float
         See `gpumlp.network.INITS`; a number is the standard deviation of normal weights.
     seed : int
-        Of the initial values; the same on every device.
+        Seed of the initial values, which are the same on every device.
     dtype : str
         "float32" or "float64".
     device : str
@@ -93,7 +93,7 @@ class MLP(Network):
         Parameters
         ----------
         X : array-like (n_rows, n_inputs)
-            NumPy, CuPy, or anything that NumPy takes.
+            NumPy, CuPy, or anything that NumPy can convert.
 
         Returns
         -------

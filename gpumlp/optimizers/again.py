@@ -23,7 +23,7 @@ class Again:
     ----------
     rule : Rule
     kernel : Kernel
-        Of the rule.
+        The rule's kernel.
     params : sequence of arrays
         Not kept alive.
     states : list of dict

@@ -52,7 +52,7 @@ class Precision:
     Attributes
     ----------
     dtype : numpy.dtype
-        Of activations and their gradients.
+        Type of activations and their gradients.
     half : array (flat_size,) or None
         Copy of the parameters in `dtype`, in the mixed modes.
     scaler : array (4,) or None

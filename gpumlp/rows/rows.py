@@ -20,7 +20,7 @@ class Rows:
     Attributes
     ----------
     X : array (n, n_inputs)
-        Of the model's dtype or one of `gpumlp.kernels.kernel.FIXED`.
+        Its dtype is the model's or one of `gpumlp.kernels.kernel.FIXED`.
     y : array
         int32 (n,) class numbers, or the model's dtype (n, n_outputs).
     w : array (n,) or None

@@ -25,7 +25,7 @@ class Table:
         The file, for messages.
     X : array (n_rows, n_features), real numbers, all finite
     names : list of str
-        Of the features; ``x0, x1, ...`` where the file has none.
+        Names of the features; ``x0, x1, ...`` if the file has none.
     named : bool
         Whether the file has feature names.
     y : array (n_rows,), text or finite numbers; None if the target was not asked for

@@ -59,7 +59,7 @@ class Trainer:
     seed : int
         Seed of row order, validation split and dropout masks; see `gpumlp.rows.order`.
     precision : str
-        Of training steps: "float32" (the model's dtype), on CUDA also "tf32", "float16" and "bfloat16"
+        How training steps compute: "float32" (the model's dtype), on CUDA also "tf32", "float16", "bfloat16"
         (parameters and optimiser state stay float32; see `gpumlp.plans.precision`).  Evaluation is in the
         model's dtype.
     callbacks : sequence of callables

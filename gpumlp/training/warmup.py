@@ -36,7 +36,7 @@ def warmup(
     Parameters
     ----------
     dtype : str
-        Of the models: "float32" or "float64".
+        Type of the models: "float32" or "float64".
     device : str
         "cuda", "cuda:1"; "auto" does nothing where a training would run on the CPU, which has nothing to
         compile ahead.

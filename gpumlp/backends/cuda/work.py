@@ -21,7 +21,7 @@ class Order:
     Parameters
     ----------
     number : int
-        Of the device.
+        Number of the device.
     """
 
     def __init__(self, number: int) -> None:

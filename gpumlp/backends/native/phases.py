@@ -104,7 +104,7 @@ def _access(array: Any, rows: int | None, written: bool) -> _Access:
 class _Touched:
     """What the operations of a phase touch: disjoint ranges of bytes in order, found by bisection.
 
-    Of a range it is known whether all accesses, and whether all writes, are of the same own rows.
+    Each range knows whether all accesses, and whether all writes, are to the same own rows.
     """
 
     def __init__(self) -> None:
