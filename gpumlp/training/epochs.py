@@ -33,8 +33,8 @@ class Epochs(Protocol):
 
     @property
     def order(self) -> np.ndarray:
-        """Row numbers of the coming epoch, int32 (n_rows,) on the host: to be written before `run`, and free to
-        be written again after it."""
+        """Row numbers of the coming epoch, int32 (n_rows,) on the host: written before `run`, and free to be
+        written again after it."""
 
     def batch_weights(self) -> np.ndarray:
         """Sum of the weights of the rows of each coming step, float64 (n_steps,)."""
