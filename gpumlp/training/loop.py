@@ -68,6 +68,7 @@ class Loop:
                     break
         finally:  # also after divergence or Ctrl-C
             best.restore()
+            trainer.history = history  # a callback may have called `fit`
 
     def _epoch(self, number: int) -> dict[str, float]:
         """One pass over the rows; its figures."""

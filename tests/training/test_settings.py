@@ -214,3 +214,73 @@ def test_an_output_that_is_none(device: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"output=.*identity, softmax"):
         model.output = value
     assert model.output == "identity"
+
+
+# ---- schedules and callbacks that do more than they should -----------------------------------------------
+def test_a_schedule_may_write_to_its_steps(device: str) -> None:
+    def schedule(t: np.ndarray, total: int) -> np.ndarray:
+        factors = 0.5 ** t.astype(float)
+        t[:] = 0
+        return factors
+
+    trainer, other = (
+        _trainer(device, dropout=0.25, schedule=each) for each in (schedule, lambda t, total: 0.5**t)
+    )
+    for each in (trainer, other):
+        each.fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(_flat(trainer), _flat(other))
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 1), (0,), (1, 4)])
+def test_factors_of_a_wrong_shape(device: str, shape: tuple[int, ...]) -> None:
+    trainer = _trainer(device, schedule=lambda t, total: np.ones(shape))
+    with pytest.raises(ValueError, match="the schedule gave factors of shape"):
+        trainer.fit(X, Y, epochs=1)
+    assert trainer.optimizer.t == 0
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_each_fit_has_its_own_history(device: str, ends: bool) -> None:
+    """Also one that a callback of another one calls."""
+    inner = []
+
+    def again(trainer: gpumlp.Trainer, history: gpumlp.History) -> None:
+        if len(history) == 2 and not inner:
+            trainer.callbacks = []
+            inner.append(trainer.fit(X, Y, epochs=3))
+            if ends:
+                raise RuntimeError
+
+    trainer, whole = _trainer(device, callbacks=[again]), _trainer(device)
+    if ends:
+        with pytest.raises(RuntimeError):
+            trainer.fit(X, Y, epochs=4)
+    else:
+        assert trainer.fit(X, Y, epochs=4) is trainer.history
+    expected = whole.fit(X, Y, epochs=5 if ends else 7).loss
+    assert inner[0].loss == expected[2:5]
+    assert trainer.history.loss == expected[:2] + expected[5:]
+    np.testing.assert_array_equal(_flat(trainer), _flat(whole))
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@pytest.mark.parametrize("what", ["trainer", "optimizer"])
+def test_what_is_loaded_from_a_mapped_file_trains_on(
+    tmp_path: Path, device: str, what: str, mode: str
+) -> None:
+    joblib = pytest.importorskip("joblib")
+    trainer = _trainer(device)
+    trainer.fit(X, Y, epochs=1)
+    path = tmp_path / "object.joblib"
+    joblib.dump(trainer if what == "trainer" else trainer.optimizer, path)
+    before = path.read_bytes()
+    loaded = joblib.load(path, mmap_mode=mode)
+    if what == "optimizer":
+        optimizer, loaded = loaded, _trainer(device)
+        loaded.model.set_parameters(trainer.model.get_parameters())
+        loaded.optimizer, loaded.epoch = optimizer, 1
+    for each in (trainer, loaded):
+        each.fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(_flat(loaded), _flat(trainer))
+    del loaded
+    assert path.read_bytes() == before
