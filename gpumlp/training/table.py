@@ -33,7 +33,10 @@ def step_table(
     steps = len(batch_weights)
     optimizer.check()
     t = optimizer.t + np.arange(steps)
-    lr = optimizer.lr * np.broadcast_to(np.asarray(schedule(t, total), float), (steps,))
+    factors = np.asarray(schedule(t.copy(), total), float)  # a function of the user's may write to it
+    if factors.shape not in ((), (steps,)):
+        raise ValueError(f"the schedule gave factors of shape {factors.shape} for steps of shape {t.shape}")
+    lr = optimizer.lr * np.broadcast_to(factors, (steps,))
     if not (np.isfinite(lr).all() and (lr >= 0).all()):
         raise ValueError(
             f"the schedule gave learning rates from {lr.min()} to {lr.max()}; expected finite numbers >= 0"
