@@ -26,13 +26,14 @@ from gpumlp.backends.native.call import (
     Function,
     address_of,
     function_of,
+    functions_of,
     narrow_columns,
     pack,
     pack_gemm,
     pack_segments,
     real_dtype,
 )
-from gpumlp.backends.native.phases import by_rows, phases
+from gpumlp.backends.native.phases import by_rows, phases, useful_threads
 from gpumlp.backends.native.text import HEADER_WORDS, runtime_source
 from gpumlp.backends.numpy import HostBackend
 from gpumlp.errors import DeviceError
@@ -74,14 +75,13 @@ class NativePlan(Plan):
         wanted = [
             (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
         ]
-        build.load_kernels(wanted)  # missing ones are compiled side by side
-        functions = iter([function_of(*each) for each in wanted])
+        functions = iter(functions_of(wanted))
         self.held: list[Any] = []
         words = [
             pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
         ]
         self.addresses = np.array([w.ctypes.data for w in words], np.int64)
-        self.phases = phases(ops, self.runtime.threads)
+        self.phases = phases(ops, useful_threads(ops, self.runtime.threads))
         self.held.append(words)
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 import weakref
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ __all__ = [
     "Function",
     "address_of",
     "function_of",
+    "functions_of",
     "narrow_columns",
     "pack",
     "pack_gemm",
@@ -34,9 +36,9 @@ WHOLE = np.array([0, 2**62, np.float64(1).view(np.int64)], np.int64)  # one segm
 class Function:
     """A compiled kernel for one dtype, and the layout of its operations."""
 
-    def __init__(self, kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> None:
-        (self.library,) = build.load_kernels([(kernel, dtype, narrow)])
-        self.address = ctypes.cast(self.library.gpumlp_kernel, ctypes.c_void_p).value or 0
+    def __init__(self, kernel: Kernel, dtype: np.dtype, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.address = ctypes.cast(library.gpumlp_kernel, ctypes.c_void_p).value or 0
         self.dtype = dtype
         self.rowwise, self.masked = kernel.rowwise, kernel.masked
         self.arrays: list[tuple[str, bool, bool, np.dtype]] = [
@@ -68,12 +70,23 @@ _functions: dict[tuple[int, str, int], tuple[weakref.ref, Function]] = {}
 
 def function_of(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> Function:
     """`kernel` compiled for `dtype`, once."""
-    key = (id(kernel), dtype.char, narrow)
-    found = _functions.get(key)
-    if found is None:
-        found = (weakref.ref(kernel, lambda _: _functions.pop(key, None)), Function(kernel, dtype, narrow))
-        _functions[key] = found
-    return found[1]
+    found = _functions.get((id(kernel), dtype.char, narrow))
+    return functions_of([(kernel, dtype, narrow)])[0] if found is None else found[1]
+
+
+def functions_of(wanted: Sequence[tuple[Kernel, np.dtype, int]]) -> list[Function]:
+    """`function_of` for several kernels; missing ones are compiled side by side."""
+    keys = [(id(kernel), dtype.char, narrow) for kernel, dtype, narrow in wanted]
+    missing = {key: each for key, each in zip(keys, wanted, strict=True) if key not in _functions}
+    libraries = build.load_kernels(list(missing.values())) if missing else []
+    for (key, (kernel, dtype, _)), library in zip(missing.items(), libraries, strict=True):
+        forget = functools.partial(_forget, key)
+        _functions[key] = weakref.ref(kernel, forget), Function(kernel, dtype, library)
+    return [_functions[key][1] for key in keys]
+
+
+def _forget(key: tuple[int, str, int], _: Any) -> None:
+    _functions.pop(key, None)
 
 
 def narrow_columns(op: Launch) -> int:
