@@ -13,13 +13,13 @@ import numpy as np
 
 from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import build, text
+from gpumlp.backends.numpy import address_of
 from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [
     "REALS",
     "WHOLE",
     "Function",
-    "address_of",
     "function_of",
     "functions_of",
     "narrow_columns",
@@ -31,6 +31,7 @@ __all__ = [
 
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
 WHOLE = np.array([0, 2**62, np.float64(1).view(np.int64)], np.int64)  # one segment over all columns, decay 1
+_GEMM = struct.Struct("=13q")
 
 
 class Function:
@@ -102,14 +103,6 @@ def real_dtype(kernel: Kernel, arrays: dict[str, Any], default: Any = np.float32
     return np.dtype(dtype.type)
 
 
-def address_of(array: Any) -> int:
-    """Where the array's first element lies."""
-    try:  # three times as fast as the other way, where it works
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    except (TypeError, ValueError, BufferError):  # read-only, not contiguous, empty
-        return array.ctypes.data
-
-
 def _pitch(array: np.ndarray) -> int:
     """Row stride in elements."""
     return array.strides[0] // array.itemsize if array.ndim == 2 else array.size
@@ -132,7 +125,7 @@ def pack(
     for name, *_ in function.arrays:
         array = arrays[name]
         places += [address_of(array), _pitch(array)]
-    tail = [*columns, *((segments.ctypes.data, segments.size // 3) if function.masked else ())]
+    tail = [*columns, *((address_of(segments), segments.size // 3) if function.masked else ())]
     head = (*function.head, by_rows, function.serial_below, function.values_at, rows, cols)
     words = (*head, *places, *(scalars[name] for name in function.scalars), *tail)
     return function.words.pack(*words) if values is None else function.with_values.pack(*words, *values)
@@ -148,7 +141,7 @@ def pack_segments(given: Sequence[tuple[int, int, float]] | None) -> np.ndarray:
     return table
 
 
-def pack_gemm(op: Gemm) -> np.ndarray:
+def pack_gemm(op: Gemm) -> bytes:
     """The words of a matrix product."""
     a, b, c = op.a, op.b, op.c
     if c.dtype not in REALS:
@@ -156,5 +149,5 @@ def pack_gemm(op: Gemm) -> np.ndarray:
     m, k = a.shape[::-1] if op.trans_a else a.shape
     n = c.shape[1]
     pitch = [max(_pitch(x), x.shape[1]) for x in (a, b, c)]  # that of a single row may be anything
-    places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (x.ctypes.data, ld)]
-    return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b], np.int64)
+    places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (address_of(x), ld)]
+    return _GEMM.pack(2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b)

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpumlp.backends.base import Gemm, Op
 from gpumlp.backends.native.text import cost
+from gpumlp.backends.numpy import address_of
 
 __all__ = ["by_rows", "phases", "useful_threads"]
 
@@ -99,12 +100,12 @@ def _accesses(op: Op) -> Iterator[_Access]:
 
 
 def _access(array: Any, rows: int | None, written: bool) -> _Access:
-    low = high = array.ctypes.data
+    place = low = high = address_of(array)
     for n, stride in zip(array.shape, array.strides, strict=True):
         if n == 0:
             return low, low, None, written
         low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
-    own = None if rows is None or array.ndim != 2 else (array.ctypes.data, array.strides[0], rows)
+    own = None if rows is None or array.ndim != 2 else (place, array.strides[0], rows)
     return low, high + array.itemsize, own, written
 
 
