@@ -21,25 +21,28 @@ class Epochs(Protocol):
 
     Attributes
     ----------
-    order : int32 array (n_rows,), on the host
-        Row numbers of the coming epoch, to be written before `run` and free to be written again after it.
     batch, n_steps : int
         Rows per step, and steps per epoch.
     weight : float
         Sum of the rows' weights.
     """
 
-    order: np.ndarray
     batch: int
     n_steps: int
     weight: float
+
+    @property
+    def order(self) -> np.ndarray:
+        """Row numbers of the coming epoch, int32 (n_rows,) on the host: written before `run`, and free to be
+        written again after it."""
 
     def batch_weights(self) -> np.ndarray:
         """Sum of the weights of the rows of each coming step, float64 (n_steps,)."""
 
     def run(self, table: dict[str, Any]) -> None:
         """All steps of an epoch with the values of `table`; then the engine's sums[0] is the sum of the rows'
-        losses, and sums[3] the number of parameters that are not finite.  The device may still be working."""
+        losses, and sums[3] the number of parameters that are not finite.  The optimiser has counted the
+        steps.  The device may still be working."""
 
     def first_bad_step(self) -> tuple[int, int]:
         """Range of steps (first, last) of the last epoch in which a loss was first not finite."""
@@ -129,16 +132,25 @@ class ResidentEpochs:
         self._end.run()
 
     def run_steps(self, table: dict[str, Any]) -> None:
-        """All steps of an epoch; their losses stay in `row_loss`."""
+        """All steps of an epoch; their losses stay in `row_loss`.  What was done is in the optimiser's `t`,
+        also if an exception ends it."""
         check_order(self.order, self.rows.X.shape[0])
         self._follow()
         self.steps.fill(table)
         self.steps.send()
-        with self.engine.backend.range("gpumlp:steps"):
-            if self._full:
-                self._full.run(self._n_full)
-            if self._rest:
-                self._rest.run()
+        done = self.n_steps
+        try:
+            with self.engine.backend.range("gpumlp:steps"):
+                if self._full:
+                    self._full.run(self._n_full)
+                if self._rest:
+                    self._rest.run()
+        except BaseException:  # Ctrl-C after some of them
+            done = int(self.engine.backend.to_numpy(self.steps.step)[0])
+            raise
+        finally:
+            if self._update:
+                self.engine.optimizer.t += done
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

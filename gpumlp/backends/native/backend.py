@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import struct
 import sys
@@ -24,17 +25,17 @@ from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.native import build, cache
 from gpumlp.backends.native.call import (
     Function,
-    address_of,
     function_of,
+    functions_of,
     narrow_columns,
     pack,
     pack_gemm,
     pack_segments,
     real_dtype,
 )
-from gpumlp.backends.native.phases import by_rows, phases
+from gpumlp.backends.native.phases import by_rows, phases, useful_threads
 from gpumlp.backends.native.text import HEADER_WORDS, runtime_source
-from gpumlp.backends.numpy import HostBackend
+from gpumlp.backends.numpy import HostBackend, address_of
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
@@ -74,35 +75,34 @@ class NativePlan(Plan):
         wanted = [
             (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
         ]
-        build.load_kernels(wanted)  # missing ones are compiled side by side
-        functions = iter([function_of(*each) for each in wanted])
+        functions = iter(functions_of(wanted))
         self.held: list[Any] = []
-        words = [
+        calls = [
             pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
         ]
-        self.addresses = np.array([w.ctypes.data for w in words], np.int64)
-        self.phases = phases(ops, self.runtime.threads)
-        self.held.append(words)
+        self.words = np.frombuffer(bytearray(b"".join(calls)), np.int64)
+        starts = [0, *itertools.accumulate(map(len, calls))][:-1]
+        self.addresses = np.array(starts, np.int64) + address_of(self.words)
+        self.phases = phases(ops, useful_threads(ops, self.runtime.threads))
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
         self.arguments = (
-            self.addresses.ctypes.data,
-            self.phases.ctypes.data,
+            address_of(self.addresses),
+            address_of(self.phases),
             len(self.phases),
-            table.ctypes.data,
+            address_of(table),
             table.strides[0] if table.ndim == 2 else 0,
         )
         self.burst = 1
 
-    def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:
+    def _pack_launch(self, op: Launch, function: Function) -> bytes:
         self.reads_table |= bool(function.stepped)
         segments = pack_segments(op.segments)
         self.held += [function, segments]
         columns = [self.steps.columns.index(name) for name in function.stepped]
-        packed = pack(
+        return pack(
             function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
         )
-        return np.frombuffer(packed, np.int64).copy()
 
     def run(self, n: int = 1) -> None:
         step, advance = self.steps.step, self.first and self.last
@@ -116,14 +116,16 @@ class NativePlan(Plan):
             count = min(n, self.burst)
             k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
             start = time.perf_counter()
-            self.runtime.replay(*self.arguments, k, advance, count)
+            try:
+                self.runtime.replay(*self.arguments, k, advance, count)
+            finally:  # an interrupt that came meanwhile is raised when they have been done
+                if self.first:
+                    step[1] = k + (count if advance else 1)
+                if self.last:
+                    step[0] = step[1]
             each = (time.perf_counter() - start) / count
             self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
             n -= count
-            if self.first:
-                step[1] = k + (count if advance else 1)
-            if self.last:
-                step[0] = step[1]
 
 
 class _Bound:
@@ -141,7 +143,7 @@ class _Bound:
         head = (*function.head, 0, function.serial_below, function.values_at, 1, size)
         words = function.words.pack(*head, *places, *[scalars[n] for n in function.scalars], *function.tail)
         self.packed = bytearray(words + bytes(function.with_values.size - len(words)))
-        self.address = address_of(self.packed)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.packed))
         self.pack_place = struct.Struct("=q").pack_into
         self.place_at = 8 * (HEADER_WORDS + 2 * names.index(free))
         self.pack_values = struct.Struct(f"={len(function.stepped)}{function.dtype.char}").pack_into
