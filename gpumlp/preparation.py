@@ -31,7 +31,7 @@ __all__ = [
     "split_table",
 ]
 
-_ROWS = 8192  # rows converted at a time, to avoid a float64 copy of the whole table
+_ROWS = 8192  # rows that are converted at a time: no float64 copy of the whole table
 _MIN_ROWS = 10  # in fewer rows, whole numbers say nothing
 _MAX_CLASSES = 20  # more distinct whole numbers are taken for a quantity
 _LOSS_OF = {
@@ -44,7 +44,7 @@ _LOSS_OF = {
 
 @dataclass
 class Preparation:
-    """What must be known to feed raw rows to a model.
+    """What has to be known to feed raw rows to a model.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Preparation:
     mean, scale : list of float
         Inputs are (x - mean) / scale; empty: as they are.
     target_mean, target_scale : float
-        The same for a regression target.
+        Of a regression target, likewise.
     """
 
     task: str
@@ -238,7 +238,7 @@ class PreparedModel:
         Raises
         ------
         ValueError
-            X is not a table of finite numbers with the model's features.
+            X is no table of finite numbers with the model's features.
         """
         answer = np.asarray(self.model.predict(self._inputs(X)))
         if self.preparation.task == "classification":
@@ -251,7 +251,7 @@ class PreparedModel:
         Raises
         ------
         ValueError
-            X cannot be used, or the model is not a classifier.
+            X is unusable, or the model is no classifier.
         """
         if self.preparation.task != "classification":
             raise ValueError("predict_proba is for classifiers; this is a regression model")
@@ -292,7 +292,7 @@ def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
     OSError
         The file cannot be read.
     ModelFileError
-        It is not a model, or it was saved without a preparation (by `MLP.save`).
+        It is no model, or it was saved without a preparation (by `MLP.save`).
     """
     name = os.fspath(path)
     model = load_model(name, device)

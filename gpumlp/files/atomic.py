@@ -72,7 +72,7 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def _make(temporary: str, target: str) -> BinaryIO:
-    """The new file `temporary`, for what is to replace `target`, locked as long as it is open."""
+    """The new file `temporary`, for what shall replace `target`, locked as long as it is open."""
     try:
         old = os.stat(target)
     except FileNotFoundError:

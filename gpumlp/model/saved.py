@@ -74,7 +74,7 @@ def save_model(model: Any, path: PathLike, extra: dict[str, Any] | None = None) 
     Raises
     ------
     ValueError
-        A parameter is NaN or infinite, or `extra` cannot be written as JSON.
+        A parameter is NaN or infinite, or `extra` is not JSON.
     OSError
         The file cannot be written.
     """

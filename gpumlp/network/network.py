@@ -26,7 +26,7 @@ class Network:
     backend : Backend
         The executor of the device where the parameters are.
     activations, dropouts : list of str, list of float
-        One entry per hidden layer; what is written to them counts from the next use on.
+        One entry per hidden layer; changes count from the next use on.
     flat : array (flat_size,)
         All parameters; see `gpumlp.network.layers`.  `to` and unpickling make a new one.
     layers : list of Layer
@@ -61,8 +61,8 @@ class Network:
         self.set_parameters(initial_parameters(self.layer_sizes, self.activations, init, self.seed))
 
     def check(self) -> None:
-        """Make lists, an entry per hidden layer, of `activations` and `dropouts`, which may be changed at any
-        time; ValueError for what they cannot be."""
+        """Make `activations` and `dropouts`, which may be changed at any time, lists with an entry per hidden
+        layer; ValueError if that is not possible."""
         hidden = len(self.layer_sizes) - 2
         names = _per_layer("activation", self.activations, hidden)
         for name in names:

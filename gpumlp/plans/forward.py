@@ -37,7 +37,7 @@ def forward_rows(network: Network) -> int:
 
 
 class Forward:
-    """The forward passes of a network whose parameters and activations stay what they are.
+    """The forward passes of a network whose parameters and activations stay the same.
 
     Several threads may call one object; they take turns.
     """

@@ -132,8 +132,8 @@ class ResidentEpochs:
         self._end.run()
 
     def run_steps(self, table: dict[str, Any]) -> None:
-        """All steps of an epoch; their losses stay in `row_loss`.  What was done is in the optimiser's `t`,
-        also if an exception ends it."""
+        """All steps of an epoch; their losses stay in `row_loss`.  The steps done are counted in the
+        optimiser's `t`, even if an exception ends them."""
         check_order(self.order, self.rows.X.shape[0])
         self._follow()
         self.steps.fill(table)

@@ -48,7 +48,7 @@ class Loop:
         self._drawn: tuple[int, int] | None = None
 
     def _plans_need(self) -> tuple:
-        """What rows and plans are placed for; what else may change they follow themselves."""
+        """What rows and plans were made for; plans follow everything else by themselves."""
         return self.trainer.batch_size, *self.trainer.model.activations
 
     def run(self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]) -> None:
@@ -78,7 +78,7 @@ class Loop:
         self._draw()
         table = trainer.table(epochs.batch_weights(), (self.n_epochs - number) * epochs.n_steps)
         with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
-            trainer.model.output = trainer.loss.link  # from now on it answers as the loss has it
+            trainer.model.output = trainer.loss.link  # from now on it predicts as the loss requires
             epochs.run(table)
             trainer.epoch += 1
             if self.evaluation:

@@ -1,4 +1,4 @@
-"""What a trainer's settings may be, when it is made and whenever they are assigned to."""
+"""A trainer's settings, checked when it is made and whenever they are assigned."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
 class Settings:
     """The attributes of a `Trainer` that may be assigned to at any time.
 
-    ValueError or TypeError for what they cannot be.
+    A value that cannot be one is a ValueError or TypeError.
     """
 
     model = checks.Setting(_check_model)

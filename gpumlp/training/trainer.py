@@ -68,12 +68,11 @@ class Trainer(Settings):
     Attributes
     ----------
     model, optimizer, batch_size, clip_norm, schedule, seed, precision, callbacks
-        The parameters.  They may be assigned to, also in a callback: the next step or epoch is as if they had
-        always been so.
+        The parameters.  They may be assigned, also in a callback; the next step or epoch uses the new value.
     epoch : int
-        Passes over the rows that were done.
+        Passes over the rows done so far.
     history : History
-        Of the last `fit`.
+        Figures of the last `fit`.
 
     Raises
     ------

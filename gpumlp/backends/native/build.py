@@ -1,7 +1,7 @@
 """From C++ text to a loaded shared library: the compiler, and what it made before.
 
 One library per kernel and data type.  Its name in the cache is a hash of its text, the compiler, the flags
-and the processor, so nothing stale is loaded; `cache.py` makes sure that nothing damaged or foreign is.
+and the processor, so nothing stale is loaded; `cache.py` sees to it that nothing damaged or foreign is.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ FLAGS = (
     "-pthread",
     "-w",
 )
-#: seconds after which a compiler is assumed to hang; compiling takes 1 to 3
+#: after so long a compiler is taken to hang; compiling takes 1 to 3
 ANSWER_SECONDS, COMPILE_SECONDS = 20.0, 60.0
 
 
 # ---- compiler ------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler: its command, what it says about its version, and the flags it is called with."""
+    """A C++ compiler: its command, what it says of its version, and the flags it is called with."""
 
     command: tuple[str, ...]
     version: str
@@ -74,7 +74,7 @@ def _processor() -> str:
 
 
 class _Run:
-    """A compiler at work, in a process group of its own, so that the programs it has started end with it."""
+    """A compiler at work, in a process group of its own: with it end the programs that it has started."""
 
     def __init__(self, command: Sequence[str], seconds: float) -> None:
         self.command, self.seconds, self.end = command, seconds, time.monotonic() + seconds
@@ -165,7 +165,7 @@ def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
 
 # ---- libraries -----------------------------------------------------------------------------------------
 _loaded: dict[str, ctypes.CDLL] = {}
-#: what went wrong for which libraries, or with which compiler; not tried again, because that takes time
+#: what went wrong for which libraries, or with which compiler; it is not tried again, which takes time
 _failed: dict[tuple[str, ...], str] = {}
 
 
