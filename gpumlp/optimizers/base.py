@@ -230,7 +230,7 @@ class Optimizer(Rule):
             arrays = {"g": g, "p": p, **state}
             here.elementwise(kernel, arrays, scalars, stepped)
             runs.append(here.bind(kernel, arrays, scalars, "g"))
-        # only if they can change by assignment alone
+        # only if none of them can change but by an assignment
         constant = all(isinstance(v, (int, float, str, tuple)) for v in self.hyperparameters().values())
         if constant and all(runs) and all(run.around == runs[0].around for run in runs):  # on one device
             bind = partial(backend.bind_list, kernel, runs, scalars, "g") if len(runs) > 1 else None
