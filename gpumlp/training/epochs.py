@@ -29,10 +29,13 @@ class Epochs(Protocol):
         Sum of the rows' weights.
     """
 
-    order: np.ndarray
     batch: int
     n_steps: int
     weight: float
+
+    @property
+    def order(self) -> np.ndarray:
+        """Array to write to, not an attribute to set."""
 
     def batch_weights(self) -> np.ndarray:
         """Sum of the weights of the rows of each coming step, float64 (n_steps,)."""
