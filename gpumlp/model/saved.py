@@ -20,6 +20,7 @@ import numpy as np
 from gpumlp.errors import ModelFileError
 from gpumlp.files.archive import Archive, BadFile, shown, write_archive
 from gpumlp.files.atomic import PathLike
+from gpumlp.plans import OUTPUTS
 from gpumlp.version import __version__
 
 __all__ = ["FORMAT_VERSION", "Saved", "bad_file", "named", "pairs_of", "read", "save_model", "write"]
@@ -36,7 +37,6 @@ _HEADER: dict[str, Any] = {
     "output": str,
     "extra": dict,
 }
-_OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
 _STATES = 16  # state arrays that an optimiser may have; none has more than three
 
 
@@ -85,6 +85,7 @@ def write(
     model: Any, path: PathLike, extra: dict[str, Any], more: Mapping[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
     """Write a model, with more entries in the header and more arrays."""
+    model.check()
     parameters = pairs_of(model, model.flat)
     for number, (w, b) in enumerate(parameters):
         if not (np.isfinite(w).all() and np.isfinite(b).all()):
@@ -187,7 +188,7 @@ def _check_header(header: dict[str, Any]) -> None:
     sizes = header["layer_sizes"]
     if len(sizes) < 2 or not all(type(n) is int and n > 0 for n in sizes):
         raise BadFile(f"layer_sizes is {shown(sizes)}, expected at least two positive integers")
-    if header["output"] not in _OUTPUTS:
-        raise BadFile(f"output is {shown(header['output'])}, expected one of {', '.join(_OUTPUTS)}")
+    if header["output"] not in OUTPUTS:
+        raise BadFile(f"output is {shown(header['output'])}, expected one of {', '.join(OUTPUTS)}")
     if header["dtype"] not in ("float32", "float64"):
         raise BadFile(f"dtype is {shown(header['dtype'])}, expected float32 or float64")
