@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
@@ -53,7 +54,7 @@ class Again:
             (number, name, entry[name]) for number, entry in enumerate(states) for name in rule.state_names()
         ]
         #: all hyper-parameters but lr, which is read for every step
-        self.read = attrgetter(*(name for name in rule.hyperparameters() if name != "lr"))
+        self.read = attrgetter(*(f.name for f in fields(rule) if f.name != "lr"))
         self.values = self.read(rule)
         own = rule.stepped(1, 0.0)
         # behind the rule's own values, in the kernel's order: penalties

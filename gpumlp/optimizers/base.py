@@ -231,7 +231,7 @@ class Optimizer(Rule):
             here.elementwise(kernel, arrays, scalars, stepped)
             runs.append(here.bind(kernel, arrays, scalars, "g"))
         # only if none of them can change but by an assignment
-        constant = all(isinstance(v, (int, float, str, tuple)) for v in self.hyperparameters().values())
+        constant = all(isinstance(getattr(self, f.name), (int, float, str, tuple)) for f in fields(self))
         if constant and all(runs) and all(run.around == runs[0].around for run in runs):  # on one device
             bind = partial(backend.bind_list, kernel, runs, scalars, "g") if len(runs) > 1 else None
             self._again = Again(self, kernel, params, self.state, runs, bind)
