@@ -14,7 +14,6 @@ from launching import steps_with
 import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.base import Gemm, Launch
-from gpumlp.backends.native import backend as native
 from gpumlp.backends.native import phases as native_phases
 from gpumlp.backends.native.backend import NativeBackend
 
@@ -204,7 +203,7 @@ def test_small_work_stays_on_one_thread() -> None:
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A function that sets the number of shares, however small they become."""
-    runtime = native._runtime()
+    runtime = NativeBackend().record([], steps_with(get_backend("numpy"))).runtime
     usual = runtime.threads
     monkeypatch.setattr(native_phases, "LEAST_NS", 1.0)
 
