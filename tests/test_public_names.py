@@ -21,7 +21,7 @@ def _is_private(name: str) -> bool:
 
 
 def private_names(text: str) -> list[str]:
-    """Private names of others that a module uses: `x._y`, `from gpumlp.z import _y`, setattr(x, "_y", ...)."""
+    """Private names of others that a module uses: `x._y`, `import _y` from ours, setattr(x, "_y", z)."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute):
@@ -31,10 +31,8 @@ def private_names(text: str) -> list[str]:
         elif isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name in ("getattr", "setattr", "delattr", "hasattr"):
-                words = [
-                    a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
-                ]
-                found += [part for word in words[:1] for part in word.split(".")]
+                words = [str(a.value) for a in node.args[:2] if isinstance(a, ast.Constant)]
+                found += [part for word in words for part in word.split(".")]
     return [name for name in found if _is_private(name)]
 
 
