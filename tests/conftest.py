@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from executors import DEVICES
 
 import gpumlp
 
@@ -21,6 +22,9 @@ SLOW = (
     "backends/test_native_build.py",
     "backends/test_native_cache.py",
     "backends/test_native_math.py",
+    "cli/test_cli_models.py::test_bench",
+    "cli/test_cli_output.py::test_a_broken_output_of_other_commands_is_told",
+    "cli/test_cli_plots.py",
     "estimators/test_check_estimator.py",
     "estimators/test_their_tests.py",
     "files/test_fuzz.py",
@@ -30,27 +34,9 @@ SLOW = (
     "training/test_processes.py",
 )
 #: so many cases of a parametrised test are part of it
-FAST_CASES = 6
+FAST_CASES = 4
 #: variables that steer the package; tests start without them
 _OURS = ("GPUMLP_DEVICE",)
-
-
-def _devices() -> list[str]:
-    """Executors named in GPUMLP_TEST_DEVICE (an unusable one then fails its tests), else all usable."""
-    wanted = [name.strip() for name in os.environ.get("GPUMLP_TEST_DEVICE", "").split(",") if name.strip()]
-    if wanted:
-        return wanted
-    usable = []
-    for name in ("numpy", "native", "cuda"):
-        try:
-            gpumlp.get_backend(name)
-        except gpumlp.DeviceError:
-            continue
-        usable.append(name)
-    return usable
-
-
-DEVICES = _devices()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,7 +57,7 @@ def _mark_fast(items: list[pytest.Item]) -> None:
     """
     cases: dict[Any, list[pytest.Item]] = {}
     for item in items:
-        if not item.path.relative_to(HERE).as_posix().startswith(SLOW):
+        if not item.nodeid.partition("tests/")[2].startswith(SLOW):
             cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
     for several in cases.values():
         several.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from executors import DEVICES
 
+import gpumlp
 from gpumlp.backends.native import build
 from gpumlp.backends.native.backend import NativeBackend
 
@@ -41,3 +44,16 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str],
         return str(path)
 
     return use
+
+
+EAGER = ["cuda eager"] if any(name.startswith("cuda") for name in DEVICES) else []
+
+
+@pytest.fixture(params=[*DEVICES, *EAGER])
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each executor; CUDA with graphs and without."""
+    if request.param not in EAGER:
+        return gpumlp.get_backend(request.param)
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    return CupyBackend(0, graph=False)
