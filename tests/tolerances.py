@@ -57,6 +57,20 @@ ABSOLUTE = {
     "figures": {np.dtype(np.float64): (1e-12, 1e-12), np.dtype(np.float32): (1e-5, 1e-6)},
 }
 
+#: relative tolerances of figures and parameters that come out of whole runs
+RELATIVE = {
+    # float64: a closed form of a few operations, or the same operations in another order
+    "few roundings": 1e-12,
+    # float64: some epochs, whose roundings add up
+    "run": 1e-9,
+    # float32: a handful of roundings, or sums of losses in another order
+    "float32 roundings": 1e-6,
+    # float32: sums over some hundred rows in another order
+    "float32 sums": 1e-5,
+    # float32: some epochs, whose roundings add up
+    "float32 run": 1e-4,
+}
+
 #: size of the difference to the gradient in float32, relative, in the norm of a layer: roundings of 2^-11
 #: (float16) and 2^-8 (bfloat16) at some ten places in a row, partly cancelling.  TF32 may be made by cutting
 #: bits off, up to 2^-10 and always towards zero, which does not cancel

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from launching import watch
+from tolerances import RELATIVE
 
 import gpumlp
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
@@ -189,7 +190,7 @@ def test_an_empty_array_in_a_list(cuda: Any) -> None:
     for _ in range(3):
         opt.update(params, [cuda.xp.ones_like(p) for p in params])
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=RELATIVE["float32 roundings"])
 
 
 def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any, lists: list, simgpu: Any) -> None:
@@ -273,7 +274,7 @@ def test_without_memory_for_the_addresses_arrays_go_one_by_one(cuda: Any, monkey
         opt.update(params, [cupy.ones_like(p) for p in params])
     assert lists == [False] and opt.t == 3
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=RELATIVE["float32 roundings"])
 
 
 def test_an_interrupt_while_addresses_are_sent_forgets_them(cuda: Any, monkeypatch: Any) -> None:
@@ -296,7 +297,7 @@ def test_an_interrupt_while_addresses_are_sent_forgets_them(cuda: Any, monkeypat
     assert opt.t == 2
     opt.update(params, ones)
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=RELATIVE["float32 roundings"])
 
 
 @pytest.mark.parametrize("lr", [1, np.float64(1.0)])
@@ -328,7 +329,7 @@ def test_what_is_wrong_is_told_and_changes_nothing(cuda: Any) -> None:
     assert np.array_equal(cuda.to_numpy(p), before) and opt.t == t
     opt.state[0]["s"] = cupy.zeros(4, np.float32)  # replaced by hand
     opt.update(p, cupy.ones(4, np.float32))
-    np.testing.assert_allclose(cuda.to_numpy(opt.state[0]["s"]), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(cuda.to_numpy(opt.state[0]["s"]), 0.1, rtol=RELATIVE["float32 roundings"])
 
 
 @pytest.mark.parametrize("arrays", [1, 2])
