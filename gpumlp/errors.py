@@ -19,7 +19,7 @@ _MOST_SHOWN = 50  # known names in a message; a table may have a hundred thousan
 _MOST_COMPARED = 2000  # names that are compared to find the one that was meant
 
 #: kind -> what other libraries call a thing -> what to write here
-_ELSEWHERE = {
+ELSEWHERE = {
     "loss": {
         **dict.fromkeys(("mse", "mean_squared_error", "l2"), "'squared_error'"),
         **dict.fromkeys(("mae", "mean_absolute_error", "l1"), "'absolute_error'"),
@@ -110,7 +110,7 @@ def suggest(kind: str, given: object, known: Iterable[str]) -> str:
     """Text for an unknown name: what was given, the name that was probably meant, all known names."""
     names, key = sorted(known), str(given).lower().replace("-", "_").replace(" ", "_")
     near = nearest(given, names) if len(names) <= _MOST_COMPARED else None
-    meant = _ELSEWHERE.get(kind, {}).get(key) or (repr(near) if near else None)
+    meant = ELSEWHERE.get(kind, {}).get(key) or (repr(near) if near else None)
     hint = f" Did you mean {meant}?" if meant else ""
     more = f", ... ({len(names)})" if len(names) > _MOST_SHOWN else ""
     return f"unknown {kind} {given!r}.{hint} Known: {', '.join(names[:_MOST_SHOWN])}{more}."

@@ -4,51 +4,68 @@ from __future__ import annotations
 
 import os
 import signal
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from executors import DEVICES
 
 import gpumlp
 
+HERE = Path(__file__).parent
+#: not part of `-m fast`: they start other programs, run compilers, or try thousands of inputs
+SLOW = (
+    "backends/test_native_build.py",
+    "backends/test_native_cache.py",
+    "backends/test_native_math.py",
+    "cli/test_cli_models.py::test_bench",
+    "cli/test_cli_output.py::test_a_broken_output_of_other_commands_is_told",
+    "cli/test_cli_plots.py",
+    "estimators/test_check_estimator.py",
+    "estimators/test_their_tests.py",
+    "files/test_fuzz.py",
+    "files/test_kill.py",
+    "scripts/bench",
+    "scripts/reports",
+    "training/test_processes.py",
+)
+#: so many cases of a parametrised test are part of it
+FAST_CASES = 4
 #: variables that steer the package; tests start without them
 _OURS = ("GPUMLP_DEVICE",)
-
-
-def _devices() -> list[str]:
-    """Executors named in GPUMLP_TEST_DEVICE (an unusable one then fails its tests), else all usable."""
-    wanted = [name.strip() for name in os.environ.get("GPUMLP_TEST_DEVICE", "").split(",") if name.strip()]
-    if wanted:
-        return wanted
-    usable = []
-    for name in ("numpy", "native", "cuda"):
-        try:
-            gpumlp.get_backend(name)
-        except gpumlp.DeviceError:
-            continue
-        usable.append(name)
-    return usable
-
-
-DEVICES = _devices()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # ignored where a shell runs pytest in the background; the tests of Ctrl-C would wait for ever
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line(
-        "markers", "memory: touches every kind of memory access; run also with checked device memory"
-    )
-    config.addinivalue_line(
-        "markers",
-        "cuda_sample(n): of the cases on a CUDA device only every n-th is run, because nearly each one "
-        "compiles kernels of its own; GPUMLP_TEST_ALL=1 runs all",
-    )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _leave_out(config, items)
+    _mark_fast(items)
+
+
+def _mark_fast(items: list[pytest.Item]) -> None:
+    """Mark `FAST_CASES` cases of every test that is not in `SLOW`, the same ones in every run.
+
+    Which ones is as good as drawn: a fixed stride would always meet the same values of a parameter.
+    """
+    cases: dict[Any, list[pytest.Item]] = {}
+    for item in items:
+        if not item.nodeid.partition("tests/")[2].startswith(SLOW):
+            cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    for several in cases.values():
+        several.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for item in several[:FAST_CASES]:
+            item.add_marker("fast")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Apply `cuda_sample`; n should share no divisor with the numbers of values that it runs over."""
     if os.environ.get("GPUMLP_TEST_ALL"):
         return

@@ -9,6 +9,21 @@ import numpy as np
 
 from gpumlp.backends.base import Launch, Steps
 
+
+def watch(monkeypatch: Any, backend: Any, method: str) -> list[bool]:
+    """Grows by one with each call of `backend.<method>`: whether it gave anything but None."""
+    calls: list[bool] = []
+    usual = getattr(backend, method)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        given = usual(*arguments, **named)
+        calls.append(given is not None)
+        return given
+
+    monkeypatch.setattr(backend, method, call)
+    return calls
+
+
 HOW = ["launch", "record"]
 #: step of a recorded kernel: not the first, so that a kernel that forgets k is found
 RECORDED_K = 2

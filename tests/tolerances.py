@@ -27,6 +27,10 @@ IN_EPSILONS = {
     "row sum": (600, 600),
     # sqrt, two divisions and about ten roundings on values of size 1
     "optimizer": (32, 16),
+    # softmax of a few numbers of size 1: a dozen roundings and functions good to 2 ulp
+    "softmax": (32, 32),
+    # a product: k products of numbers of size 1, summed in any order; to be scaled by k
+    "product": (0, 4),
     # sums of 65537 squares in chunks of 512
     "long sum": (600, 0),
 }
@@ -46,8 +50,25 @@ ABSOLUTE = {
     # a plan of kernels and products on a CUDA device against NumPy: sums of up to 65 numbers of size 1 in
     # another order and in pieces; with partial sums of up to 16, roundings add up to 16 eps sqrt(65)
     "small plan": {np.dtype(np.float64): (1e-12, 1e-12), np.dtype(np.float32): (2e-5, 2e-5)},
+    # softmax of numbers of size 5 in rows of up to 1500: the sum in another order, exp good to 2 ulp of an
+    # argument that is rounded at sizes up to 30
+    "softmax of long rows": {np.dtype(np.float64): (1e-12, 0), np.dtype(np.float32): (2e-5, 0)},
     # figures computed from sums of a few hundred values
     "figures": {np.dtype(np.float64): (1e-12, 1e-12), np.dtype(np.float32): (1e-5, 1e-6)},
+}
+
+#: relative tolerances of figures and parameters that come out of whole runs
+RELATIVE = {
+    # float64: a closed form of a few operations, or the same operations in another order
+    "few roundings": 1e-12,
+    # float64: some epochs, whose roundings add up
+    "run": 1e-9,
+    # float32: a handful of roundings, or sums of losses in another order
+    "float32 roundings": 1e-6,
+    # float32: sums over some hundred rows in another order
+    "float32 sums": 1e-5,
+    # float32: some epochs, whose roundings add up
+    "float32 run": 1e-4,
 }
 
 #: size of the difference to the gradient in float32, relative, in the norm of a layer: roundings of 2^-11

@@ -20,7 +20,8 @@ __all__ = ["Backend", "backend_of", "cuda_problem", "free_memory", "get_backend"
 
 _NAMES = ("auto", "cpu", "numpy", "native", "cuda", "cuda:0", "cuda:1")
 _CUDA = re.compile(r"cuda:(\d{1,4})")
-_made: dict[str, Backend] = {}
+#: the executors that exist, by device
+made: dict[str, Backend] = {}
 _making = threading.RLock()
 free_after_fork(sys.modules[__name__], "_making")
 _warned: set[str] = set()
@@ -64,11 +65,11 @@ def get_backend(name: str | Backend = "auto") -> Backend:
         wanted = "cuda:0"
     if wanted.startswith("cuda") and forked():
         raise DeviceError(f"device={wanted!r} cannot be used: {FORKED}")
-    if wanted not in _made:
+    if wanted not in made:
         with _making:  # two backends of a device would not know of each other's work
-            if wanted not in _made:
-                _made[wanted] = _make(wanted)
-    return _made[wanted]
+            if wanted not in made:
+                made[wanted] = _make(wanted)
+    return made[wanted]
 
 
 def _plain(name: str) -> str:
@@ -135,6 +136,6 @@ def backend_of(array: Any) -> Backend:
 
 def free_memory() -> None:
     """Give back the GPU memory that CuPy's pools keep for later use; arrays in use stay."""
-    for backend in _made.values():
+    for backend in made.values():
         if backend.name == "cuda":
             backend.free_memory()  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from gpumlp.tables.base import Table, TableError, counted, some
 __all__ = ["CsvReader"]
 
 _LINE = 1 << 26  # characters that a line may have
-_CHUNK = 400_000  # cells that are held as Python strings at a time
+CHUNK = 400_000  # cells that are held as Python strings at a time
 _MISSING = {"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL"}  # what pandas, R, SQL, Excel write
 _BOOLEANS = {"true": "1", "false": "0"}
 _GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -205,7 +205,7 @@ class CsvReader:
     def _chunks(
         self, rows: Iterator[tuple[int, list[str]]], header: list[str]
     ) -> Iterator[tuple[list[int], list[list[str]]]]:
-        while block := list(itertools.islice(rows, max(1, _CHUNK // len(header)))):
+        while block := list(itertools.islice(rows, max(1, CHUNK // len(header)))):
             lines, chunk = [line for line, _ in block], [row for _, row in block]
             if set(map(len, chunk)) != {len(header)}:
                 line, row = next((line, row) for line, row in block if len(row) != len(header))

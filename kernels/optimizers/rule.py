@@ -21,7 +21,7 @@ from gpumlp.kernels.kernel import Kernel
 __all__ = ["Rule", "bias_correction"]
 
 _NOT_NEGATIVE = ("lr", "l1", "l2", "weight_decay")
-_BLOCK = 32768  # elements that the NumPy reference handles at a time: its temporaries stay in the cache
+BLOCK = 32768  # elements that the NumPy reference handles at a time: its temporaries stay in the cache
 
 
 def bias_correction(beta: float, t: Any) -> Any:
@@ -233,12 +233,12 @@ def _reference(
             p_half[...] = p
 
     def blocked(g: Any, p: Any, **values: Any) -> None:
-        if p.ndim != 1 or p.size <= _BLOCK:
+        if p.ndim != 1 or p.size <= BLOCK:
             step(g, p, **values)
             return
         whole = {n: v for n, v in values.items() if getattr(v, "shape", None) == p.shape}
-        for start in range(0, p.size, _BLOCK):
-            part = slice(start, start + _BLOCK)
+        for start in range(0, p.size, BLOCK):
+            part = slice(start, start + BLOCK)
             step(g[part], p[part], **{**values, **{n: v[part] for n, v in whole.items()}})
 
     return blocked

@@ -98,7 +98,7 @@ def cupy_source(source: Source) -> str:
     )
 
 
-def _package(*parts: str) -> Path:
+def installed(*parts: str) -> Path:
     """The first file or folder with this path under one of Python's package folders."""
     spec = find_spec(parts[0])
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -116,7 +116,7 @@ def nvrtc_versions() -> list[int]:
     found = []
     for major, (library, _) in _LAYOUTS.items():
         try:
-            _package("nvidia", library)
+            installed("nvidia", library)
         except ToolError:
             continue
         found.append(major)
@@ -150,10 +150,10 @@ class Compiler:
 
     def __init__(self, major: int | None = None) -> None:
         library, headers = _LAYOUTS[major or next(iter(nvrtc_versions()), 12)]
-        self._lib = ctypes.CDLL(str(_package("nvidia", library)))
-        include = _package("cupy", "_core/include")
+        self._lib = ctypes.CDLL(str(installed("nvidia", library)))
+        include = installed("cupy", "_core/include")
         cccl = [f"-I{include}/cupy/_cccl/{name}" for name in ("cub", "thrust", "libcudacxx")]
-        runtime = _package("nvidia", headers)
+        runtime = installed("nvidia", headers)
         self._options = [*cccl, "--std=c++17", f"-I{include}", f"-I{runtime}", "-ftz=true"]
 
     def version(self) -> str:
@@ -233,7 +233,7 @@ def _section(elf: bytes, wanted: str) -> bytes:
 
 def nvdisasm() -> Path:
     """The disassembler; ToolError if its package is not installed."""
-    tool = _package("nvidia", "*/bin/nvdisasm*")
+    tool = installed("nvidia", "*/bin/nvdisasm*")
     if not os.access(tool, os.X_OK):  # installers lose the permission
         tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     return tool

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from executors import DEVICES
 
-from gpumlp.backends.native import backend, build
+import gpumlp
+from gpumlp.backends.native import build
+from gpumlp.backends.native.backend import NativeBackend
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing remembered from other tests, and an empty cache in a directory of this test's own."""
-    remembered = (build.find_compiler, backend._runtime, backend._load_failure)
     cache = tmp_path / "cache"
     monkeypatch.setenv("GPUMLP_CACHE_DIR", str(cache))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    forget(monkeypatch)
-    for function in remembered:
-        function.cache_clear()
+    NativeBackend.forget()
     yield cache
-    for function in remembered:
-        function.cache_clear()
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process: nothing is loaded."""
-    monkeypatch.setattr(build, "_loaded", {})
-    monkeypatch.setattr(build, "_failed", {})
+    NativeBackend.forget()
 
 
 @pytest.fixture
-def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def new_process() -> Callable[[], None]:
     """Call it to go on as a new process would: nothing is loaded."""
-    return lambda: forget(monkeypatch)
+    return build.forget
 
 
 @pytest.fixture
@@ -50,3 +44,16 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str],
         return str(path)
 
     return use
+
+
+EAGER = ["cuda eager"] if any(name.startswith("cuda") for name in DEVICES) else []
+
+
+@pytest.fixture(params=[*DEVICES, *EAGER])
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each executor; CUDA with graphs and without."""
+    if request.param not in EAGER:
+        return gpumlp.get_backend(request.param)
+    from gpumlp.backends.cuda.backend import CupyBackend
+
+    return CupyBackend(0, graph=False)

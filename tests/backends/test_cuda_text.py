@@ -106,13 +106,13 @@ def test_auto_takes_cuda_where_usable_else_the_cpu(monkeypatch):
     assert gpumlp.get_backend("auto") is gpumlp.get_backend("cpu")
     made = {"cuda:0": gpumlp.get_backend("numpy")}
     monkeypatch.setattr(backends, "cuda_problem", lambda device=0: None)
-    monkeypatch.setattr(backends, "_made", made)
+    monkeypatch.setattr(backends, "made", made)
     assert gpumlp.get_backend("auto") is gpumlp.get_backend("cuda") is made["cuda:0"]
 
 
 def test_unusable_cuda_says_why_and_what_to_do(monkeypatch):
     monkeypatch.setattr(backends, "cuda_problem", lambda device=0: f"there is no device {device}")
-    monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(backends, "made", {})
     with pytest.raises(
         gpumlp.DeviceError, match=r"device='cuda:3' cannot be used: there is no device 3.*'auto'"
     ):
@@ -121,13 +121,14 @@ def test_unusable_cuda_says_why_and_what_to_do(monkeypatch):
 
 def test_cpu_without_a_compiler_is_numpy_and_warns_once(monkeypatch):
     native = pytest.importorskip("gpumlp.backends.native.backend")
-    monkeypatch.setattr(native.NativeBackend, "why_not", staticmethod(lambda: "no C++ compiler was found"))
-    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setattr(
+        native.NativeBackend, "why_not", staticmethod(lambda: "no C++ compiler was found: why")
+    )
     with pytest.warns(RuntimeWarning, match="no C.. compiler was found") as caught:
         assert gpumlp.get_backend("cpu").name == "numpy"
         assert gpumlp.get_backend("cpu").name == "numpy"
     assert len(caught) == 1
-    monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(backends, "made", {})
     with pytest.raises(gpumlp.DeviceError, match=r"native.*no C.. compiler"):
         gpumlp.get_backend("native")
 

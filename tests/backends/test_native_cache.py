@@ -131,7 +131,6 @@ def test_a_full_cache_does_not_matter(fresh: Path, new_process: Callable, compil
 def test_nowhere_to_write(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.write_text("")
     monkeypatch.setattr(cache.tempfile, "mkdtemp", _no_space)
-    monkeypatch.setattr(cache, "_made", [])
     with pytest.raises(DeviceError, match=r"No space.*GPUMLP_CACHE_DIR"):
         answer(1)
 

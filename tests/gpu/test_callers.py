@@ -16,11 +16,11 @@ class Interface:
     """An array that has nothing but ``__cuda_array_interface__``."""
 
     def __init__(self, array: Any) -> None:
-        self._array = array
+        self.array = array
 
     @property
     def __cuda_array_interface__(self) -> dict:
-        return self._array.__cuda_array_interface__
+        return self.array.__cuda_array_interface__
 
 
 class Tensor(Interface):
@@ -254,9 +254,11 @@ def test_a_capture_of_the_caller_is_refused_and_breaks_nothing(cuda: Any) -> Non
 def test_threads_get_the_same_backend(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from threading import Barrier, Thread
 
-    usual = gpumlp.backends._make
-    monkeypatch.setattr(gpumlp.backends, "_made", {})
-    monkeypatch.setattr(gpumlp.backends, "_make", lambda name: time.sleep(0.05) or usual(name))
+    from gpumlp.backends.cuda import backend as module
+
+    usual = module.CupyBackend
+    monkeypatch.setattr(gpumlp.backends, "made", {})
+    monkeypatch.setattr(module, "CupyBackend", lambda number: time.sleep(0.05) or usual(number))
     gate, found = Barrier(4), []
 
     def ask() -> None:

@@ -27,22 +27,26 @@ def model(**options: Any) -> gpumlp.MLP:
 @pytest.fixture
 def products(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> Counter:
     """Counts calls of cuBLAS: name, types of a, b and c, type of computation."""
-    library, seen = cuda._cublas()._lib, Counter()
+    from gpumlp.backends.cuda import cublas
+
+    library, seen = cublas.load_library(), Counter()
 
     def spy(name: str, key: Any) -> None:
         real = getattr(library, name)
 
         def call(*arguments: Any) -> int:
             seen[(name, *key(arguments))] += 1
+            real.argtypes = call.argtypes  # type: ignore[attr-defined]
             return real(*arguments)
 
         call.__name__ = name
-        monkeypatch.setattr(library, name, call)
+        setattr(library, name, call)
 
-    with cuda.work():
-        for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
-            spy(name, lambda _: ())
-        spy("cublasGemmEx", lambda a: (a[8], a[11], a[15], a[17]))
+    for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
+        spy(name, lambda _: ())
+    spy("cublasGemmEx", lambda a: (a[8], a[11], a[15], a[17]))
+    monkeypatch.setattr(cublas, "load_library", lambda: library)
+    monkeypatch.setattr(gpumlp.backends, "made", {})  # a new executor, with this library
     return seen
 
 

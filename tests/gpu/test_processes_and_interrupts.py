@@ -75,18 +75,18 @@ def test_auto_in_a_child_of_fork_is_the_cpu_and_says_so(cuda: Any) -> None:
 
 def test_a_fork_while_another_thread_works_does_not_hang(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither lock that the thread holds is waited for in the child."""
+    from gpumlp.backends.cuda import backend as module
+
     working, done = threading.Event(), threading.Event()
 
-    def make(_name: str) -> Any:
+    def make(_number: int) -> Any:
         working.set()
         done.wait()
         return cuda
 
-    monkeypatch.setattr(gpumlp.backends, "_made", {"cuda:0": cuda})
-    usual = gpumlp.backends._make
-    monkeypatch.setattr(
-        gpumlp.backends, "_make", lambda name: make(name) if name == "cuda:1" else usual(name)
-    )
+    monkeypatch.setattr(gpumlp.backends, "made", {"cuda:0": cuda})
+    monkeypatch.setattr(gpumlp.backends, "cuda_problem", lambda _number: None)
+    monkeypatch.setattr(module, "CupyBackend", make)
 
     def work() -> None:
         with cuda.work():
@@ -152,7 +152,7 @@ def test_missing_headers_are_found_before_the_device_is_chosen(
         raise RuntimeError("Failed to find CUDA headers.")
 
     monkeypatch.setattr(core, "assemble_cupy_compiler_options", missing)
-    monkeypatch.setattr(gpumlp.backends, "_made", {})
+    monkeypatch.setattr(gpumlp.backends, "made", {})
     assert gpumlp.get_backend("auto").device == "cpu"
     text = r"CUDA's headers.* are missing \(Failed to find CUDA headers.\): .*'cupy-cuda1[23]x\[ctk\]'"
     with pytest.raises(gpumlp.DeviceError, match=text):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from launching import watch
+from tolerances import RELATIVE
 
 import gpumlp
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
@@ -46,11 +48,11 @@ def _same(g: Any, p: Any, xp: Any) -> Any:
 
 @pytest.mark.parametrize("change", [_same, _fresh, _misaligned, _strided, _itself, _overlapping])
 @pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
-def test_any_gradient_between_calls(cuda: Any, rule: str, change: Callable) -> None:
+def test_any_gradient_between_calls(cuda: Any, monkeypatch: Any, rule: str, change: Callable) -> None:
     """Bitwise the numbers of an optimiser that is copied before every call, so that nothing is remembered."""
     import cupy
 
-    results = []
+    results, bound = [], watch(monkeypatch, cuda, "bind")
     for remember in (True, False):
         opt = OPTIMIZERS[rule](lr=0.1, l2=0.01)
         p = cupy.linspace(-1, 1, N, dtype=np.float32)
@@ -58,8 +60,8 @@ def test_any_gradient_between_calls(cuda: Any, rule: str, change: Callable) -> N
         for step, g in enumerate(grads):
             opt = opt if remember else copy.deepcopy(opt)
             opt.update(p, change(g, p, cupy) if step == 3 else g)
-            assert not remember or opt._again is not None
         results.append((cuda.to_numpy(p), opt.t))
+        assert bound[0] and (not remember or len(bound) <= 3)  # at first, and around the change
     assert np.array_equal(results[0][0], results[1][0]) and results[0][1] == results[1][1] == 5
 
 
@@ -76,6 +78,12 @@ def test_a_gradient_in_the_parameters_own_memory(cuda: Any, shift: int) -> None:
     expected = host[N - 1 : N - 1 + 900] - 0.5 * host[N - 1 + shift : N - 1 + shift + 900]
     opt.update(p, buffer[N - 1 + shift : N - 1 + shift + 900])
     assert np.array_equal(cuda.to_numpy(p), expected)
+
+
+@pytest.fixture
+def lists(cuda: Any, monkeypatch: Any) -> list[bool]:
+    """Whether a list of arrays could be bound to one launch, for each time that this was tried."""
+    return watch(monkeypatch, cuda, "bind_list")
 
 
 SHAPES = [(7,), (1,), (3, 5), (100, 3), (512,), (513,), (4, 0)]
@@ -107,12 +115,14 @@ def _one_by_one(make: Callable, params: list[Any], grads: list[list[Any]]) -> li
         functools.partial(gpumlp.Adam, amsgrad=True, l2=0.1, weight_decay=0.1),
     ],
 )
-def test_a_list_has_the_numbers_of_its_arrays_one_by_one(cuda: Any, make: Callable, dtype: Any) -> None:
+def test_a_list_has_the_numbers_of_its_arrays_one_by_one(
+    cuda: Any, lists: list, make: Callable, dtype: Any
+) -> None:
     params, grads = _arrays(0, dtype), [_arrays(1 + step, dtype) for step in range(5)]
     expected, opt = _one_by_one(make, params, grads), make()
     for step in grads:
         opt.update(params, step)
-    assert opt._again.together is not None
+    assert lists == [True]
     for p, e in zip(params, expected, strict=True):
         assert np.array_equal(cuda.to_numpy(p), cuda.to_numpy(e))
 
@@ -149,17 +159,17 @@ def _misaligned_one(arrays: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("change", [_split_types, _misaligned_one])
-def test_lists_that_are_launched_one_by_one(cuda: Any, change: Callable) -> None:
+def test_lists_that_are_launched_one_by_one(cuda: Any, lists: list, change: Callable) -> None:
     params, grads = change(_arrays(0)), [change(_arrays(1 + step)) for step in range(3)]
     expected, opt = _one_by_one(gpumlp.Adam, params, grads), gpumlp.Adam()
     for step in grads:
         opt.update(params, step)
-    assert opt._again.together is None
+    assert lists == [False]
     for p, e in zip(params, expected, strict=True):
         assert np.array_equal(cuda.to_numpy(p), cuda.to_numpy(e))
 
 
-def test_nothing_behind_the_arrays_of_a_list_is_touched(cuda: Any) -> None:
+def test_nothing_behind_the_arrays_of_a_list_is_touched(cuda: Any, lists: list) -> None:
     starts, sizes, opt = (0, 16, 32, 48), (7, 9, 10, 12), gpumlp.SGD(lr=1.0)  # all remainders of 4
     buffer, ones = cuda.xp.zeros(64, np.float32), cuda.xp.ones(64, np.float32)
     params, grads = (
@@ -167,7 +177,7 @@ def test_nothing_behind_the_arrays_of_a_list_is_touched(cuda: Any) -> None:
     )
     for _ in range(3):
         opt.update(params, grads)
-    assert opt._again.together is not None
+    assert lists == [True]
     expected = np.zeros(64)
     for start, size in zip(starts, sizes, strict=True):
         expected[start : start + size] = -3
@@ -180,22 +190,22 @@ def test_an_empty_array_in_a_list(cuda: Any) -> None:
     for _ in range(3):
         opt.update(params, [cuda.xp.ones_like(p) for p in params])
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=RELATIVE["float32 roundings"])
 
 
-def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any, simgpu: Any) -> None:
+def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any, lists: list, simgpu: Any) -> None:
     """The same parameter twice, and a gradient that is another parameter: exact on these numbers."""
     xp = cuda.xp
     p, opt = xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
     for _ in range(3):
         opt.update([p, p], [xp.full(600, 1.0, np.float32), xp.full(600, 2.0, np.float32)])
-    assert np.array_equal(cuda.to_numpy(p), np.full(600, -9.0)) and opt._again.together is None
+    assert np.array_equal(cuda.to_numpy(p), np.full(600, -9.0)) and lists == [False]
 
     a, b, opt = xp.zeros(600, np.float32), xp.zeros(600, np.float32), gpumlp.SGD(lr=1.0)
     ones = xp.ones(600, np.float32)
     for _ in range(2):
         opt.update([a, b], [ones, ones])
-    assert opt._again.together is not None
+    assert lists == [False, True]
     with simgpu.watch() as c:  # blocks of one launch have no order
         opt.update([a, b], [ones, a])  # b -= the new a
     assert c["kernel_launches"] == 2
@@ -206,7 +216,7 @@ def test_arrays_of_a_list_that_overlap_are_updated_in_its_order(cuda: Any, simgp
     assert (float(a[599]), float(b[599])) == (-4.0, 0.0)
 
 
-def test_state_arrays_of_a_users_rule_may_have_any_name(cuda: Any) -> None:
+def test_state_arrays_of_a_users_rule_may_have_any_name(cuda: Any, lists: list) -> None:
     class Odd(Optimizer):
         name = "odd"
 
@@ -224,7 +234,7 @@ def test_state_arrays_of_a_users_rule_may_have_any_name(cuda: Any) -> None:
     params, opt = [cuda.xp.zeros(n, np.float32) for n in (600, 7)], Odd(lr=1.0)
     for _ in range(3):
         opt.update(params, [cuda.xp.ones_like(p) for p in params])
-    assert opt._again.together is not None
+    assert lists == [True]
     assert all(np.array_equal(cuda.to_numpy(p), np.full(p.size, -6.0)) for p in params)
 
 
@@ -257,33 +267,37 @@ def test_without_memory_for_the_addresses_arrays_go_one_by_one(cuda: Any, monkey
     expected = [cuda.to_numpy(p) - 1.5 for p in params]
     pool = cupy.cuda.MemoryPool()
     pool.set_limit(1)
-    monkeypatch.setattr(cuda, "_tables", pool)
+    monkeypatch.setattr(cupy.cuda, "MemoryPool", lambda: pool)  # of a new executor
+    monkeypatch.setattr(gpumlp.backends, "made", {})
+    lists = watch(monkeypatch, gpumlp.get_backend("cuda"), "bind_list")
     for _ in range(3):
         opt.update(params, [cupy.ones_like(p) for p in params])
-    assert opt._again.together is None and opt.t == 3
+    assert lists == [False] and opt.t == 3
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=RELATIVE["float32 roundings"])
 
 
 def test_an_interrupt_while_addresses_are_sent_forgets_them(cuda: Any, monkeypatch: Any) -> None:
+    from gpumlp.backends.cuda.arrays import Staging
+
     params, opt = _arrays(0), gpumlp.SGD(lr=1.0)
     ones, tens = ([cuda.xp.full_like(p, value) for p in params] for value in (1, 10))
     expected = [cuda.to_numpy(p) - 3 for p in params]
     for _ in range(2):
         opt.update(params, ones)
-    send = type(cuda._staging).send
+    send = Staging.send
 
     def interrupted(*args: Any) -> None:
         send(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(type(cuda._staging), "send", interrupted)
+        patch.setattr(Staging, "send", interrupted)
         opt.update(params, tens)
     assert opt.t == 2
     opt.update(params, ones)
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=1e-6)
+        np.testing.assert_allclose(cuda.to_numpy(p), e, rtol=RELATIVE["float32 roundings"])
 
 
 @pytest.mark.parametrize("lr", [1, np.float64(1.0)])
@@ -315,7 +329,7 @@ def test_what_is_wrong_is_told_and_changes_nothing(cuda: Any) -> None:
     assert np.array_equal(cuda.to_numpy(p), before) and opt.t == t
     opt.state[0]["s"] = cupy.zeros(4, np.float32)  # replaced by hand
     opt.update(p, cupy.ones(4, np.float32))
-    np.testing.assert_allclose(cuda.to_numpy(opt.state[0]["s"]), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(cuda.to_numpy(opt.state[0]["s"]), 0.1, rtol=RELATIVE["float32 roundings"])
 
 
 @pytest.mark.parametrize("arrays", [1, 2])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from gpumlp.kernels.optimizers.rule import _BLOCK
+from gpumlp.kernels.optimizers.rule import BLOCK
 from launching import HOW, Flat, run
 from rules import OPTIONS, PENALTIES, RULE_IDS, RULES, make, name_of
 from tolerances import close
@@ -148,7 +148,7 @@ def test_eps_that_is_zero_in_float32_is_refused(on: Any, rule: str) -> None:
 
 def test_arrays_of_several_blocks(on: Any, dtype: Any) -> None:
     """NumPy takes long arrays in blocks, state included; none is left out."""
-    n = 2 * _BLOCK + 1
+    n = 2 * BLOCK + 1
     optimizer = make("sgd", {"lr": 0.5, "momentum": 0.5})
     p, g = on.asarray(np.ones(n, dtype)), on.asarray(np.ones(n, dtype))
     for expected in (0.5, -0.25):

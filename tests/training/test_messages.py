@@ -129,13 +129,13 @@ def test_momentum_is_an_option_of_sgd() -> None:
 
 def test_hints_name_things_that_exist() -> None:
     from gpumlp.activations import ACTIVATIONS
-    from gpumlp.errors import _ELSEWHERE
+    from gpumlp.errors import ELSEWHERE
     from gpumlp.losses import LOSSES
 
     for kind, known in (("loss", LOSSES), ("activation", ACTIVATIONS)):
-        for given, ours in _ELSEWHERE[kind].items():
+        for given, ours in ELSEWHERE[kind].items():
             assert given not in known and set(ours.split("'")[1::2]) <= set(known)
-    assert all(eval(text, {"gpumlp": gpumlp}).momentum == 0.9 for text in _ELSEWHERE["optimizer"].values())
+    assert all(eval(text, {"gpumlp": gpumlp}).momentum == 0.9 for text in ELSEWHERE["optimizer"].values())
 
 
 # ---- devices -----------------------------------------------

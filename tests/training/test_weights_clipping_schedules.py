@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tolerances import close
+from tolerances import RELATIVE, close
 
 import gpumlp
 from gpumlp import schedules
@@ -154,7 +154,9 @@ def test_factors(schedule: Any, formula: Any, total: int) -> None:
     f = schedules.get_schedule(schedule)
     t = np.arange(total)
     expected = [formula(i, total) for i in range(total)]
-    np.testing.assert_allclose(np.broadcast_to(f(t, total), t.shape), expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        np.broadcast_to(f(t, total), t.shape), expected, rtol=RELATIVE["few roundings"], atol=1e-15
+    )
 
 
 @pytest.mark.parametrize(("schedule", "formula"), ALL, ids=IDS)
@@ -176,8 +178,8 @@ def test_training_follows(device: str, schedule: Any, formula: Any) -> None:
                 b -= 0.1 * formula(t, total) * (b - 3.0)
                 t += 1
             expected.append(0.1 * formula(t - 1, total))
-        np.testing.assert_allclose(rates[-epochs:], expected, rtol=1e-12)
-    np.testing.assert_allclose(model.get_parameters()[0][1][0], b, rtol=1e-12)
+        np.testing.assert_allclose(rates[-epochs:], expected, rtol=RELATIVE["few roundings"])
+    np.testing.assert_allclose(model.get_parameters()[0][1][0], b, rtol=RELATIVE["few roundings"])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_step_follows_a_schedule_with_its_own_length(device: str) -> None:
     for t in range(12):
         trainer.step([[0.0]], [3.0])
         b -= 0.1 * (1 + math.cos(math.pi * min(t, 10) / 10)) / 2 * (b - 3.0)
-    np.testing.assert_allclose(model.get_parameters()[0][1][0], b, rtol=1e-12)
+    np.testing.assert_allclose(model.get_parameters()[0][1][0], b, rtol=RELATIVE["few roundings"])
 
 
 def test_schedule_of_a_wrong_type() -> None:

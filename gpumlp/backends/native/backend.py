@@ -207,6 +207,13 @@ class NativeBackend(HostBackend):
         self._run = _runtime().run
 
     @staticmethod
+    def forget() -> None:
+        """Go on as a new process would: see `build.forget`."""
+        build.forget()
+        _runtime.cache_clear()
+        _load_failure.cache_clear()
+
+    @staticmethod
     def why_not() -> str | None:
         """Why this executor cannot be used here, or None if it can.
 

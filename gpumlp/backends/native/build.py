@@ -29,7 +29,7 @@ from gpumlp.backends.native.text import kernel_source
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Compiler", "find_compiler", "load", "load_all", "load_kernels", "thread_count"]
+__all__ = ["Compiler", "find_compiler", "forget", "load", "load_all", "load_kernels", "thread_count"]
 
 # No errno and no traps: sqrt becomes one instruction.  NaN and infinity keep their meaning: no -ffast-math.
 FLAGS = (
@@ -167,6 +167,14 @@ def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
 _loaded: dict[str, ctypes.CDLL] = {}
 #: what went wrong for which libraries, or with which compiler; it is not tried again, which takes time
 _failed: dict[tuple[str, ...], str] = {}
+
+
+def forget() -> None:
+    """Go on as a new process would: no compiler is known, nothing is loaded, and nothing has failed."""
+    find_compiler.cache_clear()
+    _loaded.clear()
+    _failed.clear()
+    cache.forget()
 
 
 def load_all(sources: Sequence[str]) -> list[ctypes.CDLL]:

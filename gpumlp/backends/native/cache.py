@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["directory", "load", "places", "store", "workshop"]
+__all__ = ["directory", "forget", "load", "places", "store", "workshop"]
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -78,6 +78,11 @@ def _temporary() -> Path:
     atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
     _made.append(folder)
     return folder
+
+
+def forget() -> None:
+    """Make another temporary directory, if one is needed again."""
+    _made.clear()
 
 
 # ---- work in progress ----------------------------------------------------------------------------------

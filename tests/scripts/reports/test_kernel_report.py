@@ -105,12 +105,12 @@ def test_the_newest_compiler_is_taken_if_none_is_named(
     compiler = script("reports.cuda_compiler")
     there = {"cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13"}
 
-    def package(*parts: str) -> Path:
+    def installed(*parts: str) -> Path:
         if parts[1] in there:
             return Path(*parts)
         raise compiler.ToolError("/".join(parts))
 
-    monkeypatch.setattr(compiler, "_package", package)
+    monkeypatch.setattr(compiler, "installed", installed)
     assert compiler.nvrtc_versions() == [13, 12]
     there.remove("cu13/lib/libnvrtc.so.13")
     assert compiler.nvrtc_versions() == [12]

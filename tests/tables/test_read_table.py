@@ -90,7 +90,7 @@ def test_gzip(tmp_path):
 
 
 def test_many_rows_cross_the_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables_csv, "_CHUNK", 7)
+    monkeypatch.setattr(tables_csv, "CHUNK", 7)
     rows = [f"{i},{i * i},c{i % 2}" for i in range(100)]
     t = table(tmp_path, "\n".join(["a,b,y", *rows]))
     np.testing.assert_array_equal(t.X[:, 1], np.arange(100.0) ** 2)

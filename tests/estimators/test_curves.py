@@ -17,6 +17,7 @@ from sklearn.datasets import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import MinMaxScaler
+from tolerances import RELATIVE
 
 import gpumlp
 
@@ -62,13 +63,13 @@ def check(theirs: Any, ours: Any, X: Any) -> None:
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=RTOL)
         assert (ours.best_loss_ is None) == (theirs.best_loss_ is None)
     for mine, other in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(mine, other, rtol=RELATIVE["float32 run"], atol=1e-6)
     got, expected = ours.predict(X), theirs.predict(X)
     if hasattr(ours, "classes_"):
         np.testing.assert_array_equal(got, expected)
         assert got.dtype == expected.dtype
     else:
-        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(got, expected, rtol=RELATIVE["float32 roundings"], atol=1e-6)
 
 
 SOLVERS = {
@@ -140,7 +141,9 @@ def test_several_outputs_with_early_stopping(device: str) -> None:
     X, y = make_regression(n_samples=80, n_features=4, n_targets=3, random_state=0)
     theirs, ours = pair(X, y / y.std(axis=0), "MLPRegressor", device, early_stopping=True)
     check(theirs, ours, X)
-    np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, rtol=1e-6)
+    np.testing.assert_allclose(
+        ours.validation_scores_, theirs.validation_scores_, rtol=RELATIVE["float32 roundings"]
+    )
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
@@ -150,7 +153,9 @@ def test_multilabel(solver: str, device: str) -> None:
         X / 10, y, "MLPClassifier", device, solver=solver, batch_size=30 if solver == "adam" else "auto"
     )
     check(theirs, ours, X / 10)
-    np.testing.assert_allclose(ours.predict_proba(X / 10), theirs.predict_proba(X / 10), rtol=1e-6)
+    np.testing.assert_allclose(
+        ours.predict_proba(X / 10), theirs.predict_proba(X / 10), rtol=RELATIVE["float32 roundings"]
+    )
 
 
 def test_two_classes_with_names(device: str) -> None:

@@ -24,7 +24,7 @@ def test_imports_nothing_heavy(module: str) -> None:
 
 def test_a_checkout_is_importable_from_its_root() -> None:
     """Python finds the folder gpumlp/ there before an installed package, and kernels/ beside it."""
-    root, packages = Path(__file__).resolve().parents[2], Path(np.__file__).resolve().parents[1]
+    root, packages = Path(__file__).resolve().parents[1], Path(np.__file__).resolve().parents[1]
     code = "import gpumlp.kernels.kernel as k; print(k.__file__)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],  # -S: without what an editable install arranges
