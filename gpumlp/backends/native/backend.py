@@ -51,7 +51,8 @@ class _Runtime:
         library = build.load(runtime_source())
         self.threads = build.thread_count()
         integer, pointer = ctypes.c_longlong, ctypes.c_void_p
-        setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
+        names = "gpumlp_setup", "gpumlp_run", "gpumlp_replay"
+        setup, self.run, self.replay = (build.symbol(library, name) for name in names)
         setup.argtypes = [integer]
         self.run.argtypes = [pointer]
         self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 4]

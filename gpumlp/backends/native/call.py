@@ -36,7 +36,7 @@ class Function:
 
     def __init__(self, kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> None:
         (self.library,) = build.load_kernels([(kernel, dtype, narrow)])
-        self.address = ctypes.cast(self.library.gpumlp_kernel, ctypes.c_void_p).value or 0
+        self.address = ctypes.cast(build.symbol(self.library, "gpumlp_kernel"), ctypes.c_void_p).value or 0
         self.dtype = dtype
         self.rowwise, self.masked = kernel.rowwise, kernel.masked
         self.arrays: list[tuple[str, bool, bool, np.dtype]] = [
