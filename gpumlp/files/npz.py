@@ -71,8 +71,9 @@ def open_file(path: Any) -> BinaryIO:
     BadFile
         It is no regular file.
     """
-    # O_NONBLOCK: a pipe is opened whether or not somebody writes to it
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    # a pipe is opened whether or not somebody writes to it
+    no_wait = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise BadFile("it is a pipe or a device; copy what it gives into a file, and give that")

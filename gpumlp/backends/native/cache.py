@@ -130,7 +130,7 @@ def _file(name: str | Path, flags: int, folder: int | None = None) -> int:
 
 
 def _check_whole(data: bytes) -> None:
-    """OSError if a library in the ELF format (Linux) ends before its last table: loading it kills a process."""
+    """OSError if a library in Linux's ELF format ends before its last table: loading it kills a process."""
     if data[:5] == b"\x7fELF\2":
         (table,), (size, count) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<2H", data, 58)
         if table + size * count > len(data):
