@@ -16,9 +16,9 @@ from gpumlp.errors import UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
 from gpumlp.model import MLP
 from gpumlp.model.load import load_model
-from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, printable, some
+from gpumlp.tables.preparation import Preparation
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]
