@@ -95,12 +95,28 @@ class Preparation:
         return cls(**stored)
 
     def inputs(self, X: np.ndarray, dtype: Any) -> np.ndarray:
-        """Scaled features (n, n_features) of `dtype`, a new array."""
+        """Scaled features (n, n_features) of `dtype`, a new array.
+
+        Raises
+        ------
+        TableError
+            A value is too large for `dtype`.
+        """
         out = np.empty(X.shape, dtype)
         mean, scale = np.array(self.mean), np.array(self.scale)
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            out[rows] = (X[rows] - mean) / scale if self.mean else X[rows]
+            with np.errstate(over="ignore", invalid="ignore"):
+                out[rows] = (X[rows] - mean) / scale if self.mean else X[rows]
+            good = np.isfinite(out[rows])
+            if not good.all():
+                row, column = np.argwhere(~good)[0] + (start, 0)
+                name = repr(self.features[column]) if self.features else f"number {column}"
+                scaled = " with the scaling of the training" if self.mean else ""
+                raise TableError(
+                    f"the value {X[row, column]:g} of feature {name} in row {row} (rows are counted from 0) "
+                    f"is too large for {np.dtype(dtype)}{scaled}"
+                )
         return out
 
     def targets(self, table: Table, dtype: Any) -> np.ndarray:
@@ -164,7 +180,7 @@ def _makes_sense(stored: dict[str, Any], model: MLP) -> bool:
     return (
         stored["task"] == ("classification" if classifies else "regression")
         and loss is not None
-        and (loss.metric == "accuracy") == classifies
+        and loss.link == model.output
         and all(map(_is_text, [*names, *classes, stored.get("target", "")]))
         and all(map(_is_number, [*mean, *factors, stored.get("target_mean", 0.0)]))
         and min(factors) > 0

@@ -328,6 +328,8 @@ def test_a_setting_that_cannot_be_saved_is_named(tmp_path):
         ({"hyperparameters": {"lr": 10**400}}, "'hyperparameters' is"),
         ({"hyperparameters": {"lr": 0.1, "more": 1}}, "its hyperparameters"),
         ({"loss_scale": [1, 1, 1, 1]}, "'loss_scale' is"),
+        ({"precision": "float16", "loss_scale": [1e300, 2, 0, 0]}, "'loss_scale' is"),
+        ({"precision": "float16", "loss_scale": [1e-300, 2, 0, 0]}, "'loss_scale' is"),
         ({"schedule": {"name": "cosine", "options": []}}, "cannot be restored"),
         ({"schedule": {"name": "step", "options": {"every": "x"}}}, "cannot be restored"),
     ],
