@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -33,6 +35,20 @@ def test_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "GPUMLP_NATIVE=0" in (NativeBackend.why_not() or "")
     with pytest.raises(DeviceError, match="GPUMLP_NATIVE=0"):
         NativeBackend()
+
+
+@needs_compiler
+@pytest.mark.parametrize("device", ["cpu", "native"])
+def test_copies_stay_on_the_executor_that_was_asked_for(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network on "cpu" must not become one that insists on a compiler."""
+    model = gpumlp.MLP([2, 1], device=device)
+    pickled = pickle.dumps(model)
+    for again in (pickle.loads(pickled), copy.deepcopy(model)):
+        assert again.backend is model.backend
+    monkeypatch.setenv("GPUMLP_NATIVE", "0")
+    if device == "cpu":
+        with pytest.warns(RuntimeWarning, match="NumPy code"):
+            assert pickle.loads(pickled).backend.name == "numpy"
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

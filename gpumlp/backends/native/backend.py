@@ -317,6 +317,11 @@ class NativeBackend(HostBackend):
         except DeviceError as error:
             return self._other(error)._record(ops, steps)
 
+    @property
+    def wanted(self) -> str:
+        """ "cpu" may be another executor where a pickle is read."""
+        return "native" if self._instead is None else "cpu"
+
     def _other(self, error: DeviceError) -> HostBackend:
         """Who runs what cannot be compiled; or the error is raised."""
         if self._instead is None:
