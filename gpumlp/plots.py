@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from gpumlp.files.archive import shown
 from gpumlp.files.atomic import PathLike, replacing
+from gpumlp.tables.base import printable
 from gpumlp.training.history import History
 
 __all__ = ["PLOT_ENDINGS", "plot_history", "require_matplotlib"]
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
+_MOST_LETTERS = 40  # of a name, on an axis
 _TRAIN, _VALIDATION, _BEST = "#1f77b4", "#d95f02", "#555555"
 
 
@@ -57,7 +61,7 @@ def plot_history(
     ModuleNotFoundError
         matplotlib is not installed.
     ValueError
-        The history is empty, or the ending is none of the three.
+        The history is empty, the ending is none of the three, or matplotlib cannot draw with its settings.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,7 +92,14 @@ def plot_history(
             )
     axes[0].legend(facecolor="white", edgecolor="none", framealpha=0.9)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=ending[1:])
+    with warnings.catch_warnings():  # a box in the place of a letter says so itself
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        try:
+            figure.savefig(buffer, format=ending[1:])
+        except Exception as error:  # fonts, styles, LaTeX: what the user has told matplotlib to use
+            raise ValueError(
+                f"the learning curves could not be drawn: {type(error).__name__}: {error}"
+            ) from error
     with replacing(path) as file:
         file.write(buffer.getvalue())
 
@@ -134,7 +145,8 @@ def _metric_panel(ax: Any, name: str, values: Sequence[float], target: str, scal
         return
     _curve(ax, [scale * v for v in values], _VALIDATION, "validation")
     _scale(ax, values)
-    ax.set_ylabel(f"RMSE (units of {target})" if target else "RMSE (units of the target)")
+    unit = shown(printable(target), str, _MOST_LETTERS) or "the target"
+    ax.set_ylabel(f"RMSE (units of {unit})", parse_math=False)  # a name from a file may have dollar signs
     ax.set_title("Error on validation rows")
 
 

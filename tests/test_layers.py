@@ -23,7 +23,8 @@ FLOORS = [
     ["model"],
     ["checkpoint"],
     ["training"],
-    ["plots", "estimators", "tables"],
+    ["estimators", "tables"],
+    ["plots"],
     ["preparation"],
     ["cli"],
     [""],  # the package's own face

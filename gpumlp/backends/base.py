@@ -250,6 +250,11 @@ class Backend(ABC):
         """This device is current inside, for CuPy's own operators on its arrays."""
         return nullcontext()
 
+    @property
+    def wanted(self) -> str:
+        """What `gpumlp.get_backend` is to be asked for this executor, in another process too."""
+        return self.device if self.name == "cuda" else self.name
+
     def range(self, name: str) -> AbstractContextManager[None]:
         """Show the work started inside under this name in profilers (NVTX)."""
         return nullcontext()

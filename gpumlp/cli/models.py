@@ -13,12 +13,13 @@ import numpy as np
 from gpumlp.cli.output import write_data
 from gpumlp.cli.train import digits_table, in_units, print_figures
 from gpumlp.errors import UsageError, suggest
+from gpumlp.files.archive import shown
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
 from gpumlp.model import MLP
 from gpumlp.model.load import load_model
-from gpumlp.preparation import Preparation
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, printable, some
+from gpumlp.tables.preparation import Preparation
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]
@@ -88,7 +89,7 @@ def describe(arguments: argparse.Namespace) -> None:
         lines["trained"] = _listed({n: v for n, v in training.items() if n != "figures"})
         lines |= {str(p): _listed(v) for p, v in figures.items()} if isinstance(figures, dict) else {}
     for name, text in lines.items():
-        print(f"{printable(name):<12}{printable(text)}")
+        print(f"{printable(shown(name, str, 40)):<12}{printable(shown(text, str, 4000))}")
 
 
 def _listed(values: object) -> str:

@@ -20,9 +20,10 @@ from gpumlp.model import MLP
 from gpumlp.model.saved import save_model
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
-from gpumlp.preparation import Preparation, detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, printable, some
+from gpumlp.tables.fit import detect_task, fit_preparation, split_table
+from gpumlp.tables.preparation import Preparation
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer
 

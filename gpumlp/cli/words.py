@@ -18,7 +18,7 @@ __all__ = ["COMMANDS", "make_parser"]
 
 DEFAULT_MODEL = "gpumlp-model.npz"
 
-#: the rule of `gpumlp.preparation.detect_task`, in the words of docs/cli.md
+#: the rule of `gpumlp.tables.fit.detect_task`, in the words of docs/cli.md
 TASK_RULE = (
     "classification if the target is text or True/False, or whole numbers of which at most 20 are distinct, "
     "in at least 10 rows and at least twice as many rows as distinct numbers; else regression"

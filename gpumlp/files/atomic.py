@@ -41,17 +41,24 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
     ------
     OSError
         The file cannot be written.
+    ValueError
+        No file can have that name.
     """
-    target = os.path.realpath(path)
+    name = os.fsdecode(path)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, "the file name is empty", name)
+    target = os.path.realpath(name)
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):  # else the error would name the temporary file
-        raise FileNotFoundError(
-            errno.ENOENT, f"there is no directory {folder}; make it first", os.fspath(path)
-        )
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {folder}; make it first", name)
+    old = _stat(target)
+    if old is not None and _no_file(old):  # renaming would put a file in the place of a device
+        kind = IsADirectoryError if stat.S_ISDIR(old.st_mode) else FileExistsError
+        raise kind(errno.EISDIR if kind is IsADirectoryError else errno.EEXIST, _no_file(old), name)
     _remove_dead(folder)  # first: they may be what fills the disk
     temporary, file = _temporary(target), None
     try:  # from before the file is made: an interrupt may come at any time
-        file = _make(temporary, target)
+        file = _make(temporary, target, old)
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -65,18 +72,28 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
                 file.close()
         with suppress(OSError):  # it is gone if the exception came after the renaming
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename in (None, temporary):
-            error.filename = os.fspath(path)
-            error.filename2 = None
+        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
+            raise OSError(error.errno, error.strerror, name) from error  # of the same class
         raise
 
 
-def _make(temporary: str, target: str) -> BinaryIO:
-    """The new file `temporary`, for what shall replace `target`, locked as long as it is open."""
+def _stat(target: str) -> os.stat_result | None:
+    """What is there under this name; None: nothing."""
     try:
-        old = os.stat(target)
-    except FileNotFoundError:
-        old = None
+        return os.stat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _no_file(old: os.stat_result) -> str:
+    """Why nothing can be written over what is there, whoever asks; or nothing."""
+    if stat.S_ISDIR(old.st_mode):
+        return "that is a directory; give a file name"
+    return "" if stat.S_ISREG(old.st_mode) else "that is not a regular file"
+
+
+def _make(temporary: str, target: str, old: os.stat_result | None) -> BinaryIO:
+    """The new file `temporary`, for what shall replace `target`, locked as long as it is open."""
     # cut down by the umask, as for open(); 0o600 until it has the mode of the old one
     mode = 0o666 if old is None else 0o600
     while True:
@@ -166,9 +183,10 @@ def _why_not(name: str) -> str:
     try:
         target = os.path.realpath(name)
         folder = os.path.dirname(target)
-        try:
-            problem = _why_not_over(target, folder, os.stat(target))
-        except (FileNotFoundError, NotADirectoryError):
+        old = _stat(target)
+        if old is not None:
+            problem = _why_not_over(target, folder, old)
+        else:
             problem = "" if os.path.isdir(folder) else f"there is no directory {folder}; make it first"
         if problem:
             return problem
@@ -189,10 +207,8 @@ def _why_not(name: str) -> str:
 
 def _why_not_over(target: str, folder: str, old: os.stat_result) -> str:
     """Why the file `target` cannot be written over, or nothing."""
-    if stat.S_ISDIR(old.st_mode):
-        return "that is a directory; give a file name"
-    if not stat.S_ISREG(old.st_mode):
-        return "that is not a regular file"
+    if _no_file(old):
+        return _no_file(old)
     if not os.access(target, os.W_OK):
         return "the file is there and write-protected"
     if os.path.ismount(target):

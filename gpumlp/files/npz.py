@@ -12,6 +12,7 @@ import io
 import math
 import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["BadFile", "NpzReader", "memory", "read_npy", "write_npz"]
+__all__ = ["BadFile", "NpzReader", "memory", "open_file", "read_npy", "write_npz"]
 
 _CHUNK = 1 << 20  # bytes read at a time
 _HEADER_LIMIT = 10_000  # of an array, in bytes; NumPy's own limit
@@ -58,6 +59,25 @@ def _strict() -> Iterator[None]:
 
 def _damaged(why: str) -> BadFile:
     return BadFile(f"the file is damaged or was cut off ({why})")
+
+
+def open_file(path: Any) -> BinaryIO:
+    """The file, open for reading in any order: a pipe, which would be waited for, and a device are refused.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    BadFile
+        It is no regular file.
+    """
+    # a pipe is opened whether or not somebody writes to it
+    no_wait = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise BadFile("it is a pipe or a device; copy what it gives into a file, and give that")
+    return file
 
 
 class NpzReader:

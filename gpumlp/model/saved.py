@@ -10,6 +10,7 @@ whose "state" names arrays that are there once more for each parameter, as `<nam
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp.errors import ModelFileError
-from gpumlp.files.archive import Archive, BadFile, shown, write_archive
+from gpumlp.files.archive import Archive, BadFile, shown, some, write_archive
 from gpumlp.files.atomic import PathLike
+from gpumlp.files.npz import open_file
 from gpumlp.plans import OUTPUTS
 from gpumlp.version import __version__
 
@@ -105,9 +107,10 @@ def write(
         **more,
     }
     try:
-        write_archive(path, header, {**named("", parameters), **arrays})
+        json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"extra cannot be written as JSON: {error}") from None
+    write_archive(path, header, {**named("", parameters), **arrays})
 
 
 def pairs_of(model: Any, flat: Any) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -133,13 +136,17 @@ def read(name: str) -> Saved:
     ModelFileError
         It is damaged, or holds something else.
     """
-    with open(name, "rb") as file, _named_errors(name):  # errors about the path itself are the caller's
+    with _named_errors(name), open_file(name) as file:  # errors about the path itself are the caller's
         archive = Archive(file)
         header = archive.header
         _check_header(header)
         sizes, dtype = header["layer_sizes"], np.dtype(header["dtype"])
+        prefixes = ["", *(f"{n}_" for n in _states(header))]
+        expected = 2 * (len(sizes) - 1) * len(prefixes)
+        if expected > 2 * len(archive.names) + 1000:  # a short header may name millions
+            raise BadFile(f"arrays {some(archive.names)}, expected {expected} for {len(sizes) - 1} layers")
         spec: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
-        for prefix in ("", *(f"{n}_" for n in _states(header))):
+        for prefix in prefixes:
             for number, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
                 spec[f"{prefix}w{number}"] = dtype, shape
                 spec[f"{prefix}b{number}"] = dtype, shape[1:]
@@ -160,7 +167,7 @@ def _named_errors(name: str) -> Iterator[None]:
 
 def bad_file(name: str, why: object) -> ModelFileError:
     """The error for a file that cannot be used."""
-    return ModelFileError(f"{name!r} is not a usable gpumlp model: {why}")
+    return ModelFileError(f"{name!r} is not a usable gpumlp model: {shown(why, str, 1000)}")
 
 
 def _states(header: dict[str, Any]) -> list[str]:

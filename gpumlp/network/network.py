@@ -125,7 +125,7 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         return {
             **self.__dict__,
-            "backend": self.device if self.backend.name == "cuda" else self.backend.name,
+            "backend": self.backend.wanted,
             "flat": self.backend.to_numpy(self.flat),
         }
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from gpumlp.errors import suggest
-from gpumlp.files.npz import BadFile, NpzReader
+from gpumlp.files.npz import BadFile, NpzReader, open_file
 from gpumlp.files.npz import read_npy as read_one
 from gpumlp.tables.base import Table, TableError, counted, some
 
@@ -32,7 +32,7 @@ _TEST_PAIRS = {"X_train": ("X_test", "y_test"), "x_train": ("x_test", "y_test")}
 @contextmanager
 def _opened(path: str, ending: str) -> Iterator[BinaryIO]:
     """The open file, which begins as one with this ending does."""
-    with open(path, "rb") as file:  # errors about the path itself are OSErrors
+    with _read(repr(path), open_file, path) as file:  # errors about the path itself are OSErrors
         start = file.read(2)
         if not start:
             raise TableError(f"{path!r} is empty")

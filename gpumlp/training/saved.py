@@ -42,6 +42,7 @@ _TRAINER: dict[str, Any] = {
     "epoch": int,
     "loss_scale": (list, type(None)),
 }
+_SINGLE = np.finfo(np.float32)  # loss scales are kept in it
 _MOST_STEPS = 2**53  # t and epochs are counted in double precision
 
 
@@ -151,8 +152,8 @@ def _check(name: str, given: Any) -> None:
     good = scale is None or (
         given["precision"] == "float16"
         and len(scale) == 4
-        and all(type(v) in (int, float) and v >= 0 for v in scale)
-        and scale[0] > 0
+        and all(type(v) in (int, float) and 0 <= v <= float(_SINGLE.max) for v in scale)
+        and scale[0] >= float(_SINGLE.tiny)
     )
     if not good:
         raise bad_file(

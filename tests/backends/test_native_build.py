@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +39,20 @@ def test_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
         NativeBackend()
 
 
+@needs_compiler
+@pytest.mark.parametrize("device", ["cpu", "native"])
+def test_copies_stay_on_the_executor_that_was_asked_for(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network on "cpu" must not become one that insists on a compiler."""
+    model = gpumlp.MLP([2, 1], device=device)
+    pickled = pickle.dumps(model)
+    for again in (pickle.loads(pickled), copy.deepcopy(model)):
+        assert again.backend is model.backend
+    monkeypatch.setenv("GPUMLP_NATIVE", "0")
+    if device == "cpu":
+        with pytest.warns(RuntimeWarning, match="NumPy code"):
+            assert pickle.loads(pickled).backend.name == "numpy"
+
+
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no C++ compiler" in (NativeBackend.why_not() or "")
@@ -60,6 +77,48 @@ def test_compiler_that_says_what_is_not_text(compiler: Compiler) -> None:
 def test_compiler_that_makes_nothing(compiler: Compiler) -> None:
     compiler("exit 0")
     assert "could not be used" in (NativeBackend.why_not() or "")
+
+
+@pytest.mark.parametrize("where", ["", " >&2"])
+def test_compiler_that_never_stops_talking(compiler: Compiler, tmp_path: Path, where: str) -> None:
+    """What it says is not collected without end."""
+    compiler(f"echo $$ >> {tmp_path}/pids\nwhile :; do echo {'x' * 5000}; done{where}")
+    tracemalloc.start()
+    try:
+        assert "compiler failed" in (NativeBackend.why_not() or "")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert not any(_runs(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+def test_compiler_that_leaves_a_program_behind(compiler: Compiler, tmp_path: Path) -> None:
+    """It has inherited the pipes, and is not waited for."""
+    compiler(f"sleep 600 & echo $! >> {tmp_path}/pids; echo broken >&2; exit 1")
+    try:
+        assert "broken" in (NativeBackend.why_not() or "")
+    finally:
+        for pid in map(int, (tmp_path / "pids").read_text().split()):
+            assert _runs(pid)
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("echo | g++ -shared -x c++ - -o $2", "lacks a function"),
+        ('g++ "$@" && truncate -s 5000 $2', "cut off"),
+        ("ln -s /dev/zero $2", "could not be used"),
+        ("mkfifo $2", "not a regular file"),
+        ("mkdir $2", "could not be used"),
+    ],
+)
+@needs_compiler
+def test_compiler_that_makes_something_else(compiler: Compiler, made: str, message: str) -> None:
+    compiler(f'while [ "$1" != -o ]; do set -- "$@" "$1"; shift; done; {made}')
+    assert message in (NativeBackend.why_not() or "")
+    with pytest.warns(RuntimeWarning, match=message):
+        assert gpumlp.get_backend("cpu").name == "numpy"
 
 
 def test_compiler_that_hangs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -105,6 +106,26 @@ def test_a_damaged_library_is_made_again(fresh: Path, new_process: Callable, dam
     new_process()
     assert answer(1) == 1
     assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("other", ["pipe", "link", "socket"])
+def test_what_is_no_file_in_its_place_is_replaced(
+    fresh: Path, new_process: Callable, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    assert answer(1) == 1
+    (library,) = fresh.iterdir()
+    library.unlink()
+    if other == "pipe":
+        os.mkfifo(library)
+    elif other == "link":
+        library.symlink_to("/dev/zero")
+    else:
+        monkeypatch.chdir(fresh)
+        with socket.socket(socket.AF_UNIX) as place:
+            place.bind(library.name)  # a short name: the system takes no others
+    new_process()
+    assert answer(1) == 1
+    assert stat.S_ISREG(library.lstat().st_mode)
 
 
 def test_a_library_that_does_not_load_is_made_again(

@@ -12,6 +12,7 @@ import pytest
 
 import gpumlp
 from gpumlp.cli import main
+from gpumlp.preparation import load_prepared
 
 
 @pytest.fixture
@@ -200,6 +201,7 @@ def test_a_full_standard_output_is_named(tmp_path):
         {"features": ["a"]},
         {"surplus": 1},
         {"target_scale": "big"},
+        {"loss": "binary_cross_entropy"},
     ],
 )
 def test_stored_preparation_that_does_not_fit(fails, flowers, flower_model, change):
@@ -207,6 +209,28 @@ def test_stored_preparation_that_does_not_fit(fails, flowers, flower_model, chan
     model.extra["preparation"].update(change)
     model.save(flower_model)
     assert "its stored preparation" in fails("predict", flower_model, flowers)
+
+
+def test_values_beyond_the_numbers_of_the_model_are_refused(fails, flowers, flower_model):
+    """They would become infinite, and saturated units would answer something all the same."""
+    header, first, *rest = flowers.read_text().splitlines()
+    at = header.split(",").index(load_prepared(flower_model, "cpu").feature_names[1])
+    cells = first.split(",")
+    cells[at] = "1e300"
+    flowers.write_text("\n".join([header, *rest[:4], ",".join(cells)]))
+    message = fails("predict", flower_model, flowers)
+    assert f"the value 1e+300 of feature {header.split(',')[at]!r} in row 4" in message
+    assert "too large for float32 with the scaling of the training" in message
+    with pytest.raises(ValueError, match="too large for float32"):
+        load_prepared(flower_model, "cpu").predict(np.full((1, 3), 1e300))
+
+
+def test_what_is_told_of_a_file_is_not_endless(run, flower_model):
+    model = gpumlp.load(flower_model, "cpu")
+    model.extra["training"] = {"x" * 10**5: "y" * 10**5, "figures": {"z" * 10**5: {"a": "b" * 10**5}}}
+    model.save(flower_model)
+    result = run("info", flower_model)
+    assert result.code == 0 and len(result.out) < 15_000
 
 
 def test_unwritable_predictions_are_found_first(fails, flowers, flower_model, monkeypatch):

@@ -85,6 +85,24 @@ def test_short_runs_have_whole_epochs_on_the_axis(tmp_path, epochs):
     assert ticks == [str(n + 1) for n in range(epochs)]
 
 
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("target", [r"$\x{$", "a $b$ c", "\u4ef7\u683c", "x" * 10**5, "a\nb\x1b[2J"])
+def test_any_name_of_a_target_can_be_drawn(tmp_path, recwarn, target, ending):
+    losses = [3.0, 2.0, 1.0]
+    curves = history(loss=losses, val_loss=losses, val_rmse=losses)
+    plot_history(curves, tmp_path / f"p.{ending}", target=target)
+    assert (tmp_path / f"p.{ending}").stat().st_size > 1000 and not list(recwarn)
+
+
+def test_settings_that_matplotlib_cannot_draw_with_are_told(tmp_path):
+    with (
+        matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": r"\no_such_command"}),
+        pytest.raises(ValueError, match="the learning curves could not be drawn"),
+    ):
+        plot_history(history(loss=[2.0, 0.2, 0.01]), tmp_path / "p.png")
+    assert os.listdir(tmp_path) == []
+
+
 def test_pictures_that_cannot_be_drawn(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no epochs"):
         plot_history(History(), tmp_path / "p.png")

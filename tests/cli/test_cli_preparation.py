@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gpumlp.cli.words import TASK_RULE
-from gpumlp.preparation import detect_task, fit_preparation, split_table
 from gpumlp.tables import Table, TableError
+from gpumlp.tables.fit import detect_task, fit_preparation, split_table
 
 
 def make(x, y) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import gpumlp
 from gpumlp.files.archive import Archive, BadFile, write_archive
 from gpumlp.files.npz import read_npy, write_npz
 from gpumlp.schedules import Cosine
+from gpumlp.tables import TableError, read_table
 
 ARRAYS = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -168,6 +170,67 @@ def test_a_header_that_names_too_much_costs_little(tmp_path, states):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("states", [0, 16])
+def test_a_short_header_that_names_millions_costs_little(tmp_path, states):
+    """Packed it has a few thousand bytes."""
+    header = {
+        "format": "gpumlp-model",
+        "format_version": 1,
+        "layer_sizes": [1] * 300_000,
+        "activations": [],
+        "dropout": 0.0,
+        "dtype": "float32",
+        "output": "identity",
+        "extra": {},
+        "trainer": {"state": [f"s{n}" for n in range(states)]},
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez_compressed(tmp_path / "m.npz", header=text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(gpumlp.ModelFileError, match=r"arrays \(none\), expected .* for 299999 layers"):
+            gpumlp.load(tmp_path / "m.npz", "numpy")
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_messages_are_short_whatever_is_in_a_file(tmp_path):
+    gpumlp.MLP([1, 1], device="numpy").save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays["header"].tobytes())
+    for change in (
+        {"activations": ["relu"] * 10**5},
+        {"dropout": [0.1] * 10**5},
+        {"activations": ["x" * 10**5]},
+    ):
+        text = json.dumps({**header, **change}).encode()
+        with open(tmp_path / "m.npz", "wb") as file:
+            write_npz(file, {**arrays, "header": np.frombuffer(text, np.uint8)})
+        with pytest.raises(gpumlp.ModelFileError) as caught:
+            gpumlp.load(tmp_path / "m.npz", "numpy")
+        assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path, kind):
+    for ending, error, read_it in (
+        (".npz", gpumlp.ModelFileError, lambda path: gpumlp.load(path, "numpy")),
+        (".npz", gpumlp.ModelFileError, lambda path: gpumlp.Trainer.load(path, device="numpy")),
+        (".npz", TableError, lambda path: read_table(str(path))),
+        (".npy", TableError, lambda path: read_table(str(path), target="0")),
+    ):
+        path = tmp_path / f"x{ending}"
+        path.unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(error, match=f"x{ending}'.* it is a pipe or a device"):
+            read_it(path)
+
+
 @pytest.mark.parametrize(
     "head", ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3L), }", "{}", "(1,"]
 )
@@ -265,6 +328,8 @@ def test_a_setting_that_cannot_be_saved_is_named(tmp_path):
         ({"hyperparameters": {"lr": 10**400}}, "'hyperparameters' is"),
         ({"hyperparameters": {"lr": 0.1, "more": 1}}, "its hyperparameters"),
         ({"loss_scale": [1, 1, 1, 1]}, "'loss_scale' is"),
+        ({"precision": "float16", "loss_scale": [1e300, 2, 0, 0]}, "'loss_scale' is"),
+        ({"precision": "float16", "loss_scale": [1e-300, 2, 0, 0]}, "'loss_scale' is"),
         ({"schedule": {"name": "cosine", "options": []}}, "cannot be restored"),
         ({"schedule": {"name": "step", "options": {"every": "x"}}}, "cannot be restored"),
     ],

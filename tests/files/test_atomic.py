@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 
 import pytest
 
+import gpumlp
 from gpumlp.files.atomic import check_apart, check_writable, replacing
 
 
@@ -63,6 +65,59 @@ def test_a_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path, mode):
     finally:
         os.umask(mask)
     assert stat.S_IMODE(path.stat().st_mode) == mode and path.read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "device", "link", "socket"])
+def test_what_is_no_file_is_not_replaced(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":  # of the test's own: never try this with the machine's
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.stat("/dev/null").st_rdev)
+        except OSError as error:
+            pytest.skip(str(error))
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as place:
+            place.bind("x")
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to("pipe")
+    before = os.stat(path)
+    with pytest.raises(OSError, match=r"\] that is (a directory; give a file name|not a regular file): 'x'$"):
+        gpumlp.MLP([2, 1], device="numpy").save("x")
+    after = os.stat(path)
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+    assert set(os.listdir()) <= {"x", "pipe"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        (3, TypeError, "expected str, bytes or os.PathLike object, not int"),
+        (None, TypeError, "expected str, bytes or os.PathLike object, not NoneType"),
+        ("a\0b", ValueError, "embedded null byte"),
+        ("", FileNotFoundError, r"\] the file name is empty: ''$"),
+    ],
+)
+def test_names_that_no_file_can_have(path, kind, message):
+    model = gpumlp.MLP([2, 1], device="numpy")
+    with pytest.raises(kind, match=message) as caught:
+        model.save(path)
+    assert "JSON" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", [b"bytes.npz", "new\nline", "a b", "\udcff", "\u00e9" * 127, "x" * 255, ".hidden", "-o"]
+)
+def test_names_that_a_file_can_have(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        gpumlp.MLP([2, 1], device="numpy").save(name)
+        assert gpumlp.load(name, "numpy").n_params == 3 and os.listdir() == [os.fsdecode(name)]
 
 
 def test_check_writable(tmp_path):

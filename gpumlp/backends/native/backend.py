@@ -52,7 +52,8 @@ class _Runtime:
         library = build.load(runtime_source())
         self.threads = build.thread_count()
         integer, pointer = ctypes.c_longlong, ctypes.c_void_p
-        setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
+        names = "gpumlp_setup", "gpumlp_run", "gpumlp_replay"
+        setup, self.run, self.replay = (build.symbol(library, name) for name in names)
         setup.argtypes = [integer]
         self.run.argtypes = [pointer]
         self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 4]
@@ -324,6 +325,11 @@ class NativeBackend(HostBackend):
             return NativePlan(ops, steps)
         except DeviceError as error:
             return self._other(error)._record(ops, steps)
+
+    @property
+    def wanted(self) -> str:
+        """ "cpu" may be another executor where a pickle is read."""
+        return "native" if self._instead is None else "cpu"
 
     def _other(self, error: DeviceError) -> HostBackend:
         """The backend that runs what cannot be compiled; without one, the error is raised."""

@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import re
+import selectors
 import shlex
 import shutil
 import signal
@@ -21,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +31,16 @@ from gpumlp.backends.native.text import kernel_source
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Compiler", "find_compiler", "forget", "load", "load_all", "load_kernels", "thread_count"]
+__all__ = [
+    "Compiler",
+    "find_compiler",
+    "forget",
+    "load",
+    "load_all",
+    "load_kernels",
+    "symbol",
+    "thread_count",
+]
 
 # No errno and no traps: sqrt becomes one instruction.  NaN and infinity keep their meaning: no -ffast-math.
 FLAGS = (
@@ -43,8 +54,10 @@ FLAGS = (
     "-pthread",
     "-w",
 )
-#: after so long a compiler is taken to hang; compiling takes 1 to 3
-ANSWER_SECONDS, COMPILE_SECONDS = 20.0, 60.0
+#: after so long a compiler is taken to hang (longer where processes wait for cores); compiling takes 1 to 3
+ANSWER_SECONDS, COMPILE_SECONDS = 10.0, 20.0
+_MOST_SAID = 1 << 20  # bytes of messages after which a compiler is ended
+_GLANCE = 0.05  # seconds after which a compiler that says nothing is looked at
 
 
 # ---- compiler ------------------------------------------------------------------------------------------
@@ -73,12 +86,18 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
+def _load() -> float:
+    """How many processes there are for each core, at least 1."""
+    with contextlib.suppress(OSError):
+        return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return 1.0
+
+
 class _Run:
     """A compiler at work, in a process group of its own: with it end the programs that it has started."""
 
     def __init__(self, command: Sequence[str], seconds: float) -> None:
-        self.command, self.seconds, self.end = command, seconds, time.monotonic() + seconds
-        self.answer = self.complaint = ""
+        self.command, self.seconds, self.start = command, seconds, time.monotonic()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -87,27 +106,57 @@ class _Run:
             start_new_session=True,
             env={**os.environ, "LC_ALL": "C"},  # messages in English
         )
+        self._pipes = [pipe for pipe in (self.process.stdout, self.process.stderr) if pipe]
+        self._said = [bytearray() for _ in self._pipes]
+        self._open = selectors.PollSelector()
+        for pipe, said in zip(self._pipes, self._said, strict=True):
+            self._open.register(pipe, selectors.EVENT_READ, said)
 
     def done(self, wait: float) -> bool:
-        """Whether it has ended, after at most `wait` seconds; TimeoutExpired if its time is over."""
-        try:
-            said = self.process.communicate(timeout=wait)
-        except subprocess.TimeoutExpired:
-            if time.monotonic() < self.end:
+        """Whether it has ended, after at most `wait` seconds; TimeoutExpired if its time is over.
+
+        Not `communicate`, which keeps all that is said, and waits for whoever has inherited the pipes.
+        """
+        until = time.monotonic() + wait
+        while self.process.poll() is None:
+            now = time.monotonic()
+            if now >= self.start + self.seconds * _load():
+                raise subprocess.TimeoutExpired(self.command, self.seconds)
+            if now >= until:
                 return False
-            raise subprocess.TimeoutExpired(self.command, self.seconds) from None
-        self.answer, self.complaint = (text.decode("utf-8", errors="replace").strip() for text in said)
+            self._listen(min(until - now, _GLANCE))
+        self._listen(0)
         return True
 
-    def stop(self) -> None:
-        """End it, whatever it is doing."""
+    def _listen(self, wait: float) -> None:
+        if not self._open.get_map():  # it has closed its pipes: it is about to end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(wait)
+            return
+        for key, _ in self._open.select(wait):
+            part = os.read(key.fd, 1 << 16)
+            if not part:
+                self._open.unregister(key.fileobj)
+            key.data.extend(part)
+            if len(key.data) > _MOST_SAID:
+                self._kill()
+
+    def text(self) -> tuple[str, str]:
+        """What it has written to its standard output and error."""
+        answer, complaint = (bytes(said).decode("utf-8", errors="replace").strip() for said in self._said)
+        return answer, complaint
+
+    def _kill(self) -> None:
         if self.process.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe:
-                pipe.close()
+
+    def stop(self) -> None:
+        """End it, whatever it is doing."""
+        self._kill()
+        for pipe in self._pipes:
+            pipe.close()
 
 
 @functools.cache
@@ -127,7 +176,7 @@ def find_compiler() -> Compiler | None:
             finally:
                 run.stop()
             if run.process.returncode == 0:
-                return Compiler(tuple(command), run.answer.split("\n")[0], ("-march=native", *FLAGS))
+                return Compiler(tuple(command), run.text()[0].split("\n")[0], ("-march=native", *FLAGS))
     return None
 
 
@@ -150,14 +199,16 @@ def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
                     files = ["-o", str(folder / key), str(folder / f"{key}.cpp")]
                     running[key] = _Run([*compiler.command, *compiler.flags, *files], COMPILE_SECONDS)
                 for key in [key for key, run in running.items() if run.done(0.01 / len(running))]:
-                    run = running.pop(key)
+                    run = running[key]
+                    run.stop()
                     if run.process.returncode:
                         raise DeviceError(
                             f"the C++ compiler failed ({shlex.join(run.command)}):\n"
-                            f"{run.complaint[-2000:]}\n"
+                            f"{run.text()[1][-2000:]}\n"
                             "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one."
                         )
                     cache.store(place, key, folder / key)
+                    del running[key]
         finally:
             for run in running.values():
                 run.stop()
@@ -207,6 +258,17 @@ def load_all(sources: Sequence[str]) -> list[ctypes.CDLL]:
 def load(source: str) -> ctypes.CDLL:
     """`load_all` for one."""
     return load_all([source])[0]
+
+
+def symbol(library: ctypes.CDLL, name: str) -> Any:
+    """A function of a loaded library; DeviceError if it is not in there: not every compiler compiles."""
+    try:
+        return getattr(library, name)
+    except AttributeError as error:
+        raise DeviceError(
+            f"what the C++ compiler made lacks a function ({error}). Set CXX to another compiler, or "
+            "GPUMLP_NATIVE=0 to do without."
+        ) from None
 
 
 def load_kernels(wanted: Sequence[tuple[Kernel, np.dtype, int]]) -> list[ctypes.CDLL]:

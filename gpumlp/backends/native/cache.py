@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,10 +128,29 @@ def _make(parent: Path) -> tuple[Path, int]:
 
 
 # ---- libraries -----------------------------------------------------------------------------------------
+def _file(name: str | Path, flags: int, folder: int | None = None) -> int:
+    """Descriptor of a file in `folder`; OSError for links, and for what may never end or be waited for."""
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("the library is not a regular file")
+    return descriptor
+
+
+def _check_whole(data: bytes) -> None:
+    """OSError if a library in Linux's ELF format ends before its last table: loading it kills a process."""
+    if data[:5] == b"\x7fELF\2":
+        (table,), (size, count) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<2H", data, 58)
+        if table + size * count > len(data):
+            raise OSError("the compiler wrote a library that is cut off")
+
+
 def store(place: Path, key: str, made: Path) -> None:
     """Move the library `made` into `place`, with its digest: it is there whole or not at all."""
-    with open(made, "r+b") as file:
-        file.write(hashlib.sha256(file.read()).digest())
+    with open(_file(made, os.O_RDWR), "r+b") as file:
+        data = file.read()
+        _check_whole(data)
+        file.write(hashlib.sha256(data).digest())
         file.flush()
         os.fsync(file.fileno())
     os.replace(made, place / f"{key}.so")
@@ -141,7 +161,7 @@ def load(place: Path, key: str) -> ctypes.CDLL:
     folder = _open(place)
     try:
         name = f"{key}.so"
-        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+        with open(_file(name, os.O_RDONLY, folder), "rb") as file:
             data = memoryview(file.read())
         if hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
             raise OSError(f"{place / name} is damaged")

@@ -39,7 +39,7 @@ class Function:
 
     def __init__(self, kernel: Kernel, dtype: np.dtype, library: ctypes.CDLL) -> None:
         self.library = library
-        self.address = ctypes.cast(library.gpumlp_kernel, ctypes.c_void_p).value or 0
+        self.address = ctypes.cast(build.symbol(library, "gpumlp_kernel"), ctypes.c_void_p).value or 0
         self.dtype = dtype
         self.rowwise, self.masked = kernel.rowwise, kernel.masked
         self.arrays: list[tuple[str, bool, bool, np.dtype]] = [
