@@ -13,6 +13,7 @@ from gpumlp.losses import Huber
 from gpumlp.model import MLP
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.many import fit_many
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.warmup import warmup
 from gpumlp.version import __version__
@@ -38,6 +39,7 @@ __all__ = [
     "RMSProp",
     "Trainer",
     "__version__",
+    "fit_many",
     "free_memory",
     "get_backend",
     "load",

@@ -25,7 +25,7 @@ from gpumlp.training.placement import place_evaluation
 from gpumlp.training.progress import Progress
 from gpumlp.training.table import step_table
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "check_fit"]
 
 Callback = Callable[["Trainer", History], Any]
 
@@ -198,17 +198,9 @@ class Trainer:
             Network, optimiser state and one batch do not fit on the device.
         """
         epochs = checks.whole("epochs", epochs)
-        stop = get_early_stopping(early_stopping)
+        early_stopping = get_early_stopping(early_stopping)
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
-        train, val = split_validation(self.model, self.loss, rows, validation, self.seed)
-        if self.loss.classes:
-            check_two_classes(train.take(train.y))
-        names = ["loss", *(f"val_{m}" for m in self.objective.metrics if val)]
-        if stop and stop.monitor not in names:
-            raise ValueError(
-                f"early stopping: {suggest('metric', stop.monitor, names)}"
-                + ("" if val else " Give validation data for the val_ metrics.")
-            )
+        train, val, epochs, stop = check_fit(self, rows, epochs, validation, early_stopping)
         loop = Loop(self, train, val, epochs, streaming)
         self.history = History()
         with Progress(epochs, progress) as bar:
@@ -361,6 +353,24 @@ class Trainer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
+
+
+def check_fit(
+    trainer: Trainer, rows: Rows, epochs: Any, validation: Any, early_stopping: Any
+) -> tuple[Rows, Rows | None, int, EarlyStopping | None]:
+    """(training rows, validation rows, epochs, early stopping) of a fit on checked `rows`."""
+    epochs = checks.whole("epochs", epochs)
+    stop = get_early_stopping(early_stopping)
+    train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
+    if trainer.loss.classes:
+        check_two_classes(train.take(train.y))
+    names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
+    if stop and stop.monitor not in names:
+        raise ValueError(
+            f"early stopping: {suggest('metric', stop.monitor, names)}"
+            + ("" if val else " Give validation data for the val_ metrics.")
+        )
+    return train, val, epochs, stop
 
 
 def _check_limit(clip_norm: Any) -> float | None:

@@ -20,6 +20,7 @@ __all__ = [
     "Function",
     "address_of",
     "function_of",
+    "functions_of",
     "narrow_columns",
     "pack",
     "pack_gemm",
@@ -74,6 +75,14 @@ def function_of(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> Function:
         found = (weakref.ref(kernel, lambda _: _functions.pop(key, None)), Function(kernel, dtype, narrow))
         _functions[key] = found
     return found[1]
+
+
+def functions_of(wanted: Sequence[tuple[Kernel, np.dtype, int]]) -> list[Function]:
+    """All of `wanted`, (kernel, dtype, narrow); missing ones are compiled side by side."""
+    missing = [each for each in wanted if (id(each[0]), each[1].char, each[2]) not in _functions]
+    if missing:
+        build.load_kernels(missing)
+    return [function_of(*each) for each in wanted]
 
 
 def narrow_columns(op: Launch) -> int:
