@@ -150,7 +150,7 @@ def test_one_file(device: str, output: str, tmp_path: Path) -> None:
 
 def test_where_an_ensemble_does_not_belong(device: str, tmp_path: Path) -> None:
     gpumlp.Ensemble(models(device, "exp")).save(tmp_path / "e.npz")
-    with pytest.raises(gpumlp.ModelFileError, match="ensemble of 4 networks; read it with gpumlp.load"):
+    with pytest.raises(gpumlp.ModelFileError, match="an ensemble of 4 networks; read it"):
         gpumlp.Trainer.load(tmp_path / "e.npz", device)
 
 
