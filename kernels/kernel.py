@@ -110,6 +110,7 @@ class Kernel:
     masked: bool = False
     arrays: tuple[Array, ...] = field(init=False, compare=False)
     constants: tuple[Scalar, ...] = field(init=False, compare=False)
+    _names: tuple[frozenset[str], frozenset[str]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         roles = (
@@ -121,13 +122,13 @@ class Kernel:
         )
         arrays = tuple(Array(t, n, role) for role, text in roles for t, n in _split(text))
         object.__setattr__(self, "arrays", arrays)
-        object.__setattr__(self, "constants", tuple(Scalar(t, n) for t, n in _split(self.scalars)))
+        constants = tuple(Scalar(t, n) for t, n in _split(self.scalars))
+        object.__setattr__(self, "constants", constants)
+        names = frozenset(a.name for a in arrays), frozenset(s.name for s in constants)
+        object.__setattr__(self, "_names", names)
 
     def check(self, given: dict[str, Any], scalars: dict[str, Any]) -> None:
         """Raise TypeError if the names of arrays and scalars are not exactly this kernel's own."""
-        wanted = {a.name for a in self.arrays}
-        if set(given) != wanted:
-            raise TypeError(f"{self.name}: arrays {sorted(given)}, expected {sorted(wanted)}")
-        wanted = {s.name for s in self.constants}
-        if set(scalars) != wanted:
-            raise TypeError(f"{self.name}: scalars {sorted(scalars)}, expected {sorted(wanted)}")
+        for what, named, wanted in zip(("arrays", "scalars"), (given, scalars), self._names, strict=True):
+            if named.keys() != wanted:
+                raise TypeError(f"{self.name}: {what} {sorted(named)}, expected {sorted(wanted)}")

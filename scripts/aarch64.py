@@ -104,7 +104,8 @@ class Writer:
     def plan(self, ops: Any, steps: Any) -> None:
         steps.step[:] = (0, 1)
         replay = NativeBackend().record(ops, steps)
-        words = [w.tolist() for w in replay.held[-1]]
+        starts = replay.addresses[1:] - replay.addresses[0]
+        words = [w.tolist() for w in np.split(replay.words, starts // 8)]
         used = [array for op in ops for array, _ in arrays_of(op)]
         memory = {r.ctypes.data: r for r in map(root, [*used, steps.table])}
         segments = {w[at]: w[at + 1] for op, w in zip(ops, words, strict=True) for at in self.segments(op)}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Gemm, Op, Steps
+from gpumlp.backends.numpy import address_of
 
 __all__ = ["dependencies", "extent"]
 
@@ -18,7 +19,7 @@ Access = tuple[int, int, bool]
 
 def extent(array: Any) -> tuple[int, int]:
     """First byte of an array, and the one after the last; equal if it is empty."""
-    low = high = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    low = high = address_of(array) if isinstance(array, np.ndarray) else array.data.ptr
     if array.size == 0:
         return low, low
     for n, stride in zip(array.shape, array.strides, strict=True):

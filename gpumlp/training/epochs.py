@@ -21,18 +21,20 @@ class Epochs(Protocol):
 
     Attributes
     ----------
-    order : int32 array (n_rows,), on the host
-        Row numbers of the coming epoch, to be written before `run` and free to be written again after it.
     batch, n_steps : int
         Rows per step, and steps per epoch.
     weight : float
         Sum of the rows' weights.
     """
 
-    order: np.ndarray
     batch: int
     n_steps: int
     weight: float
+
+    @property
+    def order(self) -> np.ndarray:
+        """Row numbers of the coming epoch, int32 (n_rows,) on the host: written before `run`, and free to be
+        written again after it."""
 
     def batch_weights(self) -> np.ndarray:
         """Sum of the weights of the rows of each coming step, float64 (n_steps,)."""

@@ -33,10 +33,12 @@ def step_table(
     steps = len(batch_weights)
     optimizer.check()
     t = optimizer.t + np.arange(steps)
-    lr = optimizer.lr * np.broadcast_to(np.asarray(schedule(t, total), float), (steps,))
-    if not (np.isfinite(lr).all() and (lr >= 0).all()):
+    lr = np.full(steps, optimizer.lr, float)
+    lr *= np.asarray(schedule(t, total), float)
+    low, high = lr.min(), lr.max()
+    if not (low >= 0 and high < np.inf):  # NaN is neither
         raise ValueError(
-            f"the schedule gave learning rates from {lr.min()} to {lr.max()}; expected finite numbers >= 0"
+            f"the schedule gave learning rates from {low} to {high}; expected finite numbers >= 0"
         )
     return {
         **optimizer.step_values(t + 1, lr),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import struct
 import sys
@@ -25,7 +26,6 @@ from gpumlp.backends.lane import here
 from gpumlp.backends.native import build, cache
 from gpumlp.backends.native.call import (
     Function,
-    address_of,
     function_of,
     functions_of,
     narrow_columns,
@@ -34,9 +34,9 @@ from gpumlp.backends.native.call import (
     pack_segments,
     real_dtype,
 )
-from gpumlp.backends.native.phases import by_rows, phases
+from gpumlp.backends.native.phases import by_rows, phases, useful_threads
 from gpumlp.backends.native.text import HEADER_WORDS, runtime_source
-from gpumlp.backends.numpy import HostBackend
+from gpumlp.backends.numpy import HostBackend, address_of
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 
@@ -82,14 +82,15 @@ class NativePlan(Plan):
         ]
         functions = iter(functions_of(wanted))
         self.held: list[Any] = []
-        words = [
+        calls = [
             pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
         ]
-        self.addresses = np.array([w.ctypes.data for w in words], np.int64)
-        self.held.append(words)
+        self.words = np.frombuffer(bytearray(b"".join(calls)), np.int64)
+        starts = [0, *itertools.accumulate(map(len, calls))][:-1]
+        self.addresses = np.array(starts, np.int64) + address_of(self.words)
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
-        self._table = table.ctypes.data, table.strides[0] if table.ndim == 2 else 0
+        self._table = address_of(table), table.strides[0] if table.ndim == 2 else 0
         self._alone = self._arguments(np.array([[0, len(ops), 1]], np.int64))
         self._together: tuple[int, ...] | None = None
         self.burst, self._least = 1, 1.0
@@ -97,7 +98,7 @@ class NativePlan(Plan):
     def _arguments(self, spans: np.ndarray) -> tuple[int, ...]:
         """Those of the replay of the phases `spans`."""
         self.held.append(spans)
-        return (self.addresses.ctypes.data, spans.ctypes.data, len(spans), *self._table)
+        return (address_of(self.addresses), address_of(spans), len(spans), *self._table)
 
     def _shared(self) -> tuple[int, ...]:
         """The arguments for all threads; made when they are needed."""
@@ -108,17 +109,16 @@ class NativePlan(Plan):
     @functools.cached_property
     def phases(self) -> np.ndarray:
         """See `phases.py`; of no use to a thread that runs all by itself."""
-        return phases(self.ops, self.runtime.threads)
+        return phases(self.ops, useful_threads(self.ops, self.runtime.threads))
 
-    def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:
+    def _pack_launch(self, op: Launch, function: Function) -> bytes:
         self.reads_table |= bool(function.stepped)
         segments = pack_segments(op.segments)
         self.held += [function, segments]
         columns = [self.steps.columns.index(name) for name in function.stepped]
-        packed = pack(
+        return pack(
             function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
         )
-        return np.frombuffer(packed, np.int64).copy()
 
     def run(self, n: int = 1) -> None:
         step, advance = self.steps.step, self.first and self.last
@@ -167,7 +167,7 @@ class _Bound:
         head = (*function.head, 0, function.serial_below, function.values_at, 1, size)
         words = function.words.pack(*head, *places, *[scalars[n] for n in function.scalars], *function.tail)
         self.packed = bytearray(words + bytes(function.with_values.size - len(words)))
-        self.address = address_of(self.packed)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.packed))
         self.pack_place = struct.Struct("=q").pack_into
         self.place_at = 8 * (HEADER_WORDS + 2 * names.index(free))
         self.pack_values = struct.Struct(f"={len(function.stepped)}{function.dtype.char}").pack_into

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 import weakref
 from collections.abc import Sequence
@@ -12,13 +13,13 @@ import numpy as np
 
 from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import build, text
+from gpumlp.backends.numpy import address_of
 from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [
     "REALS",
     "WHOLE",
     "Function",
-    "address_of",
     "function_of",
     "functions_of",
     "narrow_columns",
@@ -30,14 +31,15 @@ __all__ = [
 
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
 WHOLE = np.array([0, 2**62, np.float64(1).view(np.int64)], np.int64)  # one segment over all columns, decay 1
+_GEMM = struct.Struct("=13q")
 
 
 class Function:
     """A compiled kernel for one dtype, and the layout of its operations."""
 
-    def __init__(self, kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> None:
-        (self.library,) = build.load_kernels([(kernel, dtype, narrow)])
-        self.address = ctypes.cast(self.library.gpumlp_kernel, ctypes.c_void_p).value or 0
+    def __init__(self, kernel: Kernel, dtype: np.dtype, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.address = ctypes.cast(library.gpumlp_kernel, ctypes.c_void_p).value or 0
         self.dtype = dtype
         self.rowwise, self.masked = kernel.rowwise, kernel.masked
         self.arrays: list[tuple[str, bool, bool, np.dtype]] = [
@@ -69,20 +71,23 @@ _functions: dict[tuple[int, str, int], tuple[weakref.ref, Function]] = {}
 
 def function_of(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> Function:
     """`kernel` compiled for `dtype`, once."""
-    key = (id(kernel), dtype.char, narrow)
-    found = _functions.get(key)
-    if found is None:
-        found = (weakref.ref(kernel, lambda _: _functions.pop(key, None)), Function(kernel, dtype, narrow))
-        _functions[key] = found
-    return found[1]
+    found = _functions.get((id(kernel), dtype.char, narrow))
+    return functions_of([(kernel, dtype, narrow)])[0] if found is None else found[1]
 
 
 def functions_of(wanted: Sequence[tuple[Kernel, np.dtype, int]]) -> list[Function]:
-    """All of `wanted`, (kernel, dtype, narrow); missing ones are compiled side by side."""
-    missing = [each for each in wanted if (id(each[0]), each[1].char, each[2]) not in _functions]
-    if missing:
-        build.load_kernels(missing)
-    return [function_of(*each) for each in wanted]
+    """`function_of` for several kernels; missing ones are compiled side by side."""
+    keys = [(id(kernel), dtype.char, narrow) for kernel, dtype, narrow in wanted]
+    missing = {key: each for key, each in zip(keys, wanted, strict=True) if key not in _functions}
+    libraries = build.load_kernels(list(missing.values())) if missing else []
+    for (key, (kernel, dtype, _)), library in zip(missing.items(), libraries, strict=True):
+        forget = functools.partial(_forget, key)
+        _functions[key] = weakref.ref(kernel, forget), Function(kernel, dtype, library)
+    return [_functions[key][1] for key in keys]
+
+
+def _forget(key: tuple[int, str, int], _: Any) -> None:
+    _functions.pop(key, None)
 
 
 def narrow_columns(op: Launch) -> int:
@@ -96,14 +101,6 @@ def real_dtype(kernel: Kernel, arrays: dict[str, Any], default: Any = np.float32
     if dtype not in REALS:
         raise TypeError(f"{kernel.name}: arrays of {dtype}; the native executor takes float32 and float64")
     return np.dtype(dtype.type)
-
-
-def address_of(array: Any) -> int:
-    """Where the array's first element lies."""
-    try:  # three times as fast as the other way, where it works
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    except (TypeError, ValueError, BufferError):  # read-only, not contiguous, empty
-        return array.ctypes.data
 
 
 def _pitch(array: np.ndarray) -> int:
@@ -128,7 +125,7 @@ def pack(
     for name, *_ in function.arrays:
         array = arrays[name]
         places += [address_of(array), _pitch(array)]
-    tail = [*columns, *((segments.ctypes.data, segments.size // 3) if function.masked else ())]
+    tail = [*columns, *((address_of(segments), segments.size // 3) if function.masked else ())]
     head = (*function.head, by_rows, function.serial_below, function.values_at, rows, cols)
     words = (*head, *places, *(scalars[name] for name in function.scalars), *tail)
     return function.words.pack(*words) if values is None else function.with_values.pack(*words, *values)
@@ -144,7 +141,7 @@ def pack_segments(given: Sequence[tuple[int, int, float]] | None) -> np.ndarray:
     return table
 
 
-def pack_gemm(op: Gemm) -> np.ndarray:
+def pack_gemm(op: Gemm) -> bytes:
     """The words of a matrix product."""
     a, b, c = op.a, op.b, op.c
     if c.dtype not in REALS:
@@ -152,5 +149,5 @@ def pack_gemm(op: Gemm) -> np.ndarray:
     m, k = a.shape[::-1] if op.trans_a else a.shape
     n = c.shape[1]
     pitch = [max(_pitch(x), x.shape[1]) for x in (a, b, c)]  # that of a single row may be anything
-    places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (x.ctypes.data, ld)]
-    return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b], np.int64)
+    places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (address_of(x), ld)]
+    return _GEMM.pack(2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b)

@@ -16,8 +16,9 @@ import numpy as np
 
 from gpumlp.backends.base import Gemm, Op
 from gpumlp.backends.native.text import cost
+from gpumlp.backends.numpy import address_of
 
-__all__ = ["by_rows", "phases"]
+__all__ = ["by_rows", "phases", "useful_threads"]
 
 ROW_UNIT = 8  # as in replay.cpp
 FLOPS_PER_NS, ELEMENTS_PER_NS = 100.0, 6.5  # of one core, for the choice of the number of threads only
@@ -39,8 +40,15 @@ def by_rows(op: Op) -> bool:
     return op.kernel.rowwise or op.rows >= ROW_UNIT
 
 
+def useful_threads(ops: Sequence[Op], threads: int) -> int:
+    """For how many of `threads` all of `ops` together have work."""
+    return max(1, min(threads, int(sum(map(_nanoseconds, ops)) / LEAST_NS)))
+
+
 def phases(ops: Sequence[Op], threads: int) -> np.ndarray:
-    """int64 (n, 3): first operation, one after the last, number of shares."""
+    """int64 (n, 3): first operation, one after the last, number of shares; one thread needs one phase."""
+    if threads == 1:
+        return np.array([(0, len(ops), 1)], np.int64)
     found: list[list[int]] = []
     touched = _Touched()
     for i, op in enumerate(ops):
@@ -92,12 +100,12 @@ def _accesses(op: Op) -> Iterator[_Access]:
 
 
 def _access(array: Any, rows: int | None, written: bool) -> _Access:
-    low = high = array.ctypes.data
+    place = low = high = address_of(array)
     for n, stride in zip(array.shape, array.strides, strict=True):
         if n == 0:
             return low, low, None, written
         low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
-    own = None if rows is None or array.ndim != 2 else (array.ctypes.data, array.strides[0], rows)
+    own = None if rows is None or array.ndim != 2 else (place, array.strides[0], rows)
     return low, high + array.itemsize, own, written
 
 

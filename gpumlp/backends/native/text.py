@@ -37,7 +37,12 @@ def slots(kernel: Kernel) -> list[str]:
 
 def cost(kernel: Kernel) -> int:
     """How much work an element is, in units of about 0.15 ns."""
-    return 1 + 3 * len(_COSTLY.findall(kernel.body)) + len(_SLOW.findall(kernel.body))
+    return _cost(kernel.body)
+
+
+@functools.cache
+def _cost(body: str) -> int:
+    return 1 + 3 * len(_COSTLY.findall(body)) + len(_SLOW.findall(body))
 
 
 def serial_below(kernel: Kernel) -> int:
