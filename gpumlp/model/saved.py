@@ -252,7 +252,8 @@ def _check_first(header: dict[str, Any]) -> None:
 
 def _check_ensemble(header: dict[str, Any]) -> None:
     """Everything but the members themselves."""
-    members, order = header.get("members"), header.get("order")
+    members: Any = header.get("members")
+    order: Any = header.get("order")
     if not isinstance(members, list) or not members or not all(isinstance(m, dict) for m in members):
         raise BadFile(f"the header's 'members' is {shown(members)}")
     good = isinstance(order, list) and all(type(n) is int for n in order)

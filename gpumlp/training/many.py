@@ -135,7 +135,7 @@ class _Given:
         numbers = None if index is None else _check_index(index, n)
         return Rows(X, y, self._weights(trainer, w, numbers, n), numbers)
 
-    def _weights(self, trainer: Trainer, w: Any, index: np.ndarray | None, n: int) -> np.ndarray | None:
+    def _weights(self, trainer: Trainer, w: Any, index: np.ndarray | None, n: int) -> Any:
         """Of all rows; those of `index` as a fit of these rows alone would have them."""
         if w is None:
             return None
@@ -146,7 +146,7 @@ class _Given:
             return checked
         host = model.backend.to_numpy(w) if is_cuda(w) else np.asarray(w)
         own = check_weights(host[index], len(index), model.backend, model.dtype)
-        if np.array_equal(own, checked[index]):
+        if bool((own == checked[index]).all()):
             return checked
         scaled = np.zeros_like(checked)
         scaled[index] = own

@@ -213,8 +213,7 @@ def train(members: Sequence[Member], bar: Progress) -> None:
     """
 
     def tick() -> None:
-        begun = [member for member in members if member.history is not None]
-        epochs = sum(member.epochs if member.done else len(member.history) for member in begun)
+        epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)
         left = sum(not member.done for member in members)
         bar.show(epochs, f"{left} of {len(members)} networks")
 

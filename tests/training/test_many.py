@@ -237,13 +237,14 @@ def test_interrupt_in_a_callback(device: str) -> None:
         is_own_fit(trainer, seed, 50)
 
 
-def test_interrupt_in_the_middle_of_an_epoch() -> None:
-    """An epoch that would take minutes is taken back."""
-    X = np.zeros((400_000, 64), np.float32)
+@pytest.mark.parametrize("name", ["numpy", "cpu"])
+def test_interrupt_in_the_middle_of_an_epoch(name: str) -> None:
+    """An epoch that would take long is taken back."""
+    X = np.zeros((400_000, 16), np.float32)
     y = np.arange(len(X)) % 2
     trainers = [
         gpumlp.Trainer(
-            gpumlp.MLP([64, 256, 256, 2], seed=k, device="cpu"),
+            gpumlp.MLP([16, 256, 256, 2], seed=k, device=name),
             loss="softmax_cross_entropy",
             optimizer="adam",
             batch_size=4,

@@ -57,7 +57,7 @@ class _Runtime:
         setup, self.run, self.replay = library.gpumlp_setup, library.gpumlp_run, library.gpumlp_replay
         setup.argtypes = [integer]
         self.run.argtypes = [pointer]
-        kinds = [pointer, pointer, integer, pointer, *[integer] * 4]
+        kinds: list[Any] = [pointer, pointer, integer, pointer, *[integer] * 4]
         self.replay.argtypes = kinds
         # the same, but it keeps Python's lock
         self.replay_short = ctypes.PYFUNCTYPE(None, *kinds)(ctypes.cast(self.replay, pointer).value or 0)
@@ -132,7 +132,8 @@ class NativePlan(Plan):
         while n > 0:
             if lane is not None:
                 lane.check()
-            count, replay = min(n, self.burst), self.runtime.replay
+            count = min(n, self.burst)
+            replay: Any = self.runtime.replay
             if lane is not None and lane.alone:
                 arguments = self._alone
                 if count * self._least < _SHORT_SECONDS:
