@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from gpumlp.kernels.checks import flag, number
 
-__all__ = ["flag", "number", "seed", "some", "whole"]
+__all__ = ["Setting", "flag", "number", "seed", "some", "whole"]
 
 
 def whole(name: str, value: Any, low: int = 1, high: float = math.inf, *, expected: str | None = None) -> int:
@@ -41,3 +41,30 @@ def some(names: Iterable[object], limit: int = 12) -> str:
     listed = [str(name) for name in names]
     more = f", ... ({len(listed)})" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more if listed else "(none)"
+
+
+class Setting:
+    """An attribute whose values are checked wherever they are assigned, in the constructor as later.
+
+    Parameters
+    ----------
+    check : callable
+        Gives what is to be kept for a value that was assigned, or raises.
+    """
+
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        if obj is None:
+            return self
+        try:
+            return vars(obj)[self.name]
+        except KeyError:
+            raise AttributeError(f"{type(obj).__name__!r} object has no attribute {self.name!r}") from None
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        vars(obj)[self.name] = self.check(value)

@@ -217,7 +217,6 @@ class Passes:
         table, inv = self._table(epochs)
         epochs.run_steps(table)
         self._collect.run()
-        opt.t += n_steps
         if self.evaluation:
             self.evaluation.run()
         out = self.engine.backend.to_numpy(self._out).astype(np.float64)

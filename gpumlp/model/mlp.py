@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.backends.base import on_device
 from gpumlp.network import Network
-from gpumlp.plans import Forward
+from gpumlp.plans import OUTPUTS, Forward
 from gpumlp.rows.arrays import array_module
 
 __all__ = ["MLP", "check_answers"]
+
+
+def _check_output(name: Any) -> str:
+    if not isinstance(name, str) or name not in OUTPUTS:
+        raise ValueError(f"output={name!r}; expected one of {', '.join(OUTPUTS)}")
+    return name
 
 
 class MLP(Network):
@@ -67,6 +74,8 @@ class MLP(Network):
     >>> model.forward([[5.1, 3.5, 1.4, 0.2]]).shape
     (1, 3)
     """
+
+    output = checks.Setting(_check_output)
 
     def __init__(
         self,
@@ -137,7 +146,7 @@ class MLP(Network):
     @on_device
     def outputs(self, X: Any, link: str) -> Any:
         """As `forward`, with "identity", "softmax", "sigmoid" or "exp" applied, whatever `output` is."""
-        if self._forward is None or self._forward.flat is not self.flat:
+        if self._forward is None or not self._forward.serves(self):
             self._forward = Forward(self)
         return self._forward(X, link)
 

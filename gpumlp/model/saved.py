@@ -20,6 +20,7 @@ import numpy as np
 from gpumlp.errors import ModelFileError
 from gpumlp.files.archive import Archive, BadFile, shown, write_archive
 from gpumlp.files.atomic import PathLike
+from gpumlp.plans import OUTPUTS
 from gpumlp.version import __version__
 
 __all__ = [
@@ -48,7 +49,6 @@ _HEADER: dict[str, Any] = {
     "output": str,
     "extra": dict,
 }
-_OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
 _STATES = 16  # state arrays that an optimiser may have; none has more than three
 
 
@@ -142,6 +142,7 @@ def _entries(model: Any) -> dict[str, Any]:
 
 def _finite(model: Any, what: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """`pairs_of` its parameters; ValueError if one is not finite."""
+    model.check()
     parameters = pairs_of(model, model.flat)
     for number, (w, b) in enumerate(parameters):
         if not (np.isfinite(w).all() and np.isfinite(b).all()):
@@ -271,7 +272,7 @@ def _check_header(header: dict[str, Any]) -> None:
     sizes = header["layer_sizes"]
     if len(sizes) < 2 or not all(type(n) is int and n > 0 for n in sizes):
         raise BadFile(f"layer_sizes is {shown(sizes)}, expected at least two positive integers")
-    if header["output"] not in _OUTPUTS:
-        raise BadFile(f"output is {shown(header['output'])}, expected one of {', '.join(_OUTPUTS)}")
+    if header["output"] not in OUTPUTS:
+        raise BadFile(f"output is {shown(header['output'])}, expected one of {', '.join(OUTPUTS)}")
     if header["dtype"] not in ("float32", "float64"):
         raise BadFile(f"dtype is {shown(header['dtype'])}, expected float32 or float64")

@@ -25,6 +25,8 @@ class Network:
     ----------
     backend : Backend
         The executor of the device where the parameters are.
+    activations, dropouts : list of str, list of float
+        One entry per hidden layer; what is written to them counts from the next use on.
     flat : array (flat_size,)
         All parameters; see `gpumlp.network.layers`.  `to` and unpickling make a new one.
     layers : list of Layer
@@ -43,13 +45,13 @@ class Network:
         device: str | Backend = "auto",
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
-        hidden = len(self.layer_sizes) - 2
-        self.activations = _per_layer("activation", activation, hidden)
-        for name in [*self.activations, *([activation] if isinstance(activation, str) else [])]:
-            get_activation(name)
-        self.dropouts = [_check_rate(p) for p in _per_layer("dropout", dropout, hidden)]
+        self.activations: Any = activation
+        self.dropouts: Any = dropout
+        if isinstance(activation, str):
+            get_activation(activation)
         if not hasattr(dropout, "__len__"):
             _check_rate(dropout)  # also where there is no hidden layer that it could apply to
+        self.check()
         self.seed = checks.seed("seed", seed)
         self.init = init
         self.dtype = _check_dtype(dtype)
@@ -57,6 +59,16 @@ class Network:
         self.backend = get_backend(device)
         self.flat = self.backend.zeros(self.flat_size, self.dtype)
         self.set_parameters(initial_parameters(self.layer_sizes, self.activations, init, self.seed))
+
+    def check(self) -> None:
+        """Make lists, an entry per hidden layer, of `activations` and `dropouts`, which may be changed at any
+        time; ValueError for what they cannot be."""
+        hidden = len(self.layer_sizes) - 2
+        names = _per_layer("activation", self.activations, hidden)
+        for name in names:
+            get_activation(name)
+        self.dropouts = [_check_rate(p) for p in _per_layer("dropout", self.dropouts, hidden)]
+        self.activations = names
 
     @property
     def device(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_list", "check_pair", "device_of", "is_host", "state_dtype", "to_numpy"]
+__all__ = ["as_list", "check_pair", "device_of", "is_host", "own", "state_dtype", "to_numpy"]
 
 
 def as_list(arrays: Any) -> list[Any]:
@@ -29,6 +29,11 @@ def device_of(array: Any) -> str:
 def to_numpy(array: Any) -> np.ndarray:
     """Copy on the host."""
     return np.array(array.get() if hasattr(array, "get") else array)
+
+
+def own(array: Any) -> np.ndarray:
+    """`array` as an array in memory that may be written to: a copy of what is in a file that is mapped."""
+    return array if type(array) is np.ndarray and array.flags.writeable else np.array(array)
 
 
 def state_dtype(p: Any) -> np.dtype:

@@ -14,7 +14,7 @@ from gpumlp.checks import whole
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.again import Again
-from gpumlp.optimizers.arrays import as_list, check_pair, device_of, is_host, state_dtype, to_numpy
+from gpumlp.optimizers.arrays import as_list, check_pair, device_of, is_host, own, state_dtype, to_numpy
 
 __all__ = ["Optimizer"]
 
@@ -55,6 +55,10 @@ class Optimizer(Rule):
             "_kernels": {},  # composed again: functions cannot be pickled
             "_again": None,
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.state = [{n: a if n == "_shape" else own(a) for n, a in entry.items()} for entry in self.state]
 
     def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:
         """See `Rule.kernel`; the same object for the same options and penalties."""

@@ -15,10 +15,12 @@ from gpumlp.plans.operations import gather
 from gpumlp.plans.workspace import Workspace
 from gpumlp.rows import check_features, is_cuda
 
-__all__ = ["FORWARD_ROWS", "Forward", "forward_bytes", "forward_rows"]
+__all__ = ["FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes", "forward_rows"]
 
 #: most rows that a forward pass handles at a time, and what their activations may take
 FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
+#: what may be applied to a network's output
+OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
 
 
 def forward_bytes(network: Network, rows: int) -> int:
@@ -35,14 +37,19 @@ def forward_rows(network: Network) -> int:
 
 
 class Forward:
-    """The forward passes of a network whose parameters stay where they are.
+    """The forward passes of a network whose parameters and activations stay what they are.
 
     Several threads may call one object; they take turns.
     """
 
     def __init__(self, network: Network) -> None:
-        self.network, self.flat = network, network.flat
+        network.check()
+        self.network, self.flat, self.activations = network, network.flat, list(network.activations)
         self._passes: dict[int, _Pass] = {}
+
+    def serves(self, network: Network) -> bool:
+        """Whether these are still the forward passes of `network`."""
+        return network.flat is self.flat and network.activations == self.activations
 
     def __call__(self, X: Any, link: str) -> Any:
         """The network's output (n_rows, n_outputs) with `link` applied, in chunks: a CuPy array if `X` is

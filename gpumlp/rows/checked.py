@@ -138,10 +138,15 @@ def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> An
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= n_outputs:
         raise ValueError(
-            f"{name} has class numbers from {low} to {high}; a network with {n_outputs} outputs needs "
-            f"0..{n_outputs - 1}"
+            f"{name} has class numbers from {_short(low)} to {_short(high)}; a network with {n_outputs} "
+            f"outputs needs 0..{n_outputs - 1}"
         )
     return y.astype(np.int32, order="C")  # always a copy: kernels index by what was checked here
+
+
+def _short(number: int) -> str:
+    """Its digits, if there are not hundreds."""
+    return str(number) if abs(number) < 2**64 else f"{number:g}"
 
 
 def check_two_classes(y: Any) -> None:

@@ -41,7 +41,8 @@ class Epochs(Protocol):
 
     def run(self, table: dict[str, Any]) -> None:
         """All steps of an epoch with the values of `table`; then the engine's sums[0] is the sum of the rows'
-        losses, and sums[3] the number of parameters that are not finite.  The device may still be working."""
+        losses, and sums[3] the number of parameters that are not finite.  The optimiser has counted the
+        steps.  The device may still be working."""
 
     def first_bad_step(self) -> tuple[int, int]:
         """Steps (first, last) of the last epoch among which the first one is whose loss is not finite."""
@@ -131,16 +132,25 @@ class ResidentEpochs:
         self._end.run()
 
     def run_steps(self, table: dict[str, Any]) -> None:
-        """All steps of an epoch; their losses stay in `row_loss`."""
+        """All steps of an epoch; their losses stay in `row_loss`.  What was done is in the optimiser's `t`,
+        also if an exception ends it."""
         check_order(self.order, self.rows.X.shape[0])
         self._follow()
         self.steps.fill(table)
         self.steps.send()
-        with self.engine.backend.range("gpumlp:steps"):
-            if self._full:
-                self._full.run(self._n_full)
-            if self._rest:
-                self._rest.run()
+        done = self.n_steps
+        try:
+            with self.engine.backend.range("gpumlp:steps"):
+                if self._full:
+                    self._full.run(self._n_full)
+                if self._rest:
+                    self._rest.run()
+        except BaseException:  # Ctrl-C after some of them
+            done = int(self.engine.backend.to_numpy(self.steps.step)[0])
+            raise
+        finally:
+            if self._update:
+                self.engine.optimizer.t += done
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, as many as these, from the host or the device into the buffers of these."""

@@ -105,6 +105,8 @@ class EarlyStopping:
     restore_best: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.monitor, str):
+            raise ValueError(f"EarlyStopping: monitor={self.monitor!r}; expected the name of a metric")
         if self.mode not in ("auto", "min", "max"):
             raise ValueError(f"EarlyStopping: mode={self.mode!r}; expected 'auto', 'min' or 'max'")
         self.patience = checks.whole("EarlyStopping: patience", self.patience)

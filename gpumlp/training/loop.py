@@ -41,11 +41,15 @@ class Loop:
 
     def _place(self) -> None:
         """Rows and plans on the device where the model is."""
-        self.engine, self._batch_size = self.trainer.engine, self.trainer.batch_size
+        self.engine, self._made_for = self.trainer.engine, self._plans_need()
         self.epochs, self.evaluation = place(
-            self.engine, self.train, self.val, self._batch_size, self._streaming
+            self.engine, self.train, self.val, self.trainer.batch_size, self._streaming
         )
         self._drawn: tuple[int, int] | None = None
+
+    def _plans_need(self) -> tuple:
+        """What rows and plans are placed for; what else may change they follow themselves."""
+        return self.trainer.batch_size, *self.trainer.model.activations
 
     def run(self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]) -> None:
         """Train; what happened is in the trainer's history, also if an exception ends it."""
@@ -67,6 +71,7 @@ class Loop:
             raise
         finally:  # also after divergence or Ctrl-C
             best.restore()
+            trainer.history = history  # a callback may have called `fit`
 
     def _epoch(self, number: int) -> dict[str, float]:
         """One pass over the rows; its figures."""
@@ -74,11 +79,10 @@ class Loop:
         self._follow()
         engine, epochs = self.engine, self.epochs
         self._draw()
-        left = (self.n_epochs - number) * epochs.n_steps
-        table = trainer.table(epochs.batch_weights(), trainer.optimizer.t + left)
+        table = trainer.table(epochs.batch_weights(), (self.n_epochs - number) * epochs.n_steps)
         with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
+            trainer.model.output = trainer.loss.link  # from now on it answers as the loss has it
             epochs.run(table)
-            trainer.advance(epochs.n_steps)
             trainer.epoch += 1
             if self.evaluation:
                 self.evaluation.run()
@@ -95,7 +99,7 @@ class Loop:
 
     def _follow(self) -> None:
         """Take over what was changed since the last epoch, by callbacks or by hand."""
-        if self.trainer.engine is not self.engine or self.trainer.batch_size != self._batch_size:
+        if self.trainer.engine is not self.engine or self._plans_need() != self._made_for:
             self._place()
         if self.trainer.callbacks:  # they may have changed the parameters
             self.engine.precision.refresh()

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows, check_features, check_targets, check_weights, is_cuda
-from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.history import EarlyStopping, History, get_early_stopping
 from gpumlp.training.members import Member, train
 from gpumlp.training.progress import Progress
 from gpumlp.training.trainer import Trainer, check_fit
@@ -87,6 +88,8 @@ def fit_many(
     >>> [len(history) for history in histories]
     [5, 5, 5]
     """
+    if progress is not None:
+        progress = checks.flag("progress", progress)
     trainers = _check_trainers(trainers)
     n = len(trainers)
     given = _Given(X, y)
@@ -100,10 +103,11 @@ def fit_many(
         strict=True,
     )
     members = []
-    for number, (trainer, count, index, held, weights, stop) in enumerate(each):
+    for number, (trainer, count, index, held, weights, wanted) in enumerate(each):
         with _named(number):
-            fold = given.rows(trainer, index, weights)
-            members.append(Member(trainer, *check_fit(trainer, fold, count, held, stop)))
+            n_epochs, stop = checks.whole("epochs", count), get_early_stopping(wanted)
+            parts = check_fit(trainer, given.rows(trainer, index, weights), held, stop)
+            members.append(Member(trainer, *parts, n_epochs, stop))
     for number, trainer in enumerate(trainers):
         with _named(number), trainer.model.backend.active():
             trainer.optimizer.check()

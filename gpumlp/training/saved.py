@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import get_backend
+from gpumlp.checks import whole
 from gpumlp.errors import DeviceError
 from gpumlp.files.archive import shown
 from gpumlp.files.atomic import PathLike
@@ -47,6 +48,8 @@ _MOST_STEPS = 2**53  # t and epochs are counted in double precision
 def save_trainer(trainer: Any, path: PathLike) -> None:
     """See `Trainer.save`."""
     model, optimizer = trainer.model, trainer.optimizer
+    if optimizer.state:
+        optimizer.init_state([model.flat], model.backend)  # raises if its options now need another one
     state = {n: a for n, a in (optimizer.state[0] if optimizer.state else {}).items() if n != "_shape"}
     scale = trainer.loss_scale_state()
     header = {
@@ -54,7 +57,7 @@ def save_trainer(trainer: Any, path: PathLike) -> None:
         "delta": trainer.objective.delta,
         "optimizer": optimizer.name,
         "hyperparameters": optimizer.hyperparameters(),
-        "t": optimizer.t,
+        "t": whole("optimizer.t", optimizer.t, 0),
         "state": list(state),
         "batch_size": trainer.batch_size,
         "clip_norm": trainer.clip_norm,
@@ -190,7 +193,7 @@ def _restore(trainer: Any, given: dict[str, Any], saved: Saved, model: MLP) -> N
     """Give a new trainer the counts and the state of the saved one."""
     optimizer = trainer.optimizer
     held = []
-    if given["t"]:
+    if given["t"] or given["state"]:
         if sorted(given["state"]) != sorted(optimizer.state_names()):
             raise ValueError(f"its state is {given['state']}, expected {list(optimizer.state_names())}")
         state = {

@@ -33,8 +33,11 @@ def step_table(
     steps = len(batch_weights)
     optimizer.check()
     t = optimizer.t + np.arange(steps)
+    factors = np.asarray(schedule(t.copy(), total), float)  # a function of the user's may write to it
+    if factors.shape not in ((), (steps,)):
+        raise ValueError(f"the schedule gave factors of shape {factors.shape} for steps of shape {t.shape}")
     lr = np.full(steps, optimizer.lr, float)
-    lr *= np.asarray(schedule(t, total), float)
+    lr *= factors
     low, high = lr.min(), lr.max()
     if not (low >= 0 and high < np.inf):  # NaN is neither
         raise ValueError(

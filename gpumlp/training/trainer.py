@@ -14,7 +14,7 @@ from gpumlp.losses import Huber, Loss, get_loss
 from gpumlp.model import MLP
 from gpumlp.network import unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
-from gpumlp.plans import Objective, check_precision
+from gpumlp.plans import Objective
 from gpumlp.rows import Rows, check_rows, check_two_classes, split_validation
 from gpumlp.schedules import get_schedule
 from gpumlp.training.batches import Batches
@@ -23,14 +23,13 @@ from gpumlp.training.history import EarlyStopping, History, get_early_stopping
 from gpumlp.training.loop import Loop
 from gpumlp.training.placement import place_evaluation
 from gpumlp.training.progress import Progress
+from gpumlp.training.settings import Callback, Settings, check_callbacks
 from gpumlp.training.table import step_table
 
 __all__ = ["Trainer", "check_fit"]
 
-Callback = Callable[["Trainer", History], Any]
 
-
-class Trainer:
+class Trainer(Settings):
     """Trains an `MLP`.
 
     Parameters
@@ -66,6 +65,16 @@ class Trainer:
         Each is called as ``callback(trainer, history)`` after every epoch; one that returns True ends the
         training.
 
+    Attributes
+    ----------
+    model, optimizer, batch_size, clip_norm, schedule, seed, precision, callbacks
+        The parameters.  They may be assigned to, also in a callback: the next step or epoch is as if they had
+        always been so.
+    epoch : int
+        Passes over the rows that were done.
+    history : History
+        Of the last `fit`.
+
     Raises
     ------
     ValueError, TypeError
@@ -98,17 +107,13 @@ class Trainer:
         precision: str = "float32",
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        if not isinstance(model, MLP):
-            raise TypeError(f"model={model!r}; expected a gpumlp.MLP")
         self.model = model
         kind, delta = get_loss(loss)
         self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal)
-        self.batch_size = checks.whole("batch_size", batch_size)
-        self.clip_norm = _check_limit(clip_norm)
-        self.schedule = get_schedule(schedule)
-        self.seed = checks.seed("seed", seed)
-        self.precision = check_precision(precision)
-        self.callbacks = _check_callbacks(callbacks)
+        self.batch_size = batch_size
+        self.clip_norm = clip_norm
+        self.schedule, self.seed, self.precision = schedule, seed, precision
+        self.callbacks = callbacks
         n_out = model.layer_sizes[-1]
         if kind.classes and n_out < 2:
             raise ValueError(
@@ -116,12 +121,17 @@ class Trainer:
                 "for two classes with one output use binary_cross_entropy"
             )
         # elementwise losses are means over the outputs
-        self.objective = Objective(kind, delta, 1.0 if kind.classes else 1.0 / n_out)
+        self._objective = Objective(kind, delta, 1.0 if kind.classes else 1.0 / n_out)
         self.epoch = 0
         self.history = History()
         self._batches: Batches | None = None  # made again after unpickling, and where the model has moved
         self._loss_scale: np.ndarray | None = None
         self.engine  # noqa: B018 - made now: what the device cannot do is said here
+
+    @property
+    def objective(self) -> Objective:
+        """The loss with its constants."""
+        return self._objective
 
     @property
     def loss(self) -> Loss:
@@ -134,6 +144,7 @@ class Trainer:
         return self._batches_here().engine
 
     def _batches_here(self) -> Batches:
+        self.model.check()
         batches = self._batches
         if batches is None or not batches.engine.serves(self.model, self.precision, self.seed):
             engine = Engine(
@@ -198,9 +209,13 @@ class Trainer:
             Network, optimiser state and one batch do not fit on the device.
         """
         epochs = checks.whole("epochs", epochs)
-        early_stopping = get_early_stopping(early_stopping)
+        if progress is not None:
+            progress = checks.flag("progress", progress)
+        if streaming is not None:
+            streaming = checks.flag("streaming", streaming)
+        stop = get_early_stopping(early_stopping)
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
-        train, val, epochs, stop = check_fit(self, rows, epochs, validation, early_stopping)
+        train, val = check_fit(self, rows, validation, stop)
         loop = Loop(self, train, val, epochs, streaming)
         self.history = History()
         with Progress(epochs, progress) as bar:
@@ -218,21 +233,17 @@ class Trainer:
                 f"{self.schedule} depends on the number of planned steps, which step() does not know; "
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
-        self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=True)
-        self.advance(1)
-
-    def advance(self, n_steps: int) -> None:
-        """Count steps that were done; from now on the model answers as the loss has it."""
-        self.optimizer.t += n_steps
+        rows = check_rows(self.model, self.loss, X, y, sample_weight)
         self.model.output = self.loss.link
+        self._run_batch(rows, update=True)
 
-    def table(self, batch_weights: np.ndarray, total: int) -> dict[str, np.ndarray]:
-        """The step table of the coming steps, of which `total` are planned in all; see `step_table`."""
-        return step_table(self.optimizer, self.schedule, batch_weights, total)
+    def table(self, batch_weights: np.ndarray, planned: int) -> dict[str, np.ndarray]:
+        """The step table of the coming steps, the first of `planned` ones; see `step_table`."""
+        done = self.optimizer.t = checks.whole("optimizer.t", self.optimizer.t, 0)
+        return step_table(self.optimizer, self.schedule, batch_weights, done + planned)
 
     def _run_batch(self, rows: Rows, update: bool) -> Any:
-        total = self.optimizer.t + 1
-        return self._batches_here().run(rows, lambda weights: self.table(weights, total), update)
+        return self._batches_here().run(rows, lambda weights: self.table(weights, 1), update)
 
     # ---- figures -----------------------------------------------
     @on_device
@@ -331,7 +342,7 @@ class Trainer:
         """
         from gpumlp.training.saved import load_trainer
 
-        checked = _check_callbacks(callbacks)
+        checked = check_callbacks(callbacks)
         if schedule is not None:
             schedule = get_schedule(schedule)
         return load_trainer(Trainer, path, device, schedule=schedule, callbacks=checked)
@@ -356,11 +367,9 @@ class Trainer:
 
 
 def check_fit(
-    trainer: Trainer, rows: Rows, epochs: Any, validation: Any, early_stopping: Any
-) -> tuple[Rows, Rows | None, int, EarlyStopping | None]:
-    """(training rows, validation rows, epochs, early stopping) of a fit on checked `rows`."""
-    epochs = checks.whole("epochs", epochs)
-    stop = get_early_stopping(early_stopping)
+    trainer: Trainer, rows: Rows, validation: Any, stop: EarlyStopping | None
+) -> tuple[Rows, Rows | None]:
+    """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
     train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
     if trainer.loss.classes:
         check_two_classes(train.take(train.y))
@@ -370,29 +379,4 @@ def check_fit(
             f"early stopping: {suggest('metric', stop.monitor, names)}"
             + ("" if val else " Give validation data for the val_ metrics.")
         )
-    return train, val, epochs, stop
-
-
-def _check_limit(clip_norm: Any) -> float | None:
-    if clip_norm is None:
-        return None
-    return float(
-        checks.number("clip_norm", clip_norm, 0, open_low=True, expected="None or a finite number > 0")
-    )
-
-
-def _check_callbacks(callbacks: Any) -> list[Callback]:
-    """The callbacks as a list; TypeError for what cannot be called."""
-    if callable(callbacks):
-        raise TypeError(f"callbacks={callbacks!r} is one function; give a list: callbacks=[...]")
-    for number, callback in enumerate(callbacks):
-        if isinstance(callback, EarlyStopping):
-            raise TypeError(
-                f"callbacks[{number}] is an EarlyStopping; give it to fit: fit(..., early_stopping=...)"
-            )
-        if not callable(callback):
-            raise TypeError(
-                f"callbacks[{number}]={callback!r} cannot be called; expected a function of the trainer and "
-                "its History"
-            )
-    return list(callbacks)
+    return train, val

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,3 +181,21 @@ def test_a_full_disk_ends_in_numpy_with_one_warning_or_in_an_error() -> None:
     # without a device of its own, `update` needs the compiled runtime, which "numpy" has not loaded
     assert cpu.stdout == numpy.stdout and cpu.stderr.count("RuntimeWarning") == 1
     assert native.returncode == 1 and "DeviceError" in native.stderr
+
+
+def test_a_workshop_that_another_maker_clears_away(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its making and its locking it looks like one whose maker is dead."""
+    made: list[Path] = []
+    make = native_build.cache.tempfile.mkdtemp
+
+    def cleared(**options: Any) -> str:
+        folder = make(**options)
+        if not made:
+            Path(folder).rmdir()
+        made.append(Path(folder))
+        return folder
+
+    monkeypatch.setattr(native_build.cache.tempfile, "mkdtemp", cleared)
+    assert native_build.load(SOURCE % 5).answer() == 5
+    assert len(made) == 2 and {folder.parent for folder in made} == {fresh}
+    assert [file.suffix for file in fresh.iterdir()] == [".so"]

@@ -142,15 +142,17 @@ class NativePlan(Plan):
                 arguments = self._shared()
             k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
             start = time.perf_counter()
-            replay(*arguments, k, advance, count)
+            try:
+                replay(*arguments, k, advance, count)
+            finally:  # an interrupt that came meanwhile is raised when they have been done
+                if self.first:
+                    step[1] = k + (count if advance else 1)
+                if self.last:
+                    step[0] = step[1]
             each = (time.perf_counter() - start) / count
             self._least = min(self._least, each)
             self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
             n -= count
-            if self.first:
-                step[1] = k + (count if advance else 1)
-            if self.last:
-                step[0] = step[1]
 
 
 class _Bound:

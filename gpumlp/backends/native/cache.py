@@ -110,7 +110,10 @@ def _make(parent: Path) -> tuple[Path, int]:
                 os.close(lock)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = _open(folder)
+        try:
+            lock = _open(folder)
+        except FileNotFoundError:  # another maker took it for a dead one's, before it could be locked
+            continue
         with contextlib.suppress(OSError):  # a file system without locks: nobody takes it for a dead one
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():  # else it was removed before it was locked
