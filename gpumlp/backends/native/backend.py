@@ -109,7 +109,7 @@ class NativePlan(Plan):
     @functools.cached_property
     def phases(self) -> np.ndarray:
         """See `phases.py`; of no use to a thread that runs all by itself."""
-        return phases(self.ops, useful_threads(self.ops, self.runtime.threads))
+        return phases(self.ops, useful_threads(self.ops, _runtime().threads))
 
     def _pack_launch(self, op: Launch, function: Function) -> bytes:
         self.reads_table |= bool(function.stepped)
