@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.losses import Huber
-from gpumlp.model import MLP
+from gpumlp.model import MLP, Ensemble, greedy_ensemble
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.many import fit_many
 from gpumlp.training.trainer import Trainer
 from gpumlp.training.warmup import warmup
 from gpumlp.version import __version__
 
 if TYPE_CHECKING:
     from gpumlp.estimators.mlp import MLPClassifier, MLPRegressor
-    from gpumlp.model.load import load_model as load
+    from gpumlp.model.load import load
 
 __all__ = [
     "MLP",
@@ -30,6 +31,7 @@ __all__ = [
     "DeviceError",
     "DivergenceError",
     "EarlyStopping",
+    "Ensemble",
     "History",
     "Huber",
     "MLPClassifier",
@@ -38,8 +40,10 @@ __all__ = [
     "RMSProp",
     "Trainer",
     "__version__",
+    "fit_many",
     "free_memory",
     "get_backend",
+    "greedy_ensemble",
     "load",
     "warmup",
 ]
@@ -49,10 +53,10 @@ def __getattr__(name: str) -> Any:
     """The estimators are imported on first use, because they need scikit-learn; so is `load`, because of the
     modules it needs."""
     if name == "load":
-        from gpumlp.model.load import load_model
+        from gpumlp.model.load import load
 
-        globals()["load"] = load_model
-        return load_model
+        globals()["load"] = load
+        return load
     if name not in ("MLPClassifier", "MLPRegressor"):
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:

@@ -132,6 +132,11 @@ class Backend(ABC):
     device: str
     xp: Any
 
+    @property
+    def lanes(self) -> int:
+        """How many threads of Python gain from running plans of their own side by side."""
+        return 1
+
     @abstractmethod
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Uninitialised C-contiguous array, 64-byte aligned at least."""

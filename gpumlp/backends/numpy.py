@@ -11,6 +11,7 @@ import numpy as np
 
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
+from gpumlp.backends.lane import here
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["HostBackend", "NumpyBackend", "address_of", "aligned_empty"]
@@ -101,8 +102,11 @@ class NumpyPlan(Plan):
             self._run(n)
 
     def _run(self, n: int) -> None:
+        lane = here.lane
         for _ in range(n):
             for op in self.ops:
+                if lane is not None:
+                    lane.check()
                 if isinstance(op, Gemm):
                     np.matmul(op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b, out=op.c)
                 else:

@@ -7,14 +7,33 @@ from typing import Any
 
 from gpumlp.backends import get_backend
 from gpumlp.files.atomic import PathLike
+from gpumlp.model.ensemble import Ensemble
 from gpumlp.model.mlp import MLP
-from gpumlp.model.saved import Saved, bad_file, read
+from gpumlp.model.saved import ENSEMBLE, Saved, bad_file, read, read_members
 
-__all__ = ["load_model", "model_of"]
+__all__ = ["load", "load_model", "model_of"]
+
+
+def load(path: PathLike, device: Any = "auto") -> MLP | Ensemble:
+    """Read what `MLP.save`, `Trainer.save` or `Ensemble.save` wrote.
+
+    Parameters, errors and `extra` are those of `load_model`.
+    """
+    name = os.fspath(path)
+    header, saved = read_members(name)
+    models = [model_of(name, member, get_backend(device)) for member in saved]
+    if header["format"] != ENSEMBLE:
+        return models[0]
+    try:
+        ensemble = Ensemble([models[number] for number in header["order"]])
+    except ValueError as error:
+        raise bad_file(name, error) from None
+    ensemble.extra = header["extra"]
+    return ensemble
 
 
 def load_model(path: PathLike, device: Any = "auto") -> MLP:
-    """Read a model that `MLP.save` wrote; its `extra` attribute is the dict that was saved with it.
+    """Read a model that `MLP.save` wrote (no ensemble); its `extra` attribute is what was saved with it.
 
     Parameters
     ----------

@@ -25,9 +25,21 @@ from gpumlp.files.npz import open_file
 from gpumlp.plans import OUTPUTS
 from gpumlp.version import __version__
 
-__all__ = ["FORMAT_VERSION", "Saved", "bad_file", "named", "pairs_of", "read", "save_model", "write"]
+__all__ = [
+    "ENSEMBLE",
+    "FORMAT_VERSION",
+    "Saved",
+    "bad_file",
+    "named",
+    "pairs_of",
+    "read",
+    "read_members",
+    "save_ensemble",
+    "save_model",
+    "write",
+]
 
-FORMAT = "gpumlp-model"
+FORMAT, ENSEMBLE = "gpumlp-model", "gpumlp-ensemble"
 FORMAT_VERSION = 1
 
 #: keys of the header -> type of their value
@@ -87,30 +99,60 @@ def write(
     model: Any, path: PathLike, extra: dict[str, Any], more: Mapping[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
     """Write a model, with more entries in the header and more arrays."""
-    model.check()
-    parameters = pairs_of(model, model.flat)
-    for number, (w, b) in enumerate(parameters):
-        if not (np.isfinite(w).all() and np.isfinite(b).all()):
-            raise ValueError(
-                f"the model was not saved: layer {number} has parameters that are NaN or infinite"
-            )
+    parameters = _finite(model, "the model")
+    header = {**_first(FORMAT), **_entries(model), "extra": _json(extra), **more}
+    write_archive(path, header, {**named("", parameters), **arrays})
+
+
+def save_ensemble(ensemble: Any, path: PathLike) -> None:
+    """See `Ensemble.save`: of member k the entries in the header's "members", the arrays `m<k>_w<l>` and
+    `m<k>_b<l>`, and its places in "order"."""
+    models = [model for model, _ in ensemble.members()]
+    arrays: dict[str, np.ndarray] = {}
+    for number, model in enumerate(models):
+        arrays.update(named(f"m{number}_", _finite(model, f"the ensemble's model {number}")))
+    place = {id(model): number for number, model in enumerate(models)}
     header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "written_by": f"gpumlp {__version__}",
+        **_first(ENSEMBLE),
+        "members": [{**_entries(model), "extra": _json(model.extra)} for model in models],
+        "order": [place[id(model)] for model in ensemble.models],
+        "extra": _json(ensemble.extra),
+    }
+    write_archive(path, header, arrays)
+
+
+def _json(extra: dict[str, Any]) -> dict[str, Any]:
+    """`extra`; ValueError if it cannot be written."""
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"extra cannot be written as JSON: {error}") from None
+    return extra
+
+
+def _first(kind: str) -> dict[str, Any]:
+    return {"format": kind, "format_version": FORMAT_VERSION, "written_by": f"gpumlp {__version__}"}
+
+
+def _entries(model: Any) -> dict[str, Any]:
+    """The header's entries of a model, but for `extra`."""
+    return {
         "layer_sizes": [int(n) for n in model.layer_sizes],
         "activations": list(model.activations),
         "dropout": model.dropout,
         "dtype": np.dtype(model.dtype).name,
         "output": model.output,
-        "extra": extra,
-        **more,
     }
-    try:
-        json.dumps(extra, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"extra cannot be written as JSON: {error}") from None
-    write_archive(path, header, {**named("", parameters), **arrays})
+
+
+def _finite(model: Any, what: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`pairs_of` its parameters; ValueError if one is not finite."""
+    model.check()
+    parameters = pairs_of(model, model.flat)
+    for number, (w, b) in enumerate(parameters):
+        if not (np.isfinite(w).all() and np.isfinite(b).all()):
+            raise ValueError(f"{what} was not saved: layer {number} has parameters that are NaN or infinite")
+    return parameters
 
 
 def pairs_of(model: Any, flat: Any) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -136,25 +178,52 @@ def read(name: str) -> Saved:
     ModelFileError
         It is damaged, or holds something else.
     """
+    header, members = read_members(name)
+    if header["format"] == ENSEMBLE:
+        raise bad_file(name, f"it holds an ensemble of {len(members)} networks; read it with gpumlp.load")
+    return members[0]
+
+
+def read_members(name: str) -> tuple[dict[str, Any], list[Saved]]:
+    """Read the file of a model, of a training or of an ensemble: header and networks.
+
+    Raises as `read` does.
+    """
     with _named_errors(name), open_file(name) as file:  # errors about the path itself are the caller's
         archive = Archive(file)
         header = archive.header
-        _check_header(header)
-        sizes, dtype = header["layer_sizes"], np.dtype(header["dtype"])
-        prefixes = ["", *(f"{n}_" for n in _states(header))]
-        expected = 2 * (len(sizes) - 1) * len(prefixes)
-        if expected > 2 * len(archive.names) + 1000:  # a short header may name millions
-            raise BadFile(f"arrays {some(archive.names)}, expected {expected} for {len(sizes) - 1} layers")
+        _check_first(header)
+        parts = {"": header}
+        if header["format"] == ENSEMBLE:
+            _check_ensemble(header)
+            parts = {f"m{number}_": part for number, part in enumerate(header["members"])}
         spec: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
-        for prefix in prefixes:
-            for number, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-                spec[f"{prefix}w{number}"] = dtype, shape
-                spec[f"{prefix}b{number}"] = dtype, shape[1:]
+        expected = 0
+        for part in parts.values():
+            _check_header(part)
+            expected += 2 * (len(part["layer_sizes"]) - 1) * (1 + len(_states(part)))
+        if expected > 2 * len(archive.names) + 1000:  # a short header may name millions
+            raise BadFile(f"arrays {some(archive.names)}, expected {expected} for these layers")
+        for prefix, part in parts.items():
+            spec.update(_spec(part, prefix))
         arrays = archive.arrays(spec)
         for key, array in arrays.items():
             if not np.isfinite(array).all():
                 raise BadFile(f"array {key} has values that are NaN or infinite")
-        return Saved(header, arrays)
+        return header, [
+            Saved(part, {key: arrays[prefix + key] for key in _spec(part)}) for prefix, part in parts.items()
+        ]
+
+
+def _spec(header: dict[str, Any], first: str = "") -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """dtype and shape of the arrays of a network, by name; all names begin with `first`."""
+    sizes, dtype = header["layer_sizes"], np.dtype(header["dtype"])
+    spec: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+    for prefix in ("", *(f"{n}_" for n in _states(header))):
+        for number, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            spec[f"{first}{prefix}w{number}"] = dtype, shape
+            spec[f"{first}{prefix}b{number}"] = dtype, shape[1:]
+    return spec
 
 
 @contextmanager
@@ -179,8 +248,9 @@ def _states(header: dict[str, Any]) -> list[str]:
     return names
 
 
-def _check_header(header: dict[str, Any]) -> None:
-    if header.get("format") != FORMAT:
+def _check_first(header: dict[str, Any]) -> None:
+    """What it is a file of, and in which version."""
+    if header.get("format") not in (FORMAT, ENSEMBLE):
         raise BadFile(f'the header does not say "format": "{FORMAT}"')
     version = header.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
@@ -189,6 +259,23 @@ def _check_header(header: dict[str, Any]) -> None:
             f"{shown(header.get('written_by', 'somebody'), str)}), and this is gpumlp {__version__}, which "
             f"reads format version {FORMAT_VERSION}; use the gpumlp that wrote it, or a newer one"
         )
+
+
+def _check_ensemble(header: dict[str, Any]) -> None:
+    """Everything but the members themselves."""
+    members: Any = header.get("members")
+    order: Any = header.get("order")
+    if not isinstance(members, list) or not members or not all(isinstance(m, dict) for m in members):
+        raise BadFile(f"the header's 'members' is {shown(members)}")
+    good = isinstance(order, list) and all(type(n) is int for n in order)
+    if not good or set(order) != set(range(len(members))):
+        raise BadFile(f"the header's 'order' is {shown(order)}, expected each of {len(members)} members")
+    if not isinstance(header.get("extra"), dict):
+        raise BadFile(f"the header's 'extra' is {shown(header.get('extra'))}")
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """The entries of a network."""
     for key, kind in _HEADER.items():
         if not isinstance(header.get(key), kind):
             raise BadFile(f"the header's {key!r} is {shown(header.get(key))}")

@@ -207,5 +207,8 @@ def split_validation(
         raise ValueError(
             f"{what}; expected a fraction, (X_val, y_val), (X_val, y_val, weights) or None"
         ) from None
-    train, held = split_rows(seed, rows.n_rows, fraction, rows.w)
+    w = None if rows.weights is None else rows.take(rows.weights)
+    train, held = split_rows(seed, rows.n_rows, fraction, w)
+    if rows.index is not None:
+        train, held = rows.index[train], rows.index[held]
     return replace(rows, index=train), replace(rows, index=held)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 
 from gpumlp import checks
+from gpumlp.errors import DivergenceError
 
 __all__ = ["EarlyStopping", "History", "get_early_stopping"]
 
@@ -26,11 +28,18 @@ class History:
         Epoch (from 0) of the best monitored value; without early stopping that of the lowest val_loss or
         loss.
     stopped_early : bool
+    error : DivergenceError or None
+        Why the training ended, if it diverged; the epochs before are recorded.
     """
 
     metrics: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     stopped_early: bool = False
+    error: DivergenceError | None = None
+
+    def diverged(self, error: DivergenceError) -> None:
+        """Keep why the training ended."""
+        self.error = copy.copy(error)  # without the traceback, which holds the rows
 
     def append(self, values: dict[str, float]) -> None:
         """Add one epoch."""
@@ -64,7 +73,8 @@ class History:
     def __repr__(self) -> str:
         last = "".join(f", {name}={values[-1]:.4g}" for name, values in self.metrics.items() if values)
         best = "" if self.best_epoch is None else f", best_epoch={self.best_epoch}"
-        return f"History({len(self)} epochs{last}{best}{', stopped_early' if self.stopped_early else ''})"
+        ended = ", stopped_early" if self.stopped_early else ", diverged" if self.error else ""
+        return f"History({len(self)} epochs{last}{best}{ended})"
 
     def __len__(self) -> int:
         return len(self.metrics.get("loss", ()))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.errors import diverged, parameters_lost
+from gpumlp.errors import DivergenceError, diverged, parameters_lost
 from gpumlp.network import Network
 from gpumlp.rows import Rows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
@@ -66,6 +66,9 @@ class Loop:
                 history.stopped_early = stop is not None and history.age >= stop.patience
                 if history.stopped_early or any(ended):
                     break
+        except DivergenceError as error:
+            history.diverged(error)
+            raise
         finally:  # also after divergence or Ctrl-C
             best.restore()
             trainer.history = history  # a callback may have called `fit`

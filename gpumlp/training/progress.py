@@ -44,6 +44,17 @@ class Progress:
         self._bar.set_postfix(dict(list(shown.items())[:_SHOWN]), refresh=False)
         self._bar.update(len(history) - self._bar.n)
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar."""
+        return self._bar is not None
+
+    def show(self, epochs: int, text: str) -> None:
+        """Show that `epochs` are done, and `text`."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(epochs - self._bar.n)
+
     def __enter__(self) -> Progress:
         return self
 

@@ -26,7 +26,7 @@ from gpumlp.training.progress import Progress
 from gpumlp.training.settings import Callback, Settings, check_callbacks
 from gpumlp.training.table import step_table
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "check_fit"]
 
 
 class Trainer(Settings):
@@ -214,15 +214,7 @@ class Trainer(Settings):
             streaming = checks.flag("streaming", streaming)
         stop = get_early_stopping(early_stopping)
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
-        train, val = split_validation(self.model, self.loss, rows, validation, self.seed)
-        if self.loss.classes:
-            check_two_classes(train.take(train.y))
-        names = ["loss", *(f"val_{m}" for m in self.objective.metrics if val)]
-        if stop and stop.monitor not in names:
-            raise ValueError(
-                f"early stopping: {suggest('metric', stop.monitor, names)}"
-                + ("" if val else " Give validation data for the val_ metrics.")
-            )
+        train, val = check_fit(self, rows, validation, stop)
         loop = Loop(self, train, val, epochs, streaming)
         self.history = History()
         with Progress(epochs, progress) as bar:
@@ -371,3 +363,19 @@ class Trainer(Settings):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
+
+
+def check_fit(
+    trainer: Trainer, rows: Rows, validation: Any, stop: EarlyStopping | None
+) -> tuple[Rows, Rows | None]:
+    """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
+    train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
+    if trainer.loss.classes:
+        check_two_classes(train.take(train.y))
+    names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
+    if stop and stop.monitor not in names:
+        raise ValueError(
+            f"early stopping: {suggest('metric', stop.monitor, names)}"
+            + ("" if val else " Give validation data for the val_ metrics.")
+        )
+    return train, val

@@ -188,7 +188,7 @@ def test_a_short_header_that_names_millions_costs_little(tmp_path, states):
     np.savez_compressed(tmp_path / "m.npz", header=text)
     tracemalloc.start()
     try:
-        with pytest.raises(gpumlp.ModelFileError, match=r"arrays \(none\), expected .* for 299999 layers"):
+        with pytest.raises(gpumlp.ModelFileError, match=r"arrays \(none\), expected .* for these layers"):
             gpumlp.load(tmp_path / "m.npz", "numpy")
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:

@@ -22,6 +22,7 @@ import numpy as np
 
 from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
+from gpumlp.backends.lane import here
 from gpumlp.backends.native import build, cache
 from gpumlp.backends.native.call import (
     Function,
@@ -42,6 +43,7 @@ from gpumlp.kernels.kernel import Kernel
 __all__ = ["NativeBackend"]
 
 _C_ALIGNED, _F_ALIGNED, _WRITEABLE = 0x101, 0x102, 0x400  # bits of ndarray.flags.num
+_SHORT_SECONDS = 100e-6  # less than it takes to get Python's lock back from another thread that wants it
 _BURST_SECONDS = 0.2  # longest time in C: Ctrl-C is noticed between bursts
 
 
@@ -56,7 +58,10 @@ class _Runtime:
         setup, self.run, self.replay = (build.symbol(library, name) for name in names)
         setup.argtypes = [integer]
         self.run.argtypes = [pointer]
-        self.replay.argtypes = [pointer, pointer, integer, pointer, *[integer] * 4]
+        kinds: list[Any] = [pointer, pointer, integer, pointer, *[integer] * 4]
+        self.replay.argtypes = kinds
+        # the same, but it keeps Python's lock
+        self.replay_short = ctypes.PYFUNCTYPE(None, *kinds)(ctypes.cast(self.replay, pointer).value or 0)
         setup.restype = self.run.restype = self.replay.restype = None
         setup(self.threads)
 
@@ -84,17 +89,28 @@ class NativePlan(Plan):
         self.words = np.frombuffer(bytearray(b"".join(calls)), np.int64)
         starts = [0, *itertools.accumulate(map(len, calls))][:-1]
         self.addresses = np.array(starts, np.int64) + address_of(self.words)
-        self.phases = phases(ops, useful_threads(ops, self.runtime.threads))
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
-        self.arguments = (
-            address_of(self.addresses),
-            address_of(self.phases),
-            len(self.phases),
-            address_of(table),
-            table.strides[0] if table.ndim == 2 else 0,
-        )
-        self.burst = 1
+        self._table = address_of(table), table.strides[0] if table.ndim == 2 else 0
+        self._alone = self._arguments(np.array([[0, len(ops), 1]], np.int64))
+        self._together: tuple[int, ...] | None = None
+        self.burst, self._least = 1, 1.0
+
+    def _arguments(self, spans: np.ndarray) -> tuple[int, ...]:
+        """Those of the replay of the phases `spans`."""
+        self.held.append(spans)
+        return (address_of(self.addresses), address_of(spans), len(spans), *self._table)
+
+    def _shared(self) -> tuple[int, ...]:
+        """The arguments for all threads; made when they are needed."""
+        if self._together is None:
+            self._together = self._arguments(self.phases)
+        return self._together
+
+    @functools.cached_property
+    def phases(self) -> np.ndarray:
+        """See `phases.py`; of no use to a thread that runs all by itself."""
+        return phases(self.ops, useful_threads(self.ops, _runtime().threads))
 
     def _pack_launch(self, op: Launch, function: Function) -> bytes:
         self.reads_table |= bool(function.stepped)
@@ -113,18 +129,29 @@ class NativePlan(Plan):
                 raise IndexError(
                     f"{n} steps from step {int(step[0])}, but the step table has {len(self.steps.table)} rows"
                 )
+        lane = here.lane
         while n > 0:
+            if lane is not None:
+                lane.check()
             count = min(n, self.burst)
+            replay: Any = self.runtime.replay
+            if lane is not None and lane.alone:
+                arguments = self._alone
+                if count * self._least < _SHORT_SECONDS:
+                    replay = self.runtime.replay_short
+            else:
+                arguments = self._shared()
             k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
             start = time.perf_counter()
             try:
-                self.runtime.replay(*self.arguments, k, advance, count)
+                replay(*arguments, k, advance, count)
             finally:  # an interrupt that came meanwhile is raised when they have been done
                 if self.first:
                     step[1] = k + (count if advance else 1)
                 if self.last:
                     step[0] = step[1]
             each = (time.perf_counter() - start) / count
+            self._least = min(self._least, each)
             self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
             n -= count
 
@@ -206,6 +233,10 @@ class NativeBackend(HostBackend):
         if reason:
             raise DeviceError(f"the native CPU executor cannot be used: {reason}")
         self._run = _runtime().run
+
+    @property
+    def lanes(self) -> int:
+        return _runtime().threads
 
     @staticmethod
     def forget() -> None:

@@ -1,0 +1,231 @@
+"""`Ensemble`: the mean of several networks; and the choice of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp import checks
+from gpumlp.errors import suggest
+from gpumlp.losses import LOSSES
+from gpumlp.model.mlp import MLP, check_answers
+from gpumlp.rows import check_rows, is_cuda
+
+__all__ = ["Ensemble", "greedy_ensemble"]
+
+#: a loss that takes targets of a network with this output
+_LOSS_OF = {
+    "softmax": "softmax_cross_entropy",
+    "sigmoid": "binary_cross_entropy",
+    "exp": "poisson",
+    "identity": "squared_error",
+}
+
+
+class Ensemble:
+    """Networks that answer together: the mean of their probabilities or values.
+
+    Parameters
+    ----------
+    models : sequence of MLP
+        With the same inputs, outputs and `output`; hidden layers may differ.  One that is given several times
+        counts as often.
+
+    Attributes
+    ----------
+    models : list of MLP
+    extra : dict
+        Anything that JSON can hold, kept in the file.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Models that have no common mean.
+
+    Examples
+    --------
+    >>> import gpumlp
+    >>> models = [gpumlp.MLP([4, 8, 1], seed=seed, device="cpu") for seed in range(3)]
+    >>> gpumlp.Ensemble(models).predict([[5.1, 3.5, 1.4, 0.2]]).shape
+    (1,)
+    """
+
+    def __init__(self, models: Sequence[MLP]) -> None:
+        self.models = _check_models(models)
+        self.extra: dict[str, Any] = {}
+
+    @property
+    def output(self) -> str:
+        """That of the members: what is averaged; see `MLP`."""
+        return self.models[0].output
+
+    @property
+    def n_params(self) -> int:
+        """Of all members, each counted once."""
+        return sum(model.n_params for model, _ in self.members())
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def members(self) -> list[tuple[MLP, int]]:
+        """Different models, in the order of their first place, and how often each is given."""
+        found: dict[int, list[Any]] = {}
+        for model in self.models:
+            found.setdefault(id(model), [model, 0])[1] += 1
+        return [(model, count) for model, count in found.values()]
+
+    def to(self, device: Any) -> Ensemble:
+        """Move all members to another device, in place; returns the ensemble."""
+        for model, _ in self.members():
+            model.to(device)
+        return self
+
+    # ---- use -----------------------------------------------
+    def predict(self, X: Any) -> Any:
+        """Classes or values, in the form of `MLP.predict`, from the mean of the members' probabilities or
+        values."""
+        mean = self._mean(lambda model: model.outputs(X, self.output))
+        if self.output in ("softmax", "sigmoid"):
+            check_answers(mean)
+        if self.output == "softmax":
+            return mean.argmax(axis=1)
+        if self.output == "sigmoid":
+            mean = (mean > 0.5).astype("int64")
+        return mean[:, 0] if mean.shape[1] == 1 else mean
+
+    def predict_proba(self, X: Any) -> Any:
+        """Mean of the members' class probabilities, in the form of `MLP.predict_proba`."""
+        return self._mean(lambda model: model.predict_proba(X))
+
+    def spread(self, X: Any) -> Any:
+        """How far the members are apart: the standard deviation, over them, of their probabilities (in the
+        form of `predict_proba`) or values (of `predict`)."""
+        answers = MLP.predict_proba if self.output in ("softmax", "sigmoid") else MLP.predict
+        mean = self._mean(lambda model: answers(model, X))
+        return self._mean(lambda model: (answers(model, X) - mean) ** 2) ** 0.5
+
+    def _mean(self, answer: Callable[[MLP], Any]) -> Any:
+        """Of the members' answers, summed in double precision, in the widest of their types."""
+        total, kind = 0.0, np.dtype(np.float32)
+        for model, count in self.members():
+            with model.backend.active():
+                part = answer(model)
+                kind = np.promote_types(kind, part.dtype)
+                total = total + part.astype("float64") * count
+        return (total / len(self.models)).astype(kind)  # type: ignore[attr-defined]
+
+    # ---- files and printing -----------------------------------------------
+    def save(self, path: Any) -> None:
+        """Write all members to one .npz file, atomically; `gpumlp.load` reads it.  Loading never runs
+        code."""
+        from gpumlp.model.saved import save_ensemble
+
+        save_ensemble(self, path)
+
+    def __repr__(self) -> str:
+        shapes = sorted({"-".join(map(str, model.layer_sizes)) for model in self.models})
+        different = len(self.members())
+        kinds = "" if different == len(self) else f" ({different} different)"
+        return f"Ensemble({len(self)} networks{kinds}, {checks.some(shapes, 3)}, output {self.output!r})"
+
+
+def greedy_ensemble(
+    models: Sequence[MLP], X_val: Any, y_val: Any, size: int, *, metric: str | None = None
+) -> Ensemble:
+    """The ensemble of `size` networks that forward selection with replacement finds.
+
+    Beginning with none, `size` times that model is added (again, maybe) with which the mean of probabilities
+    or values is best on the validation rows:
+    m_k = argmin over m of L(y, (P(m_1) + ... + P(m_{k-1}) + P(m)) / k).  Of equally good ones the first is
+    taken.  (Caruana, Niculescu-Mizil, Crew, Ksikes, *Ensemble selection from libraries of models*, ICML
+    2004.)
+
+    Parameters
+    ----------
+    models : sequence of MLP
+        As for `Ensemble`.  Those with outputs that are not finite (a diverged training) are passed over.
+    X_val, y_val : arrays
+        Rows that the models were not trained on; as for `Trainer.fit`.
+    size : int
+        Number of members, repeated ones counted.
+    metric : str, optional
+        L: "log_loss" or "accuracy" (the share of wrong answers) for classifiers, "rmse" for values.  By
+        default "log_loss" and "rmse".
+
+    Returns
+    -------
+    Ensemble
+
+    Raises
+    ------
+    ValueError, TypeError
+        What does not fit together; or no model has finite outputs.
+    """
+    models, size = _check_models(models), checks.whole("size", size)
+    first = models[0]
+    output = first.output
+    known = ("log_loss", "accuracy") if output in ("softmax", "sigmoid") else ("rmse",)
+    if metric is not None and metric not in known:
+        raise ValueError(f"{suggest('metric', metric, known)} The models' output is {output!r}.")
+    error = _ERRORS[metric or known[0]]
+    rows = check_rows(first, LOSSES[_LOSS_OF[output]], X_val, y_val, suffix="_val")
+    y = rows.y.get() if is_cuda(rows.y) else rows.y
+    answers = [model.backend.to_numpy(model.outputs(X_val, output)).astype(np.float64) for model in models]
+    usable = [number for number, p in enumerate(answers) if np.isfinite(p).all()]
+    if not usable:
+        raise ValueError("none of the models has finite outputs on the validation rows")
+    total, chosen = np.zeros_like(answers[0]), list[int]()
+    for count in range(1, size + 1):
+        best = min(usable, key=lambda number: error((total + answers[number]) / count, y))
+        total += answers[best]
+        chosen.append(best)
+    return Ensemble([models[number] for number in chosen])
+
+
+def _log_loss(p: np.ndarray, y: np.ndarray) -> float:
+    """Mean of -log of the probability of what is right; of several sigmoids, the sum over them."""
+    tiny = np.finfo(np.float64).eps
+    if y.ndim == 1:
+        right = p[np.arange(len(y)), y]
+        return float(-np.log(np.clip(right, tiny, 1)).mean())
+    p = np.clip(p, tiny, 1 - tiny)
+    return float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).sum(axis=1).mean())
+
+
+def _share_wrong(p: np.ndarray, y: np.ndarray) -> float:
+    return float((p.argmax(axis=1) != y).mean() if y.ndim == 1 else ((p > 0.5) != (y > 0.5)).mean())
+
+
+def _rmse(p: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sqrt(((p - y) ** 2).mean()))
+
+
+_ERRORS = {"log_loss": _log_loss, "accuracy": _share_wrong, "rmse": _rmse}
+
+
+def _check_models(models: Any) -> list[MLP]:
+    if isinstance(models, MLP):
+        raise TypeError("models is one MLP; expected a list of them")
+    checked = list(models)
+    if not checked:
+        raise ValueError("models is empty; expected at least one gpumlp.MLP")
+    for number, model in enumerate(checked):
+        if not isinstance(model, MLP):
+            hint = "; give its model" if isinstance(getattr(model, "model", None), MLP) else ""
+            raise TypeError(f"models[{number}]={model!r}; expected a gpumlp.MLP{hint}")
+        for what, get in _COMMON.items():
+            if get(model) != get(checked[0]):
+                raise ValueError(
+                    f"models[{number}] has {what} {get(model)!r}, models[0] {get(checked[0])!r}; "
+                    "members must have the same"
+                )
+    return checked
+
+
+_COMMON: dict[str, Callable[[MLP], Any]] = {
+    "inputs": lambda model: model.layer_sizes[0],
+    "outputs": lambda model: model.layer_sizes[-1],
+    "output": lambda model: model.output,
+}

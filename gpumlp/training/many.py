@@ -1,0 +1,233 @@
+"""`fit_many`: what `Trainer.fit` does, for many trainers on the rows of the same arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gpumlp import checks
+from gpumlp.errors import DivergenceError
+from gpumlp.rows import Rows, check_features, check_targets, check_weights, is_cuda
+from gpumlp.training.history import EarlyStopping, History, get_early_stopping
+from gpumlp.training.members import Member, train
+from gpumlp.training.progress import Progress
+from gpumlp.training.trainer import Trainer, check_fit
+
+__all__ = ["fit_many"]
+
+
+def fit_many(
+    trainers: Sequence[Trainer],
+    X: Any,
+    y: Any,
+    *,
+    epochs: int | Sequence[int],
+    rows: Sequence[Any] | None = None,
+    validation: Any = None,
+    sample_weight: Any = None,
+    early_stopping: EarlyStopping | bool | Sequence[EarlyStopping | bool | None] | None = None,
+    progress: bool | None = None,
+) -> list[History]:
+    """Train many networks on the rows of one data set: a grid, folds, seeds, an ensemble.
+
+    Each trainer ends as its own ``fit(X[rows[k]], y[rows[k]], ...)`` would have left it: parameters,
+    optimiser state, step and epoch numbers, history (but for "seconds"), early stopping; on the CPU to the
+    bit.  They may differ in everything: shapes, losses, rules, batch sizes, settings.
+
+    On the native executor as many are trained side by side as there are processors, one per thread, from the
+    largest to the smallest; on the NumPy executor and on CUDA one after another.
+
+    Parameters
+    ----------
+    trainers : sequence of Trainer
+        Each with a model of its own.
+    X, y : arrays
+        As for `Trainer.fit`.  All rows are checked once, and not copied for each trainer.
+    epochs : int, or one for each trainer
+    rows : sequence, optional
+        For each trainer the numbers of the rows that it is given (a fold), or None for all.
+    validation : float or tuple, optional
+        As for `Trainer.fit`: a fraction of the trainer's rows, ``(X_val, y_val)`` or
+        ``(X_val, y_val, weights)``, for all; or a list with one for each trainer.
+    sample_weight : array (n_rows,), or a list with one (or None) for each trainer, optional
+        Weights of the rows of X.
+    early_stopping : EarlyStopping or True, or a list with one (or None) for each trainer, optional
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    list of History
+        Those of the trainers.  One that diverged has the reason in its `error`; the others go on.
+
+    Raises
+    ------
+    DivergenceError
+        All of them diverged.
+    ValueError, TypeError
+        What does not fit; the message names the trainer, and nothing has been changed then.
+
+    Notes
+    -----
+    Callbacks are called in the calling thread, one at a time.  An exception in one of them ends all trainings
+    and comes through.  After that, or Ctrl-C, each trainer is at the end of an epoch, with the bits that its
+    own fit would have then, and can go on.
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    >>> def trainer(lr):
+    ...     model = gpumlp.MLP([4, 8, 3], device="cpu")
+    ...     return gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer=gpumlp.Adam(lr=lr))
+    >>> trainers = [trainer(lr) for lr in (0.1, 0.01, 0.001)]
+    >>> histories = gpumlp.fit_many(trainers, X, y, epochs=5, validation=0.25)
+    >>> [len(history) for history in histories]
+    [5, 5, 5]
+    """
+    if progress is not None:
+        progress = checks.flag("progress", progress)
+    trainers = _check_trainers(trainers)
+    n = len(trainers)
+    given = _Given(X, y)
+    each = zip(
+        trainers,
+        _per_trainer("epochs", epochs, n, _is_list),
+        _per_trainer("rows", rows, n, lambda value: value is not None),
+        _per_trainer("validation", validation, n, lambda value: isinstance(value, list)),
+        _per_trainer("sample_weight", sample_weight, n, _are_weights),
+        _per_trainer("early_stopping", early_stopping, n, _is_list),
+        strict=True,
+    )
+    members = []
+    for number, (trainer, count, index, held, weights, wanted) in enumerate(each):
+        with _named(number):
+            n_epochs, stop = checks.whole("epochs", count), get_early_stopping(wanted)
+            parts = check_fit(trainer, given.rows(trainer, index, weights), held, stop)
+            members.append(Member(trainer, *parts, n_epochs, stop))
+    for number, trainer in enumerate(trainers):
+        with _named(number), trainer.model.backend.active():
+            trainer.optimizer.check()
+            trainer.engine.recipe()  # makes the optimiser's state, or says why it cannot
+    with Progress(sum(member.epochs for member in members), progress) as bar:
+        train(members, bar)
+    if all(isinstance(member.error, DivergenceError) for member in members):
+        raise _all_diverged([member.error for member in members])
+    return [trainer.history for trainer in trainers]
+
+
+class _Given:
+    """X and y, checked once for all trainers that ask the same of them."""
+
+    def __init__(self, X: Any, y: Any) -> None:
+        self._X, self._y = X, y
+        self._checked: dict[tuple, Any] = {}
+
+    def rows(self, trainer: Trainer, index: Any, w: Any) -> Rows:
+        """Those with the numbers `index`, fit for `trainer`."""
+        model, loss = trainer.model, trainer.loss
+        n_in, n_out, backend, dtype = model.layer_sizes[0], model.layer_sizes[-1], model.backend, model.dtype
+        X = self._once((n_in, backend.device, dtype), lambda: check_features(self._X, n_in, backend, dtype))
+        n = int(X.shape[0])
+        if n == 0:
+            raise ValueError("X has no rows; expected at least one")
+        key = (n_out, backend.device, dtype, loss.name)
+        y = self._once(key, lambda: check_targets(self._y, n, n_out, loss, backend, dtype, "y", X))
+        numbers = None if index is None else _check_index(index, n)
+        return Rows(X, y, self._weights(trainer, w, numbers, n), numbers)
+
+    def _weights(self, trainer: Trainer, w: Any, index: np.ndarray | None, n: int) -> Any:
+        """Of all rows; those of `index` as a fit of these rows alone would have them."""
+        if w is None:
+            return None
+        model = trainer.model
+        key = (id(w), model.backend.device, model.dtype, "w")
+        checked = self._once(key, lambda: check_weights(w, n, model.backend, model.dtype))
+        if index is None:
+            return checked
+        host = model.backend.to_numpy(w) if is_cuda(w) else np.asarray(w)
+        own = check_weights(host[index], len(index), model.backend, model.dtype)
+        if bool((own == checked[index]).all()):
+            return checked
+        scaled = np.zeros_like(checked)
+        scaled[index] = own
+        return scaled
+
+    def _once(self, key: tuple, check: Callable[[], Any]) -> Any:
+        if key not in self._checked:
+            self._checked[key] = check()
+        return self._checked[key]
+
+
+def _check_trainers(trainers: Any) -> list[Trainer]:
+    if isinstance(trainers, Trainer):
+        raise TypeError("trainers is one Trainer; expected a list of them (or call its fit)")
+    checked = list(trainers)
+    if not checked:
+        raise ValueError("trainers is empty; expected at least one gpumlp.Trainer")
+    first: dict[int, int] = {}
+    for number, trainer in enumerate(checked):
+        if not isinstance(trainer, Trainer):
+            raise TypeError(f"trainers[{number}]={trainer!r}; expected a gpumlp.Trainer")
+        for what in ("model", "optimizer"):
+            other = first.setdefault(id(getattr(trainer, what)), number)
+            if other != number:
+                raise ValueError(
+                    f"trainers[{other}] and trainers[{number}] have the same {what}; each needs its own"
+                )
+    return checked
+
+
+def _per_trainer(name: str, value: Any, n: int, are_many: Callable[[Any], bool]) -> list[Any]:
+    """One for each of `n` trainers, of a list or of what is the same for all."""
+    if not are_many(value):
+        return [value] * n
+    values = list(value)
+    if len(values) != n:
+        one = {"validation": " (one for all is a tuple)", "rows": ""}.get(name, " or one for all")
+        raise ValueError(f"{name} has {len(values)} entries; expected one for each of {n} trainers{one}")
+    return values
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
+
+
+def _are_weights(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(w is None or hasattr(w, "__len__") for w in value)
+    return getattr(value, "ndim", 1) == 2
+
+
+def _check_index(index: Any, n: int) -> np.ndarray:
+    numbers = index.get() if is_cuda(index) else np.asarray(index)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not numbers.size:
+        hint = "; numpy.flatnonzero makes numbers of truth values" if numbers.dtype.kind == "b" else ""
+        raise ValueError(
+            f"rows is {numbers.dtype} of shape {numbers.shape}; expected at least one row number, in one "
+            f"dimension{hint}"
+        )
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < 0 or high >= n:
+        raise ValueError(f"rows has numbers from {low} to {high}; X has {n} rows, expected 0 to {n - 1}")
+    return np.ascontiguousarray(numbers, np.int32)
+
+
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Errors of the checks name the trainer."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"trainers[{number}]: {error}") from error
+
+
+def _all_diverged(errors: Sequence[Any]) -> DivergenceError:
+    if len(errors) == 1:
+        return errors[0]
+    error = DivergenceError(f"all {len(errors)} networks diverged; the first: {errors[0]}")
+    error.where = errors[0].where
+    return error

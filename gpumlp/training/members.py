@@ -1,0 +1,252 @@
+"""Several trainings side by side: each thread takes a whole one through its epochs, and waits for nobody."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpumlp.backends.lane import Stopped, here
+from gpumlp.errors import DivergenceError
+from gpumlp.rows import Rows
+from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.loop import Loop
+from gpumlp.training.progress import Progress
+
+__all__ = ["Member", "train"]
+
+_LONG = 0.2  # seconds: a longer epoch is not waited for when all are to end, but taken back
+_TICK = 0.1  # seconds between looks at what may have been missed
+
+
+class Member:
+    """A training that is to be done: the checked arguments of one `Trainer.fit`.
+
+    Attributes
+    ----------
+    error : BaseException or None
+        What ended it.
+    history : History or None
+        The trainer's, once it has begun.
+    done : bool
+    """
+
+    def __init__(
+        self, trainer: Any, train: Rows, val: Rows | None, epochs: int, stop: EarlyStopping | None
+    ) -> None:
+        self.trainer, self.train, self.val = trainer, train, val
+        self.epochs, self.stop = epochs, stop
+        self.error: BaseException | None = None
+        self.history: History | None = None
+        self.done = False
+
+    @property
+    def work(self) -> int:
+        """About proportional to the time it takes."""
+        return self.epochs * self.train.n_rows * self.trainer.model.n_params
+
+    def run(self, turn: _Turn) -> None:
+        """What `Trainer.fit` does after its checks."""
+        trainer = self.trainer
+        with trainer.model.backend.active():
+            loop = _Undoable(turn, trainer, self.train, self.val, self.epochs, None)
+            trainer.history = self.history = History()
+            loop.run(self.stop, [turn.calling(callback) for callback in trainer.callbacks])
+
+
+class _Undoable(Loop):
+    """A loop whose long epochs can be left in the middle, as if they had not begun."""
+
+    def __init__(self, turn: _Turn, *given: Any) -> None:
+        super().__init__(*given)
+        self._turn, self._seconds = turn, _LONG
+
+    def _epoch(self, number: int) -> dict[str, float]:
+        self._turn.look()
+        # a device is not asked in the middle of its work
+        kept = _Kept(self.trainer) if self._seconds >= _LONG and self.engine.backend.device == "cpu" else None
+        self._turn.may_leave = kept is not None
+        try:
+            figures = super()._epoch(number)
+        except Stopped:
+            if kept is not None:
+                kept.restore()
+            raise
+        finally:
+            self._turn.may_leave = False
+        self._seconds = figures["seconds"]
+        return figures
+
+
+class _Kept:
+    """A trainer's parameters, state and counts, to go back to; on the host."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer, model, optimizer = trainer, trainer.model, trainer.optimizer
+        arrays = [a for entry in optimizer.state for name, a in entry.items() if name != "_shape"]
+        self._arrays = [(array, array.copy()) for array in (model.flat, *arrays)]
+        self._counts = optimizer.t, trainer.epoch, model.output
+
+    def restore(self) -> None:
+        trainer = self._trainer
+        for array, values in self._arrays:
+            array[...] = values
+        trainer.optimizer.t, trainer.epoch, trainer.model.output = self._counts
+
+
+class _Call:
+    """A callback that the calling thread is asked for."""
+
+    def __init__(self, function: Callable, *given: Any) -> None:
+        self.function, self.given, self.done = function, given, threading.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def answer(self) -> None:
+        try:
+            self.value = self.function(*self.given)
+        except BaseException as error:
+            self.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.done.set()
+
+
+class _Turn:
+    """The `Lane` of one thread."""
+
+    def __init__(self, group: _Group) -> None:
+        self._group, self.may_leave = group, False
+
+    @property
+    def alone(self) -> bool:
+        """See `Lane`: as long as there is work for most threads."""
+        return 2 * self._group.left > self._group.threads
+
+    def check(self) -> None:
+        """See `Lane`."""
+        if self.may_leave:
+            self.look()
+
+    def look(self) -> None:
+        """Raise `Stopped` if all are to end."""
+        if self._group.stopping:
+            raise Stopped
+
+    def calling(self, function: Callable) -> Callable:
+        """`function`, called in the thread that has called `train`, as a fit of its own would."""
+
+        def call(*given: Any) -> Any:
+            request = _Call(function, *given)
+            self._group.requests.put(request)
+            while not request.done.wait(_TICK):
+                self.look()
+            if request.error is not None:
+                raise request.error
+            return request.value
+
+        return call
+
+
+class _Group:
+    """Members that are trained side by side.
+
+    Attributes
+    ----------
+    left : int
+        Members that are not done.
+    stopping : bool
+        All are to end, at the end of an epoch.
+    """
+
+    def __init__(self, members: Sequence[Member], threads: int) -> None:
+        self._waiting = deque(sorted(members, key=lambda member: -member.work))  # long ones at the end idle
+        self.members, self.threads = members, threads
+        self.left, self.stopping = len(members), False
+        self.requests: queue.SimpleQueue[_Call | int] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def work(self, number: int) -> None:
+        """What a thread does."""
+        here.lane = turn = _Turn(self)
+        try:
+            while self._waiting and not self.stopping:
+                try:
+                    member = self._waiting.popleft()
+                except IndexError:  # another one took it
+                    break
+                try:
+                    member.run(turn)
+                except BaseException as error:
+                    member.error = error
+                    self.stopping |= not isinstance(error, DivergenceError)
+                member.done = True
+                with self._lock:
+                    self.left -= 1
+        finally:
+            self.requests.put(number)
+
+    def serve(self, threads: Sequence[threading.Thread], tick: Callable[[], None]) -> None:
+        """Answer until all threads have ended."""
+        while any(thread.is_alive() for thread in threads):
+            try:
+                request = self.requests.get(timeout=_TICK)
+            except queue.Empty:
+                pass
+            else:
+                if isinstance(request, _Call):
+                    request.answer()
+                else:
+                    threads[request].join()
+            tick()
+
+
+def train(members: Sequence[Member], bar: Progress) -> None:
+    """Train all `members`, side by side where their executor gains from it.
+
+    Divergence of one is left in its `error`.  Anything else that is raised, in a member or in this thread,
+    ends all of them at the end of an epoch, and comes through.
+    """
+
+    def tick() -> None:
+        epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)
+        left = sum(not member.done for member in members)
+        bar.show(epochs, f"{left} of {len(members)} networks")
+
+    lanes = sorted({member.trainer.model.backend.lanes for member in members}, reverse=True)
+    for threads in lanes:
+        some = [member for member in members if member.trainer.model.backend.lanes == threads]
+        _train(_Group(some, threads), tick if bar.shown else lambda: None)
+
+
+def _train(group: _Group, tick: Callable[[], None]) -> None:
+    workers = [
+        # NumPy's settings for errors are those of this thread
+        threading.Thread(target=contextvars.copy_context().run, args=(group.work, n), daemon=True)
+        for n in range(min(group.threads, len(group.members)))
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        group.serve(workers, tick)
+    except BaseException:
+        group.stopping = True
+        _wait(workers)
+        raise
+    for member in group.members:
+        if member.error is not None and not isinstance(member.error, (DivergenceError, Stopped)):
+            raise member.error
+
+
+def _wait(threads: Sequence[threading.Thread]) -> None:
+    """Until all have ended, however often Ctrl-C is pressed."""
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join(_TICK)
+            except KeyboardInterrupt:
+                continue
