@@ -29,6 +29,7 @@ from gpumlp.backends.native.call import (
     narrow_columns,
     pack,
     pack_gemm,
+    pack_members,
     pack_segments,
     real_dtype,
 )
@@ -71,17 +72,28 @@ class NativePlan(Plan):
         table = steps.table
         self.reads_table = False
         launches = [op for op in ops if isinstance(op, Launch)]
-        wanted = [
-            (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
-        ]
-        build.load_kernels(wanted)  # missing ones are compiled side by side
-        functions = iter([function_of(*each) for each in wanted])
+        # missing ones are compiled side by side
+        build.load_kernels([self._wanted(op) for op in launches])
         self.held: list[Any] = []
-        words = [
-            pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
-        ]
+        whole: list[Op] = []  # what is shared among threads, member by member where there are enough of them
+        words: list[np.ndarray] = []
+        for op in ops:
+            if op.members is None:
+                whole.append(op)
+                words.append(self._pack(op))
+                continue
+            each = [op.member(j) for j in range(op.members)]
+            packed = [self._pack(one, j * len(steps.columns)) for j, one in enumerate(each)]
+            if op.members < self.runtime.threads:
+                whole += each
+                words += packed
+            else:
+                whole.append(op)
+                group, places = pack_members(packed)
+                words.append(group)
+                self.held += [packed, places]
         self.addresses = np.array([w.ctypes.data for w in words], np.int64)
-        self.phases = phases(ops, self.runtime.threads)
+        self.phases = phases(whole, self.runtime.threads)
         self.held.append(words)
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
@@ -90,15 +102,21 @@ class NativePlan(Plan):
             self.phases.ctypes.data,
             len(self.phases),
             table.ctypes.data,
-            table.strides[0] if table.ndim == 2 else 0,
+            table.strides[0] if table.ndim > 1 else 0,
         )
         self.burst = 1
 
-    def _pack_launch(self, op: Launch, function: Function) -> np.ndarray:
+    def _wanted(self, op: Launch) -> tuple[Kernel, np.dtype, int]:
+        return op.kernel, real_dtype(op.kernel, op.arrays, self.steps.table.dtype), narrow_columns(op)
+
+    def _pack(self, op: Op, first_column: int = 0) -> np.ndarray:
+        if isinstance(op, Gemm):
+            return pack_gemm(op)
+        function = function_of(*self._wanted(op))
         self.reads_table |= bool(function.stepped)
         segments = pack_segments(op.segments)
         self.held += [function, segments]
-        columns = [self.steps.columns.index(name) for name in function.stepped]
+        columns = [first_column + self.steps.columns.index(name) for name in function.stepped]
         packed = pack(
             function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
         )

@@ -23,6 +23,7 @@ __all__ = [
     "narrow_columns",
     "pack",
     "pack_gemm",
+    "pack_members",
     "pack_segments",
     "real_dtype",
 ]
@@ -145,3 +146,9 @@ def pack_gemm(op: Gemm) -> np.ndarray:
     pitch = [max(_pitch(x), x.shape[1]) for x in (a, b, c)]  # that of a single row may be anything
     places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (x.ctypes.data, ld)]
     return np.array([2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b], np.int64)
+
+
+def pack_members(operations: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The words of one operation that does these, each whole in a share; and the addresses in it."""
+    places = np.array([words.ctypes.data for words in operations], np.int64)
+    return [np.array([3, len(operations), places.ctypes.data], np.int64), places]
