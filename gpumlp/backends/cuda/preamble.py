@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CTYPES", "HALF", "PACK", "TEAM"]
+__all__ = ["CTYPES", "HALF", "MEMBERS", "PACK", "TEAM"]
 
 CTYPES = {
     "float32": "float",
@@ -80,4 +80,15 @@ template <bool MAX> __device__ __forceinline__ C gpumlp_reduce(C v) {{
     ROW_EACH {{ name += (__VA_ARGS__); }} name = gpumlp_reduce<false>(name);
 #define ROW_MAX(name, ...) C name = C(-1) / C(0); \\
     ROW_EACH {{ name = gpumlp_join<true>(name, (__VA_ARGS__)); }} name = gpumlp_reduce<true>(name);
+"""
+
+MEMBERS = """
+// The same number.  In a sum of two products the compiler loses sight of how an address is aligned, and takes
+// a store of four elements apart.
+__device__ __forceinline__ long long gpumlp_opaque(long long x) {
+#ifdef __CUDACC__
+    asm("" : "+l"(x));
+#endif
+    return x;
+}
 """

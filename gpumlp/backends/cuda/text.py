@@ -25,7 +25,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpumlp.backends.cuda.preamble import CTYPES, HALF, PACK, TEAM
+from gpumlp.backends.cuda.preamble import CTYPES, HALF, MEMBERS, PACK, TEAM
 from gpumlp.kernels.kernel import FIXED, Array, Kernel
 
 __all__ = ["LIST_HEAD", "Form", "Source", "array_dtype", "needs_stride", "source", "team_size"]
@@ -143,6 +143,7 @@ def source(kernel: Kernel, form: Form) -> Source:
     types = f"typedef {CTYPES[form.dtype]} T;\ntypedef {CTYPES[form.compute]} C;\n"
     types = HALF.get(form.dtype, "") + types
     extra = {"row": TEAM.format(team=form.width), "strided": ""}.get(form.kind, PACK)
+    extra += MEMBERS if form.members else ""
     inputs, outputs = _parameters(kernel, form)
     return Source(kernel.name, inputs, outputs, make(kernel, form), types + extra, form.block_size)
 
@@ -195,18 +196,24 @@ def _const(array: Array) -> str:
     return "const " if array.role in ("in", "raw") else ""
 
 
-def _start(array: Array, form: Form) -> str:
-    """Address of the (member's) first element; T may be another type of 16 bits than the parameter's."""
+def _start(array: Array) -> str:
+    """Address of the first element; T may be another type of 16 bits than the parameter's."""
     address = f"&{array.name}_[0]"
-    address = f"({_const(array)}T*)({address})" if array.ctype == "T" else address
-    return f"{address} + member_ * md_{array.name}" if form.members else address
+    return f"({_const(array)}T*)({address})" if array.ctype == "T" else address
+
+
+def _at(array: Array, form: Form, place: str) -> str:
+    """Address of the element at `place` of the (member's) array."""
+    if not form.members:
+        return f"{_start(array)} + {place}"
+    return f"{_start(array)} + gpumlp_opaque(member_ * md_{array.name} + {place})"
 
 
 def _pointers(arrays: list[Array], form: Form) -> list[str]:
     """Raw arrays under their own names; the address is taken before the offset is added, because CuPy's index
     may have 32 bits."""
     return [
-        f"{_const(a)}{_ctype(a)}* const {a.name} = {_start(a, form)};"
+        f"{_const(a)}{_ctype(a)}* const {a.name} = {_at(a, form, '0') if form.members else _start(a)};"
         for a in arrays
         if a.role.startswith("raw")
     ]
@@ -262,7 +269,7 @@ def _map_text(kernel: Kernel, form: Form) -> str:
         *_row(form, "row_"),
         f"const long long first_ = {width}ll * (item_ - row_ * groups_);",
         *(
-            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = {_start(a, form)} + r * ld_{a.name} + first_;"
+            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = {_at(a, form, f'r * ld_{a.name} + first_')};"
             for a in plain
         ),
     ]
@@ -341,7 +348,7 @@ def _row_text(kernel: Kernel, form: Form) -> str:
     lines = [
         "const int lane_ = (int)i & (TEAM_ - 1);",
         *([] if form.members else _row(form, "i / TEAM_")),
-        *(f"{_const(a)}{_ctype(a)}* const {a.name} = {_start(a, form)} + r * ld_{a.name};" for a in plain),
+        *(f"{_const(a)}{_ctype(a)}* const {a.name} = {_at(a, form, f'r * ld_{a.name}')};" for a in plain),
         kernel.body,
     ]
     return _frame(kernel, form, lines, _row(form, "(unsigned)(i / TEAM_)") if form.members else [])
