@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp.backends.base import Gemm, Op, Steps
 from gpumlp.backends.numpy import address_of
 
-__all__ = ["dependencies", "extent"]
+__all__ = ["dependencies", "extent", "member_extents", "touched"]
 
 #: first byte, the one after the last, and whether it is written
 Access = tuple[int, int, bool]
@@ -27,14 +27,35 @@ def extent(array: Any) -> tuple[int, int]:
     return low, high + array.itemsize
 
 
-def accesses(op: Op, steps: Steps) -> Iterator[Access]:
-    """What `op` reads and writes; the counters among it, see `Launch.tick`."""
+def member_extents(array: Any, apart: bool) -> list[tuple[int, int]]:
+    """Extents of the items of `array`, one for each member, if they are `apart`; else of all of it.
+
+    Members of several arrays may take turns in memory, as the layers of flat buffers do.
+    """
+    if not apart or array.size == 0 or array.strides[0] == 0:
+        return [extent(array)]
+    low, high = extent(array[0])
+    return [(low + j * array.strides[0], high + j * array.strides[0]) for j in range(len(array))]
+
+
+def touched(op: Op) -> Iterator[tuple[Any, bool, bool]]:
+    """The arrays of `op`: whether it has an axis of members, and whether it is written."""
     if isinstance(op, Gemm):
         for array in (op.a, op.b, op.c):
-            yield *extent(array), array is op.c
+            yield array, array.ndim == 3, array is op.c
         return
     for spec in op.kernel.arrays:
-        yield *extent(op.arrays[spec.name]), spec.role not in ("in", "raw")
+        axis = op.members is not None and spec.name not in op.shared
+        yield op.arrays[spec.name], axis, spec.role not in ("in", "raw")
+
+
+def accesses(op: Op, steps: Steps) -> Iterator[Access]:
+    """What `op` reads and writes; the counters among it, see `Launch.tick`."""
+    for array, axis, written in touched(op):
+        for low, high in member_extents(array, axis):
+            yield low, high, written
+    if isinstance(op, Gemm):
+        return
     start, stop = extent(steps.step)
     middle = (start + stop) // 2
     done, running = (start, middle), (middle, stop)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -21,6 +21,7 @@ from gpumlp.backends.contract import (
     check_launch,
     check_stepped,
     device_of,
+    of_member,
     real_types,
 )
 from gpumlp.backends.steps import Steps
@@ -55,6 +56,12 @@ class Launch:
     extents : dict of name -> tuple of int, optional
         Least shapes of raw arrays.  Their bodies index them as they like, so the index space does not tell:
         whoever makes the plan knows which rows and columns it will ask for.
+    members : int, optional
+        So many launches as one: every array has a leading axis of that length, and the kernel runs for each
+        of its items as if it were alone.  All else is said of one member, but a scalar may be a sequence of
+        numbers, one for each.
+    shared : collection of str
+        Raw arrays without that axis, which all members read.
     """
 
     kernel: Kernel
@@ -65,10 +72,28 @@ class Launch:
     segments: Sequence[tuple[int, int, float]] | None = None
     tick: str = ""
     extents: Extents | None = None
+    members: int | None = None
+    shared: Collection[str] = ()
 
     def __post_init__(self) -> None:
         check_launch(
-            self.kernel, self.arrays, self.scalars, self.rows, self.cols, self.segments, self.extents
+            self.kernel,
+            self.arrays,
+            self.scalars,
+            self.rows,
+            self.cols,
+            self.segments,
+            self.extents,
+            self.members,
+            self.shared,
+        )
+
+    def member(self, j: int) -> Launch:
+        """The launch of member `j` alone."""
+        arrays = {name: array if name in self.shared else array[j] for name, array in self.arrays.items()}
+        scalars = {name: of_member(value, j) for name, value in self.scalars.items()}
+        return Launch(
+            self.kernel, arrays, scalars, self.rows, self.cols, self.segments, self.tick, self.extents
         )
 
 
@@ -79,6 +104,8 @@ class Gemm:
 
     On CUDA, a and b may be float16 (or bfloat16, stored as uint16) and c the same or float32; sums are
     float32.  With `tf32`, float32 factors are rounded to TF32; executors on the host have no such arithmetic.
+
+    With members, c is 3-D: c[j] = op(a[j]) @ op(b[j]), where an array that is 2-D is the same for all.
     """
 
     a: Any
@@ -91,6 +118,16 @@ class Gemm:
     def __post_init__(self) -> None:
         check_gemm(self.a, self.b, self.c, self.trans_a, self.trans_b, self.tf32)
 
+    @property
+    def members(self) -> int | None:
+        """Number of products; None without the axis of members."""
+        return len(self.c) if self.c.ndim == 3 else None
+
+    def member(self, j: int) -> Gemm:
+        """The product of member `j` alone."""
+        a, b = (array[j] if array.ndim == 3 else array for array in (self.a, self.b))
+        return Gemm(a, b, self.c[j], self.trans_a, self.trans_b, self.tf32)
+
 
 Op = Launch | Gemm
 
@@ -102,6 +139,10 @@ def _check_table(op: Launch, steps: Steps) -> None:
     missing = [name for name in op.kernel.stepped if name not in steps.columns]
     if missing:
         raise ValueError(f"{op.kernel.name}: the step table has columns {list(steps.columns)}, not {missing}")
+    if op.members != steps.members:
+        raise ValueError(
+            f"{op.kernel.name}: members={op.members}; the step table has members={steps.members}"
+        )
     compute = real_types(op.kernel, op.arrays)[1]
     if compute is not None and steps.table.dtype != compute:
         raise TypeError(f"{op.kernel.name} computes in {compute}, the step table is {steps.table.dtype}")
@@ -163,23 +204,34 @@ class Backend(ABC):
         kernel: Kernel,
         arrays: dict[str, Any],
         scalars: dict[str, Any],
-        stepped: dict[str, float] | None = None,
+        stepped: dict[str, Any] | None = None,
         *,
         rows: int,
         cols: int,
         segments: Sequence[tuple[int, int, float]] | None = None,
         extents: Extents | None = None,
+        members: int | None = None,
+        shared: Collection[str] = (),
     ) -> None:
-        """Run one kernel at once with k = 0; `stepped` values are given by value.  See `Launch`."""
-        op = Launch(kernel, arrays, scalars, rows, cols, segments, extents=extents)
+        """Run one kernel at once with k = 0; `stepped` values are given by value, of members one for all or
+        one for each.  See `Launch`."""
+        op = Launch(
+            kernel, arrays, scalars, rows, cols, segments, extents=extents, members=members, shared=shared
+        )
         self._check_home(kernel.name, arrays)
-        check_stepped(kernel, stepped or {})
+        check_stepped(kernel, stepped or {}, members)
         if rows > 0 and cols > 0:
-            self._launch(op, {name: (stepped or {})[name] for name in kernel.stepped})
+            values = {name: (stepped or {})[name] for name in kernel.stepped}
+            (self._launch if members is None else self._launch_members)(op, values)
 
     @abstractmethod
     def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
         """`launch` of checked arrays."""
+
+    def _launch_members(self, op: Launch, stepped: dict[str, Any]) -> None:
+        """`_launch` of members; here one after the other."""
+        for j in range(op.members or 0):
+            self._launch(op.member(j), {name: of_member(value, j) for name, value in stepped.items()})
 
     @abstractmethod
     def elementwise(

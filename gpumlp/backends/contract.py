@@ -10,7 +10,7 @@ messages only when something is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "check_launch",
     "check_stepped",
     "device_of",
+    "of_member",
     "real_types",
 ]
 
@@ -42,6 +43,11 @@ def device_of(array: Any) -> str:
         return "cpu"
     number = getattr(getattr(array, "device", None), "id", None)
     return type(array).__name__ if number is None else f"cuda:{number}"
+
+
+def of_member(value: Any, j: int) -> Any:
+    """The number that member `j` has: one for all, or one of a sequence, as a number of Python."""
+    return np.asarray(value).tolist()[j] if np.ndim(value) else value
 
 
 def real_types(kernel: Kernel, arrays: Mapping[str, Any]) -> tuple[np.dtype | None, np.dtype | None]:
@@ -68,15 +74,21 @@ def check_launch(
     cols: int,
     segments: Sequence[tuple[int, int, float]] | None = None,
     extents: Extents | None = None,
+    members: int | None = None,
+    shared: Collection[str] = (),
 ) -> None:
     """Raise unless `kernel` may run over `rows` x `cols` on `arrays` (see `Launch`)."""
     _check_kernel(kernel, arrays, scalars)
+    if members is not None or shared:
+        _check_members(kernel, arrays, scalars, members, shared)
     if rows < 0 or cols < 0:
         raise ValueError(f"{kernel.name}: an index space of ({rows}, {cols}); expected none below 0")
     raws = []
     for spec in kernel.arrays:
         array, name = arrays[spec.name], spec.name
         shape, strides = array.shape, array.strides
+        if members is not None and name not in shared:
+            shape, strides = shape[1:], strides[1:]
         problem = _layout_problem(array, shape, strides)
         if spec.role.startswith("raw"):
             raws.append(name)
@@ -84,7 +96,8 @@ def check_launch(
         elif rows and cols and not problem:
             problem = _space_problem(array, shape, strides, rows, cols, spec.role != "in")
         if problem:
-            raise ValueError(f"{kernel.name}: array {name!r} has {problem}")
+            each = "" if members is None else " for each member"
+            raise ValueError(f"{kernel.name}: array {name!r} has {problem}{each}")
     if extents and not set(extents).issubset(raws):
         raise ValueError(f"{kernel.name}: extents of {sorted(extents)}; its raw arrays are {sorted(raws)}")
     if segments is not None:
@@ -109,13 +122,15 @@ def check_elementwise(
         raise ValueError(f"{kernel.name}: arrays of shapes {given}; expected equal ones")
 
 
-def check_stepped(kernel: Kernel, given: Mapping[str, float]) -> None:
-    """Raise TypeError unless `given` has the kernel's per-step values."""
+def check_stepped(kernel: Kernel, given: Mapping[str, Any], members: int | None = None) -> None:
+    """Raise unless `given` has the kernel's per-step values."""
     for name in kernel.stepped:
         if name not in given:
             raise TypeError(
                 f"{kernel.name}: per-step values {sorted(given)}, expected {sorted(kernel.stepped)}"
             )
+    if members is not None:
+        _check_values(kernel, {name: given[name] for name in kernel.stepped}, members)
 
 
 def check_gemm(a: Any, b: Any, c: Any, trans_a: bool, trans_b: bool, tf32: bool) -> None:
@@ -123,16 +138,18 @@ def check_gemm(a: Any, b: Any, c: Any, trans_a: bool, trans_b: bool, tf32: bool)
     for name, array in (("a", a), ("b", b), ("c", c)):
         _check_is_array("gemm", name, array)
         shape, strides = array.shape, array.strides
-        problem = "" if len(shape) == 2 else f"shape {shape}; expected 2-D"
-        problem = problem or _layout_problem(array, shape, strides)
-        if not problem and shape[0] > 1 and strides[0] < shape[1] * array.itemsize:
+        problem = "" if len(shape) in (2, 3) else f"shape {shape}; expected 2-D, or 3-D for members"
+        problem = problem or _layout_problem(array, shape[-2:], strides[-2:])
+        if not problem and shape[-2] > 1 and strides[-2] < shape[-1] * array.itemsize:
             problem = f"strides {strides}; expected rows in ascending order, apart"
+        if not problem and len(shape) == 3:
+            problem = _member_problem(array, shape, strides, len(c) if c.ndim == 3 else None, name == "c")
         if problem:
             raise ValueError(f"gemm: array {name!r} has {problem}")
     _check_writable("gemm", "c", c)
-    m, k = a.shape[::-1] if trans_a else a.shape
-    k_b, n = b.shape[::-1] if trans_b else b.shape
-    if k != k_b or c.shape != (m, n):
+    m, k = a.shape[:-3:-1] if trans_a else a.shape[-2:]
+    k_b, n = b.shape[:-3:-1] if trans_b else b.shape[-2:]
+    if k != k_b or c.shape[-2:] != (m, n):
         left, right = ("^T" if trans else "" for trans in (trans_a, trans_b))
         raise ValueError(f"gemm of shapes {a.shape}{left} and {b.shape}{right} into {c.shape}")
     kind, into = a.dtype, c.dtype
@@ -197,6 +214,63 @@ def _space_problem(
     if written and rows > 1 and abs(strides[0]) < cols * array.itemsize:
         return f"strides {strides}: its rows overlap, but they are written"
     return ""
+
+
+def _check_members(
+    kernel: Kernel,
+    arrays: dict[str, Any],
+    scalars: Mapping[str, Any],
+    members: int | None,
+    shared: Collection[str],
+) -> None:
+    """Everything that is said of members but not of one."""
+    if members is None or members < 1:
+        raise ValueError(f"{kernel.name}: members={members}; expected at least 1")
+    readable = sorted(a.name for a in kernel.arrays if a.role == "raw")
+    if isinstance(shared, str) or not set(shared).issubset(readable):
+        raise ValueError(
+            f"{kernel.name}: shared={shared!r}; expected names of raw arrays that are only read: {readable}"
+        )
+    for spec in kernel.arrays:
+        array, written = arrays[spec.name], spec.role not in ("in", "raw")
+        if spec.name not in shared:
+            problem = _member_problem(array, array.shape, array.strides, members, written)
+            if problem:
+                raise ValueError(f"{kernel.name}: array {spec.name!r} has {problem}")
+    _check_values(kernel, scalars, members)
+
+
+def _check_values(kernel: Kernel, values: Mapping[str, Any], members: int) -> None:
+    for name, value in values.items():
+        shape = np.shape(value)
+        if shape not in ((), (members,)):
+            raise ValueError(
+                f"{kernel.name}: {name!r} has shape {shape}; expected a number, or one for each of "
+                f"{members} members"
+            )
+
+
+def _member_problem(
+    array: Any, shape: tuple[int, ...], strides: tuple[int, ...], members: int | None, written: bool
+) -> str:
+    """Empty if the first axis is that of members, which are apart where they are written."""
+    if len(shape) < 2 or shape[0] != members:
+        return f"shape {shape}; expected {'no' if members is None else f'an axis of {members}'} members first"
+    if shape[0] > 1 and strides[0] % array.itemsize:
+        return f"strides {strides}; expected multiples of {array.itemsize}"
+    if written and _overlaps(shape, strides, array.itemsize):
+        return f"strides {strides}: its members overlap, but they are written"
+    return ""
+
+
+def _overlaps(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Whether two elements may share memory: unless each axis steps over all that shorter steps reach."""
+    reach = itemsize
+    for stride, n in sorted((abs(s), n) for n, s in zip(shape, strides, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += (n - 1) * stride
+    return False
 
 
 def _extent_problem(shape: tuple[int, ...], least: tuple[int, ...] | None) -> str:

@@ -91,9 +91,14 @@ def _window(array: np.ndarray, rows: int, cols: int) -> np.ndarray:
     return array[:cols] if array.ndim == 1 else array[:rows, :cols]
 
 
+def _alone(op: Op) -> list[tuple[Op, tuple[int, ...]]]:
+    """`op` of each member, and where in a row of the step table the member's values are."""
+    return [(op, ())] if op.members is None else [(op.member(j), (j,)) for j in range(op.members)]
+
+
 class NumpyPlan(Plan):
     def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
-        self.ops = list(ops)
+        self.ops = [each for op in ops for each in _alone(op)]
         self.steps = steps
         self.column = {name: j for j, name in enumerate(steps.columns)}
 
@@ -104,19 +109,19 @@ class NumpyPlan(Plan):
     def _run(self, n: int) -> None:
         lane = here.lane
         for _ in range(n):
-            for op in self.ops:
+            for op, member in self.ops:
                 if lane is not None:
                     lane.check()
                 if isinstance(op, Gemm):
                     np.matmul(op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b, out=op.c)
                 else:
-                    self._launch(op)
+                    self._launch(op, member)
 
-    def _launch(self, op: Launch) -> None:
-        step = self.steps.step
+    def _launch(self, op: Launch, member: tuple[int, ...]) -> None:
+        step = self.steps.step  # where members tick one after the other, the later ones change nothing
         k = int(step[0]) if op.tick == "first" else int(step[1]) - 1
         values = dict(op.scalars)
-        values.update((name, self.steps.table[k, self.column[name]]) for name in op.kernel.stepped)
+        values.update((name, self.steps.table[(k, *member, self.column[name])]) for name in op.kernel.stepped)
         _apply(op.kernel, op.arrays, values, op.rows, op.cols, k, op.segments)
         if op.tick == "first":
             step[1] = k + 1

@@ -25,6 +25,9 @@ class Steps:
         Type of the table.
     n_steps, n_rows : int
         Capacity: steps and rows per epoch.
+    members : int, optional
+        Each has values and an order of its own: `table` is (n_steps, members, n_columns), `index` is
+        (members, n_rows).
 
     Attributes
     ----------
@@ -45,28 +48,35 @@ class Steps:
         dtype: Any = np.float32,
         n_steps: int = 1,
         n_rows: int = 0,
+        members: int | None = None,
     ) -> None:
+        if members is not None and members < 1:
+            raise ValueError(f"steps: members={members}; expected at least 1, or None")
         dtype = np.dtype(dtype)  # float32 or float64
-        self.backend, self.columns = backend, tuple(columns)
-        used = n_steps * len(self.columns) * dtype.itemsize
+        self.backend, self.columns, self.members = backend, tuple(columns), members
+        axis = () if members is None else (members,)
+        used = n_steps * (members or 1) * len(self.columns) * dtype.itemsize
         start = 64 + -(-used // 64) * 64  # of the order
-        self._device = backend.zeros(start + 4 * n_rows, np.uint8)
+        self._device = backend.zeros(start + 4 * (members or 1) * n_rows, np.uint8)
         self._host = (
             self._device if isinstance(self._device, np.ndarray) else np.zeros(self._device.size, np.uint8)
         )
 
         def views(buffer: Any) -> tuple[Any, Any, Any]:
-            table = buffer[64 : 64 + used].view(dtype).reshape(n_steps, len(self.columns))
-            return buffer[:16].view(np.int64), table, buffer[start:].view(np.int32)
+            table = buffer[64 : 64 + used].view(dtype).reshape(n_steps, *axis, len(self.columns))
+            return buffer[:16].view(np.int64), table, buffer[start:].view(np.int32).reshape(*axis, n_rows)
 
         self._start, self.values, self.order = views(self._host)
         self.step, self.table, self.index = views(self._device)
 
     def fill(self, table: dict[str, np.ndarray]) -> None:
-        """Write the columns of `values` from arrays (n_steps,) by name; others in `table` are not read."""
+        """Write the columns of `values` from arrays (n_steps,) by name; others in `table` are not read.
+
+        Of members, the arrays are (n_steps, members), or (n_steps, 1) where all have the same.
+        """
         with np.errstate(over="ignore"):  # a learning rate beyond float32 is infinite
             for j, name in enumerate(self.columns):
-                self.values[:, j] = table[name]
+                self.values[..., j] = table[name]
 
     def send(self) -> None:
         """Copy `values` and `order` to the device and start at step 0 of the table."""

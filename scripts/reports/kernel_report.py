@@ -70,7 +70,8 @@ class Case:
     def label(self) -> str:
         """Name as in the table."""
         kind = f"row/{self.form.width}" if self.form.kind == "row" else f"{self.form.kind} x{self.form.width}"
-        return f"{self.kernel.name.removeprefix('gpumlp_')} {kind} {self.form.dtype}"
+        members = " members" if self.form.members else ""
+        return f"{self.kernel.name.removeprefix('gpumlp_')} {kind} {self.form.dtype}{members}"
 
     @property
     def array_bytes(self) -> tuple[int, int]:
@@ -158,6 +159,18 @@ def row_kernels(quick: bool) -> Iterator[Kernel]:
     yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
 
 
+def member_kernels(rules: Iterable[Any]) -> Iterator[tuple[Kernel, str]]:
+    """(kernel, dtype): a sample of what runs for many networks at once."""
+    relu = [make("relu", dropout) for make in (forward_kernel, backward_kernel) for dropout in (False, True)]
+    for dtype in ("float32", "float64"):
+        for kernel in (*(rule.kernel() for rule in rules), *relu, rows.GATHER):
+            yield kernel, dtype
+        yield training_kernel("softmax_cross_entropy", False), dtype
+        yield rows.SUM_SQUARES, dtype
+    for dtype in ("float16", "bfloat16"):
+        yield from ((kernel, dtype) for kernel in (*relu, training_kernel("softmax_cross_entropy", False)))
+
+
 def cases(quick: bool) -> list[Case]:
     """All kernels in the forms that training uses; each text once."""
     found: dict[tuple, Case] = {}
@@ -190,6 +203,12 @@ def cases(quick: bool) -> list[Case]:
         ):
             add(kernel, dtype)
     add(rows.LOSS_SCALE, "float32")
+    for kernel, dtype in member_kernels(rules):
+        for width in (1, 32, 256) if kernel.rowwise else (4,):
+            own = tuple(s.name for s in kernel.constants) if "dropout" in kernel.name else ()
+            kind = "row" if kernel.rowwise else "map"
+            case = Case(kernel, Form(kind, dtype, width, True, kernel.masked, members=True, own=own))
+            found[case.kernel.name, case.form] = case
     return list(found.values())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpumlp.kernels.activations import backward_kernel, forward_kernel
 from gpumlp.kernels.kernel import Kernel
 from launching import steps_with
 from tolerances import RELATIVE
@@ -238,6 +239,34 @@ def test_the_number_of_threads_leaves_no_trace(shared: Any, dtype: str) -> None:
         shared(threads)
         results.append(_train(dtype))
     assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_members_on_any_number_of_threads(shared: Any, dtype: str) -> None:
+    """Whole members where there are enough of them, else rows of each."""
+    rng, members, results = np.random.default_rng(0), 5, []
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in ((members, 40, 33), (members, 33, 50)))
+    b = rng.standard_normal((33, 50)).astype(dtype)
+    for threads in (1, 2, 3, 7, 32):
+        shared(threads)
+        z, a, g, d = (np.zeros((members, 40, 50), dtype) for _ in range(4))
+        ops = [
+            Gemm(x, w, z),
+            Launch(forward_kernel("tanh"), {"z": z, "a": a}, {}, 40, 50, members=members),
+            Gemm(x, b, d),
+            Launch(backward_kernel("tanh"), {"a": a, "d": d}, {}, 40, 50, members=members),
+            Gemm(x, d, w, trans_a=True),
+            Gemm(x, w, g),
+        ]
+        plan = NativeBackend().record(ops, steps_with(get_backend("numpy")))
+        assert threads > members or len(plan.phases) == 1
+        start = w.copy()
+        plan.run(2)
+        results.append([x.copy() for x in (z, a, g, d, w)])
+        w[:] = start
+    for other in results[1:]:
+        for one, same in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
 
 
 def test_a_share_that_is_held_up_changes_nothing(shared: Any) -> None:

@@ -205,9 +205,17 @@ class CupyBackend(Backend):
     # ---- kernels -----------------------------------------------
     def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
         with self.work():
-            decay = self._decay(op.kernel, op.segments, op.cols)
-            values = {**op.scalars, **stepped}
-            self._kernels.run(self._kernels.bind(op.kernel, op.arrays, values, op.rows, op.cols, decay))
+            self._kernels.run(self._bind(op, {**op.scalars, **stepped}))
+
+    def _launch_members(self, op: Launch, stepped: dict[str, Any]) -> None:
+        if op.members == 1:  # by the kernels of one network
+            super()._launch_members(op, stepped)
+        else:
+            self._launch(op, stepped)
+
+    def _bind(self, op: Launch, values: dict[str, Any], plan: dict[str, Any] | None = None) -> Call:
+        decay, space = self._decay(op.kernel, op.segments, op.cols), (op.rows, op.cols)
+        return self._kernels.bind(op.kernel, op.arrays, values, *space, decay, plan, op.members, op.shared)
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
@@ -265,16 +273,17 @@ class CupyBackend(Backend):
         }
         if op.kernel.stepped:
             plan["table_"] = pointer(steps.table, steps.table.dtype)
-            plan["table_width_"] = steps.table.shape[1]
+            plan["table_width_"] = steps.table[0].size
+            plan["member_width_"] = len(steps.columns)
             plan.update((f"{name}_at_", steps.columns.index(name)) for name in op.kernel.stepped)
         with self.work():
-            decay = self._decay(op.kernel, op.segments, op.cols)
-            call = self._kernels.bind(op.kernel, op.arrays, op.scalars, op.rows, op.cols, decay, plan)
+            call = self._bind(op, op.scalars, plan)
             self._kernels.load(call)
         return call
 
     def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         beside = self.graph and self._branches
+        ops = [op.member(0) if op.members == 1 else op for op in ops]  # by the kernels of one network
         plan = branches(ops, steps) if beside else one_branch(len(ops))
         side = {place.op for place in plan if place.side}
         calls = [
@@ -295,7 +304,8 @@ class CupyBackend(Backend):
                         "use precision='float32'"
                     ) from error
                 self._eager(f"cuBLAS cannot be called directly ({error})")
-                a, b = op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b
+                a = op.a.swapaxes(-1, -2) if op.trans_a else op.a
+                b = op.b.swapaxes(-1, -2) if op.trans_b else op.b
                 return lambda: _matmul(a, b, op.c)
             call = blas.bind(op)
             blas.set_stream(stream.ptr)

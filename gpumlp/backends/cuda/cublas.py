@@ -73,8 +73,13 @@ def _destroy(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> Non
 
 def _leading(array: Any) -> int:
     """Row stride in elements; of a single row, its length."""
-    rows, cols = array.shape
-    return array.strides[0] // array.itemsize if rows > 1 else max(1, cols)
+    rows, cols = array.shape[-2:]
+    return array.strides[-2] // array.itemsize if rows > 1 else max(1, cols)
+
+
+def _jump(array: Any) -> int:
+    """Distance of two members in elements; 0 if they have the array in common."""
+    return array.strides[0] // array.itemsize if array.ndim == 3 else 0
 
 
 class Cublas:
@@ -110,6 +115,14 @@ class Cublas:
         sizes: list[Any] = [pointer, integer, integer, integer, integer, integer]
         typed: list[Any] = [pointer, integer, integer]  # address, type, row stride
         self._lib.cublasGemmEx.argtypes = sizes + [pointer, *typed, *typed, pointer, *typed, integer, integer]
+        long = ctypes.c_longlong
+        for name in ("cublasSgemmStridedBatched", "cublasDgemmStridedBatched"):
+            each = [pointer, integer, long]
+            getattr(self._lib, name).argtypes = sizes + [pointer, *each, *each, pointer, *each, integer]
+        each = [*typed, long]
+        self._lib.cublasGemmStridedBatchedEx.argtypes = (
+            sizes + [pointer, *each, *each, pointer, *each] + [integer] * 3
+        )
 
     def version(self) -> str:
         """Such as "12.9.1"."""
@@ -137,26 +150,39 @@ class Cublas:
 
         It holds addresses, not arrays: the caller keeps those alive.
         """
+        members = op.members
+        if members == 1:
+            return self.bind(op.member(0))
         a, b, c = op.a, op.b, op.c
-        rows, inner = a.shape[::-1] if op.trans_a else a.shape
-        cols = c.shape[1]
+        rows, inner = a.shape[:-3:-1] if op.trans_a else a.shape[-2:]
+        cols = c.shape[-1]
         kind = a.dtype.name
         double, half = kind == "float64", kind in ("float16", "uint16")
-        call = self._lib.cublasDgemm_v2 if double else self._lib.cublasSgemm_v2
         one, zero = ((ctypes.c_double if double else ctypes.c_float)(v) for v in (1, 0))
         # cuBLAS is column-major: it sees the transposes, and c^T = op(b)^T op(a)^T
         sizes = (int(op.trans_b), int(op.trans_a), cols, rows, inner)
         typed = op.tf32 or half
-        places = [(x.data.ptr, *((_TYPES[x.dtype.name],) if typed else ()), _leading(x)) for x in (b, a, c)]
-        if max(*sizes, *(place[-1] for place in places)) > _LARGEST:
+        places = [
+            (
+                x.data.ptr,
+                *((_TYPES[x.dtype.name],) if typed else ()),
+                _leading(x),
+                *((_jump(x),) if members else ()),
+            )
+            for x in (b, a, c)
+        ]
+        if max(*sizes, *map(_leading, (a, b, c)), members or 0) > _LARGEST:
             raise ValueError(
                 f"gemm of shapes {a.shape} and {b.shape} into {c.shape}: cuBLAS takes sizes and row strides "
                 f"of at most {_LARGEST}; use a smaller batch_size or network"
             )
-        last: tuple[int, ...] = ()
+        name = "cublasGemm" if typed else "cublasDgemm" if double else "cublasSgemm"
+        name += "StridedBatched" if members else ""
+        name += "Ex" if typed else "" if members else "_v2"
+        call = getattr(self._lib, name)
+        last: tuple[int, ...] = (members,) if members else ()
         if typed:
-            call = self._lib.cublasGemmEx
-            last = (_COMPUTE_32F_FAST_TF32 if op.tf32 else _COMPUTE_32F, _GEMM_DEFAULT)
+            last += (_COMPUTE_32F_FAST_TF32 if op.tf32 else _COMPUTE_32F, _GEMM_DEFAULT)
         arguments = (
             self._handle,
             *sizes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import cupy
@@ -23,7 +23,16 @@ from gpumlp.backends.cuda.text import (
 )
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Bound", "BoundList", "Call", "Kernels", "Segments", "decay_bits", "pointer", "written_spans"]
+__all__ = [
+    "Bound",
+    "BoundList",
+    "Call",
+    "Kernels",
+    "Segments",
+    "decay_bits",
+    "pointer",
+    "written_spans",
+]
 
 Segments = Sequence[tuple[int, int, float]]
 _ITEM_LIMIT = 1 << 32  # threads of a map kernel: their number has 32 bits
@@ -242,6 +251,8 @@ class Kernels:
         cols: int,
         decay: Any = None,
         plan: dict[str, Any] | None = None,
+        members: int | None = None,
+        shared: Collection[str] = (),
     ) -> Call:
         """Choose the form and put the arguments in order.
 
@@ -253,24 +264,36 @@ class Kernels:
             See `decay_bits`; None: every element is a weight.
         plan : dict, optional
             Counters, tick, and where the stepped values are.
+        members, shared
+            See `Launch`.
         """
         dtype = _form_type(kernel, arrays)
-        plain = [arrays[a.name] for a in kernel.arrays if not a.role.startswith("raw")]
-        wide = all(a.data.ptr % 16 == 0 and (rows <= 1 or a.strides[0] % 16 == 0) for a in plain)
+        # of an item for each member: distance of two, and the strides of one
+        jump = {n: 0 if members is None or n in shared else a.strides[0] for n, a in arrays.items()}
+        inner = {n: a.strides if members is None or n in shared else a.strides[1:] for n, a in arrays.items()}
+        plain = [a.name for a in kernel.arrays if not a.role.startswith("raw")]
+        wide = all(
+            arrays[n].data.ptr % 16 == 0 and jump[n] % 16 == 0 and (rows <= 1 or inner[n][0] % 16 == 0)
+            for n in plain
+        )
         width = team_size(rows, cols) if kernel.rowwise else 4 if wide else 1
-        form = Form("row" if kernel.rowwise else "map", dtype, width, plan is not None, decay is not None)
+        own = _one_each(kernel, values, "float64" if dtype == "float64" else "float32") if members else {}
+        kind = "row" if kernel.rowwise else "map"
+        form = Form(kind, dtype, width, plan is not None, decay is not None, bool(members), tuple(own))
         function, text = self.function(kernel, form)
-        groups = max(1, -(-cols // width))
-        count = (rows * width if kernel.rowwise else rows * groups) if cols else 0
-        if not kernel.rowwise and count >= _ITEM_LIMIT:
-            raise ValueError(f"{kernel.name}: {rows} x {cols} elements; at most {width * _ITEM_LIMIT}")
-        given = {"count_": count, "cols_": cols, "groups_": groups, "decay_bits_": decay, **values}
+        groups, all_rows = max(1, -(-cols // width)), rows * (members or 1)
+        count = all_rows * (width if kernel.rowwise else groups) if cols else 0
+        if (not kernel.rowwise and count >= _ITEM_LIMIT) or (members and all_rows >= _ITEM_LIMIT):
+            raise ValueError(f"{kernel.name}: {all_rows} x {cols} elements; at most {width * _ITEM_LIMIT}")
+        given = {"count_": count, "cols_": cols, "groups_": groups, "rows_": rows, "decay_bits_": decay}
+        given |= values | {f"{name}_of_": each for name, each in own.items()}
         given.update(plan or {})
         for a in kernel.arrays:
-            array = arrays[a.name]
+            array, strides = arrays[a.name], inner[a.name]
             given[f"{a.name}_"] = pointer(array, array_dtype(a, form))
+            given[f"md_{a.name}"] = jump[a.name] // array.itemsize
             if needs_stride(kernel, a):
-                given[f"ld_{a.name}"] = array.strides[0] // array.itemsize if array.ndim > 1 else 0
+                given[f"ld_{a.name}"] = strides[0] // array.itemsize if len(strides) > 1 else 0
         return Call(function, text, _arguments(text, given), max(count, width))
 
     def load(self, call: Call) -> None:
@@ -297,6 +320,16 @@ def _form_type(kernel: Kernel, arrays: dict[str, Any]) -> str:
     stored, compute = real_types(kernel, arrays)
     name = (stored or compute or np.dtype(np.float32)).name
     return "bfloat16" if name == "uint16" else name
+
+
+def _one_each(kernel: Kernel, values: dict[str, Any], compute: str) -> dict[str, cupy.ndarray]:
+    """Of `values` those that differ from member to member, on the device."""
+    whole = [s.name for s in kernel.constants if s.ctype != "C"]
+    return {
+        name: cupy.asarray(np.asarray(value).astype(np.int64 if name in whole else compute))
+        for name, value in values.items()
+        if np.ndim(value)
+    }
 
 
 def _arguments(text: Source, given: dict[str, Any]) -> list[Any]:

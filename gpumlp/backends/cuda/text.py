@@ -14,6 +14,9 @@ In all but the last the launch has at least one thread, and `count_` says how ma
 only compiles and loads the kernel.  In a plan, `late_` is 0 in the first kernel of a step and 1 in all others
 (see `base.Launch.tick`), and thread number `ticker_` advances the counters, -1 for none.  (As a condition on
 `i`, not a flag: for a flag the compiler makes the whole loop twice.)
+
+With members, the rows of all are counted through: `member_` is the one that a thread works on, `md_<name>`
+the distance of two members in an array, and everything else, `r` among it, is that of the member.
 """
 
 from __future__ import annotations
@@ -22,88 +25,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpumlp.backends.cuda.preamble import CTYPES, HALF, MEMBERS, PACK, TEAM
 from gpumlp.kernels.kernel import FIXED, Array, Kernel
 
 __all__ = ["LIST_HEAD", "Form", "Source", "array_dtype", "needs_stride", "source", "team_size"]
 
-_CTYPES = {
-    "float32": "float",
-    "float64": "double",
-    "float16": "gpumlp_float16",
-    "bfloat16": "gpumlp_bfloat16",
-}
-# 16 bits that become a float where they are read; parameters are declared as uint16
-_HALF = {
-    "float16": """
-#include <cuda_fp16.h>
-struct gpumlp_float16 {
-    unsigned short bits;
-    gpumlp_float16() = default;
-    __device__ __forceinline__ explicit gpumlp_float16(float x) {
-        bits = __half_as_ushort(__float2half_rn(x));
-    }
-    __device__ __forceinline__ operator float() const { return __half2float(__ushort_as_half(bits)); }
-    __device__ __forceinline__ void operator=(float x) { bits = gpumlp_float16(x).bits; }
-};
-""",
-    "bfloat16": """
-struct gpumlp_bfloat16 {
-    unsigned short bits;
-    gpumlp_bfloat16() = default;
-    __device__ __forceinline__ explicit gpumlp_bfloat16(float x) {
-        const unsigned u = __float_as_uint(x);  // to nearest, ties to even; NaN stays NaN
-        bits = x != x ? 0x7fff : (u + 0x7fff + (u >> 16 & 1)) >> 16;
-    }
-    __device__ __forceinline__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
-    __device__ __forceinline__ void operator=(float x) { bits = gpumlp_bfloat16(x).bits; }
-};
-""",
-}
-
 LIST_HEAD = 2  # numbers in a row of `list_` before the addresses
-_PACK = """
-template <typename S> struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) gpumlp_pack { S v[4]; };
-"""
-
-_TEAM = """
-#define TEAM_ {team}
-#if TEAM_ > 32
-#define LANES_ 32
-#else
-#define LANES_ TEAM_
-#endif
-#if defined(__HIPCC__) || defined(__HIP_DEVICE_COMPILE__)
-#define SHUFFLE_(mask, v, offset) __shfl_xor(v, offset)
-#else
-#define SHUFFLE_(mask, v, offset) __shfl_xor_sync(mask, v, offset)
-#endif
-template <bool MAX> __device__ __forceinline__ C gpumlp_join(C a, C b) {{
-    return MAX ? (b > a ? b : a) : a + b;
-}}
-// The same value in all threads of a row; the order depends on the number of columns only.
-template <bool MAX> __device__ __forceinline__ C gpumlp_reduce(C v) {{
-    const unsigned mask = (0xffffffffu >> (32 - LANES_)) << (threadIdx.x & 31 & ~(LANES_ - 1));
-    #pragma unroll
-    for (int offset = LANES_ / 2; offset > 0; offset >>= 1)
-        v = gpumlp_join<MAX>(v, SHUFFLE_(mask, v, offset));
-#if TEAM_ > 32
-    __shared__ C part[TEAM_ / 32];
-    __syncthreads();  // an earlier reduction's `part` has been read
-    if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = v;
-    __syncthreads();
-    v = part[0];
-    #pragma unroll
-    for (int w = 1; w < TEAM_ / 32; ++w) v = gpumlp_join<MAX>(v, part[w]);
-#endif
-    return v;
-}}
-#define ROW_EACH for (long long c = lane_; c < cols_; c += TEAM_)
-#define ROW_ONE if (lane_ == 0)
-#define ROW_SUM(name, ...) C name = C(0); \\
-    ROW_EACH {{ name += (__VA_ARGS__); }} name = gpumlp_reduce<false>(name);
-#define ROW_MAX(name, ...) C name = C(-1) / C(0); \\
-    ROW_EACH {{ name = gpumlp_join<true>(name, (__VA_ARGS__)); }} name = gpumlp_reduce<true>(name);
-"""
 
 
 @dataclass(frozen=True)
@@ -122,6 +49,10 @@ class Form:
         k and the stepped values come from the plan's counters and table, not by value.
     masked : bool
         `decay` comes from a bit per column, else it is 1.
+    members : bool
+        Several launches as one (map and row).
+    own : tuple of str
+        Scalars (and stepped values given by value) of which ``<name>_of_`` has one for each member.
     """
 
     kind: str
@@ -129,6 +60,8 @@ class Form:
     width: int = 1
     plan: bool = False
     masked: bool = False
+    members: bool = False
+    own: tuple[str, ...] = ()
 
     @property
     def compute(self) -> str:
@@ -177,7 +110,7 @@ def team_size(rows: int, cols: int) -> int:
 
 def array_dtype(array: Array, form: Form) -> str:
     """dtype that an array parameter is declared with."""
-    stored = "uint16" if form.dtype in _HALF else form.dtype
+    stored = "uint16" if form.dtype in HALF else form.dtype
     return {"T": stored, "C": form.compute}.get(array.ctype, array.ctype)
 
 
@@ -194,20 +127,23 @@ def source(kernel: Kernel, form: Form) -> Source:
     ValueError
         A form that the kernel does not have.
     """
-    if form.dtype not in _CTYPES:
-        raise ValueError(f"{kernel.name}: dtype {form.dtype}; CUDA kernels exist for {', '.join(_CTYPES)}")
+    if form.dtype not in CTYPES:
+        raise ValueError(f"{kernel.name}: dtype {form.dtype}; CUDA kernels exist for {', '.join(CTYPES)}")
     if kernel.rowwise != (form.kind == "row"):
         raise ValueError(f"{kernel.name} is a {'row' if kernel.rowwise else 'map'} kernel, not {form.kind}")
-    if form.kind == "strided" and form.dtype in _HALF:
+    if form.kind == "strided" and form.dtype in HALF:
         raise ValueError(f"{kernel.name}: dtype {form.dtype}; arrays of any strides are float32 or float64")
     if form.kind == "row" and kernel.masked:
         raise ValueError(f"{kernel.name}: a row kernel cannot be masked")
     if form.kind == "list" and any(a.role.startswith("raw") for a in kernel.arrays):
         raise ValueError(f"{kernel.name}: a kernel with raw arrays has no list form")
+    if form.members and form.kind not in ("map", "row"):
+        raise ValueError(f"{kernel.name}: the form {form.kind} has no members")
     make = {"map": _map_text, "list": _list_text, "row": _row_text, "strided": _strided_text}[form.kind]
-    types = f"typedef {_CTYPES[form.dtype]} T;\ntypedef {_CTYPES[form.compute]} C;\n"
-    types = _HALF.get(form.dtype, "") + types
-    extra = {"row": _TEAM.format(team=form.width), "strided": ""}.get(form.kind, _PACK)
+    types = f"typedef {CTYPES[form.dtype]} T;\ntypedef {CTYPES[form.compute]} C;\n"
+    types = HALF.get(form.dtype, "") + types
+    extra = {"row": TEAM.format(team=form.width), "strided": ""}.get(form.kind, PACK)
+    extra += MEMBERS if form.members else ""
     inputs, outputs = _parameters(kernel, form)
     return Source(kernel.name, inputs, outputs, make(kernel, form), types + extra, form.block_size)
 
@@ -223,25 +159,33 @@ def _parameters(
     elif form.kind != "strided":
         inputs += [("int64", "count_"), ("int64", "cols_")]
         inputs += [("uint32", "groups_")] if form.kind == "map" else []
+        inputs += [("uint32", "rows_")] if form.members else []
     for array in kernel.arrays if form.kind != "list" else ():
         prefix = "raw " if array.role.startswith("raw") else raw
         side = inputs if array.role in ("in", "raw") else outputs
         side.append((prefix + array_dtype(array, form), f"{array.name}_"))
         if form.kind != "strided" and needs_stride(kernel, array):
             inputs.append(("int64", f"ld_{array.name}"))
+        if form.members:
+            inputs.append(("int64", f"md_{array.name}"))
     types = {"C": form.compute, "int64": "int64"}
-    inputs += [(types[s.ctype], s.name) for s in kernel.constants]
+    inputs += [_value(form, types[s.ctype], s.name) for s in kernel.constants]
     if form.plan:
         inputs += [("int32", "late_"), ("int32", "ticker_")]
         outputs.append(("raw int64", "counters_"))
         if kernel.stepped:
             inputs += [("raw " + form.compute, "table_"), ("int64", "table_width_")]
+            inputs += [("int64", "member_width_")] if form.members else []
             inputs += [("int32", f"{name}_at_") for name in kernel.stepped]
     else:
-        inputs += [(form.compute, name) for name in kernel.stepped]
+        inputs += [_value(form, form.compute, name) for name in kernel.stepped]
     if form.masked:
         inputs.append(("raw uint8", "decay_bits_"))
     return tuple(inputs), tuple(outputs)
+
+
+def _value(form: Form, ctype: str, name: str) -> tuple[str, str]:
+    return (f"raw {ctype}", f"{name}_of_") if name in form.own else (ctype, name)
 
 
 def _ctype(array: Array) -> str:
@@ -258,11 +202,20 @@ def _start(array: Array) -> str:
     return f"({_const(array)}T*)({address})" if array.ctype == "T" else address
 
 
-def _pointers(arrays: list[Array]) -> list[str]:
+def _at(array: Array, form: Form, place: str) -> str:
+    """Address of the element at `place` of the (member's) array."""
+    if not form.members:
+        return f"{_start(array)} + {place}"
+    return f"{_start(array)} + gpumlp_opaque(member_ * md_{array.name} + {place})"
+
+
+def _pointers(arrays: list[Array], form: Form) -> list[str]:
     """Raw arrays under their own names; the address is taken before the offset is added, because CuPy's index
     may have 32 bits."""
     return [
-        f"{_const(a)}{_ctype(a)}* const {a.name} = {_start(a)};" for a in arrays if a.role.startswith("raw")
+        f"{_const(a)}{_ctype(a)}* const {a.name} = {_at(a, form, '0') if form.members else _start(a)};"
+        for a in arrays
+        if a.role.startswith("raw")
     ]
 
 
@@ -278,9 +231,12 @@ def _frame(kernel: Kernel, form: Form, lines: list[str], ahead: Sequence[str] = 
         head = ["const long long k = counters_[late_] - late_;"]
         tail = ["if (i == ticker_) counters_[1 - late_] = k + 1;"]
         if kernel.stepped:
-            values = ["const C* const values_ = &table_[0] + k * table_width_;"]
+            place = "k * table_width_" + (" + member_ * member_width_" if form.members else "")
+            values = [f"const C* const values_ = &table_[0] + {place};"]
             values += [f"const C {name} = values_[{name}_at_];" for name in kernel.stepped]
-    pointers = _pointers(list(kernel.arrays))
+    types = {s.name: "C" if s.ctype == "C" else "long long" for s in kernel.constants}
+    values += [f"const {types.get(name, 'C')} {name} = {name}_of_[member_];" for name in form.own]
+    pointers = _pointers(list(kernel.arrays), form)
     return "\n".join([*ahead, *head, "if (i < count_) {", *values, *pointers, *lines, "}", *tail])
 
 
@@ -310,10 +266,10 @@ def _map_text(kernel: Kernel, form: Form) -> str:
     width = form.width
     ahead = [
         "const unsigned item_ = (unsigned)i, row_ = item_ / groups_;",
-        "const long long r = row_;",
+        *_row(form, "row_"),
         f"const long long first_ = {width}ll * (item_ - row_ * groups_);",
         *(
-            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = {_start(a)} + r * ld_{a.name} + first_;"
+            f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = {_at(a, form, f'r * ld_{a.name} + first_')};"
             for a in plain
         ),
     ]
@@ -327,6 +283,16 @@ def _map_text(kernel: Kernel, form: Form) -> str:
         return _frame(kernel, form, lines, ahead)
     loads, work = _fours(kernel, plain, decay)
     return _frame(kernel, form, lines + work, ahead + loads)
+
+
+def _row(form: Form, row: str) -> list[str]:
+    """`r`, from the number of the row among all."""
+    if not form.members:
+        return [f"const long long r = {row};"]
+    return [
+        f"const unsigned among_ = {row};",
+        "const long long member_ = among_ / rows_, r = among_ - (unsigned)member_ * rows_;",
+    ]
 
 
 def _list_text(kernel: Kernel, form: Form) -> str:
@@ -381,14 +347,14 @@ def _row_text(kernel: Kernel, form: Form) -> str:
     plain = [a for a in kernel.arrays if not a.role.startswith("raw")]
     lines = [
         "const int lane_ = (int)i & (TEAM_ - 1);",
-        "const long long r = i / TEAM_;",
-        *(f"{_const(a)}{_ctype(a)}* const {a.name} = {_start(a)} + r * ld_{a.name};" for a in plain),
+        *([] if form.members else _row(form, "i / TEAM_")),
+        *(f"{_const(a)}{_ctype(a)}* const {a.name} = {_at(a, form, f'r * ld_{a.name}')};" for a in plain),
         kernel.body,
     ]
-    return _frame(kernel, form, lines)
+    return _frame(kernel, form, lines, _row(form, "(unsigned)(i / TEAM_)") if form.members else [])
 
 
 def _strided_text(kernel: Kernel, form: Form) -> str:
     plain, element = _element(kernel)
-    lines = ["const long long r = 0, k = 0;", *_pointers(list(kernel.arrays)), *element]
+    lines = ["const long long r = 0, k = 0;", *_pointers(list(kernel.arrays), form), *element]
     return "\n".join([*lines, *_calls(kernel, plain, "i", "{}_", "C(1)")])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import os
 import struct
 import sys
@@ -31,7 +30,9 @@ from gpumlp.backends.native.call import (
     narrow_columns,
     pack,
     pack_gemm,
+    pack_members,
     pack_segments,
+    pack_together,
     real_dtype,
 )
 from gpumlp.backends.native.phases import by_rows, phases, useful_threads
@@ -82,17 +83,31 @@ class NativePlan(Plan):
             (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
         ]
         functions = iter(functions_of(wanted))
-        self.held: list[Any] = []
-        calls = [
-            pack_gemm(op) if isinstance(op, Gemm) else self._pack_launch(op, next(functions)) for op in ops
-        ]
-        self.words = np.frombuffer(bytearray(b"".join(calls)), np.int64)
-        starts = [0, *itertools.accumulate(map(len, calls))][:-1]
-        self.addresses = np.array(starts, np.int64) + address_of(self.words)
+        self.held: list[Any] = [self.ops]
+        calls: list[bytes] = []
+        whole: list[Op] = []  # what is shared among threads; of members each, unless there are enough of them
+        for op in self.ops:
+            function = None if isinstance(op, Gemm) else next(functions)
+            if op.members is None:
+                whole.append(op)
+                calls.append(self._pack(op, function))
+                continue
+            each: list[Op] = [op.member(j) for j in range(op.members)]
+            packed = [self._pack(one, function, j * len(steps.columns)) for j, one in enumerate(each)]
+            if op.members < self.runtime.threads:
+                whole += each
+                calls += packed
+            else:
+                whole.append(op)
+                words, *arrays = pack_members(packed)
+                calls.append(words)
+                self.held += arrays
+        self.ops = whole
+        self.words, self.addresses = pack_together(calls)
         self.first = any(op.tick == "first" for op in launches)
         self.last = any(op.tick == "last" for op in launches)
-        self._table = address_of(table), table.strides[0] if table.ndim == 2 else 0
-        self._alone = self._arguments(np.array([[0, len(ops), 1]], np.int64))
+        self._table = address_of(table), table.strides[0] if table.ndim > 1 else 0
+        self._alone = self._arguments(np.array([[0, len(whole), 1]], np.int64))
         self._together: tuple[int, ...] | None = None
         self.burst, self._least = 1, 1.0
 
@@ -112,11 +127,14 @@ class NativePlan(Plan):
         """See `phases.py`; of no use to a thread that runs all by itself."""
         return phases(self.ops, useful_threads(self.ops, _runtime().threads))
 
-    def _pack_launch(self, op: Launch, function: Function) -> bytes:
+    def _pack(self, op: Op, function: Function | None, first_column: int = 0) -> bytes:
+        if isinstance(op, Gemm):
+            return pack_gemm(op)
+        assert function is not None
         self.reads_table |= bool(function.stepped)
         segments = pack_segments(op.segments)
         self.held += [function, segments]
-        columns = [self.steps.columns.index(name) for name in function.stepped]
+        columns = [first_column + self.steps.columns.index(name) for name in function.stepped]
         return pack(
             function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import struct
 import weakref
 from collections.abc import Sequence
@@ -25,13 +26,14 @@ __all__ = [
     "narrow_columns",
     "pack",
     "pack_gemm",
+    "pack_members",
     "pack_segments",
     "real_dtype",
 ]
 
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
 WHOLE = np.array([0, 2**62, np.float64(1).view(np.int64)], np.int64)  # one segment over all columns, decay 1
-_GEMM = struct.Struct("=13q")
+_GEMM, _MEMBERS = struct.Struct("=13q"), struct.Struct("=3q")
 
 
 class Function:
@@ -151,3 +153,16 @@ def pack_gemm(op: Gemm) -> bytes:
     pitch = [max(_pitch(x), x.shape[1]) for x in (a, b, c)]  # that of a single row may be anything
     places = [part for x, ld in zip((a, b, c), pitch, strict=True) for part in (address_of(x), ld)]
     return _GEMM.pack(2, c.dtype == np.float64, m, n, k, *places, op.trans_a, op.trans_b)
+
+
+def pack_together(operations: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """(the words of all of them in one block, the address of each in it)."""
+    words = np.frombuffer(bytearray(b"".join(operations)), np.int64)
+    starts = [0, *itertools.accumulate(map(len, operations))][:-1]
+    return words, np.array(starts, np.int64) + address_of(words)
+
+
+def pack_members(operations: Sequence[bytes]) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """The words of one operation that does these, each whole in a share; and the arrays it points to."""
+    words, places = pack_together(operations)
+    return _MEMBERS.pack(3, len(operations), address_of(places)), words, places

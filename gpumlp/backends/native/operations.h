@@ -19,7 +19,8 @@ typedef void (*KernelFn)(const Word *op, const void *values, Long k, Long r0, Lo
 
 enum LaunchWord { KIND, FUNCTION, BY_ROWS, SERIAL_BELOW, VALUES, ROWS, COLS };
 enum GemmWord { G_IS_DOUBLE = 1, G_M, G_N, G_K, G_A, G_LDA, G_B, G_LDB, G_C, G_LDC, G_TRANS_A, G_TRANS_B };
-enum { GEMM = 2 };  // KIND of a matrix product; anything else is a kernel
+enum MembersWord { M_COUNT = 1, M_OPS };
+enum { GEMM = 2, MEMBERS };  // KIND of a matrix product, and of operations of members; anything else is a kernel
 
 // Operations [first, end) that may run side by side: share i of `tasks` of one touches nothing that another share of
 // any of them writes, so a thread runs share i of all of them without waiting (see phases.py).

@@ -4,6 +4,8 @@ A plan is cut into phases.  Inside a phase thread i takes share i of every opera
 others: of a matrix product or kernel over rows the same range of rows each time.  So the forward pass of a
 batch, its loss and the gradients with respect to the activations are one phase, in which rows stay in the
 caches of one core.  Between phases all threads wait for each other.
+
+Of an operation with members a share is whole members, so that a step in which all have them is one phase.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.accesses import member_extents, touched
 from gpumlp.backends.base import Gemm, Op
 from gpumlp.backends.native.text import cost
 from gpumlp.backends.numpy import address_of
@@ -27,8 +30,9 @@ LEAST_NS = 2500.0  # smallest share that is worth handing to another thread
 # of a product packs one factor anew, which costs little for that many rows
 FINE_NS, FINE_ROWS, FINE_SHARES, MOST_SHARES = 50e3, 128, 4, 32
 
-# address and stride of an array's rows and their number, if a share touches its own rows only, else None
-_Own = tuple[int, int, int] | None
+# whose it is, if each share touches its own only, else None: address and stride of an array's rows and their
+# number, or the numbers of the member and of all members
+_Own = tuple[int, ...] | None
 # first byte, the one after the last, whose rows they are, whether they are written
 _Access = tuple[int, int, _Own, bool]
 
@@ -68,12 +72,16 @@ def _shares(ops: Sequence[Op], threads: int) -> int:
     shares = max(1, min(threads, most, int(work / LEAST_NS)))
     if shares < threads or threads == 1:
         return shares
+    if any(op.members for op in ops):
+        return min(most, FINE_SHARES * threads, MOST_SHARES)
     rows = min((len(op.c) for op in ops if isinstance(op, Gemm) and not op.trans_a), default=most * FINE_ROWS)
     each = min(FINE_SHARES, int(work / threads / FINE_NS), most // threads, rows // FINE_ROWS // threads)
     return min(threads * max(1, each), MOST_SHARES)
 
 
 def _units(op: Op) -> int:
+    if op.members:
+        return op.members
     if isinstance(op, Gemm):
         return -(-max(op.c.shape) // ROW_UNIT) if op.trans_a else -(-len(op.c) // ROW_UNIT)
     return -(-op.rows // ROW_UNIT) if by_rows(op) else -(-op.cols // 64)
@@ -81,12 +89,17 @@ def _units(op: Op) -> int:
 
 def _nanoseconds(op: Op) -> float:
     if isinstance(op, Gemm):
-        inner = op.a.shape[0 if op.trans_a else 1]
+        inner = op.a.shape[-2 if op.trans_a else -1]
         return 2.0 * op.c.size * inner / FLOPS_PER_NS
-    return op.rows * op.cols * cost(op.kernel) / ELEMENTS_PER_NS
+    return (op.members or 1) * op.rows * op.cols * cost(op.kernel) / ELEMENTS_PER_NS
 
 
 def _accesses(op: Op) -> Iterator[_Access]:
+    if op.members:
+        for array, axis, written in touched(op):
+            for j, (low, high) in enumerate(member_extents(array, axis)):
+                yield low, high, (j, op.members) if axis and array.strides[0] else None, written
+        return
     if isinstance(op, Gemm):
         own = None if op.trans_a else len(op.c)
         yield _access(op.a, own, False)

@@ -33,12 +33,18 @@ template <class F> static void gemm_share(const Word *op, Long task, Long tasks)
 }
 
 static void run_share(const Word *op, const void *values, Long k, Long task, Long tasks) {
+    Long from, to;
+    if (op[KIND].i == MEMBERS) {
+        share(op[M_COUNT].i, 1, task, tasks, &from, &to);
+        for (Long j = from; j < to; ++j) run_share(((const Word *const *)op[M_OPS].p)[j], values, k, 0, 1);
+        return;
+    }
     if (op[KIND].i == GEMM) {
         if (op[G_IS_DOUBLE].i) gemm_share<double>(op, task, tasks);
         else gemm_share<float>(op, task, tasks);
         return;
     }
-    Long rows = op[ROWS].i, cols = op[COLS].i, from, to;
+    Long rows = op[ROWS].i, cols = op[COLS].i;
     KernelFn run = (KernelFn)op[FUNCTION].p;
     if (tasks == 1) {
         run(op, values, k, 0, rows, 0, cols);
