@@ -15,12 +15,12 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from gpumlp.backends.arrays import device_of
 from gpumlp.backends.contract import (
     Extents,
     check_gemm,
     check_launch,
     check_stepped,
-    device_of,
     of_member,
     real_types,
 )

@@ -23,7 +23,6 @@ __all__ = [
     "check_gemm",
     "check_launch",
     "check_stepped",
-    "device_of",
     "of_member",
     "real_types",
 ]
@@ -35,14 +34,6 @@ _COMPUTE = {_F32: _F32, _F64: _F64, np.dtype(np.float16): _F32, np.dtype(np.uint
 _REALS = frozenset((_F32, _F64))  # not a tuple: NumPy takes None for float64 in comparisons
 _FIXED = {name: np.dtype(name) for name in FIXED}
 _REAL = "float32 or float64"
-
-
-def device_of(array: Any) -> str:
-    """Where an array is: "cpu", "cuda:0"; for anything else the name of its type."""
-    if isinstance(array, np.ndarray):
-        return "cpu"
-    number = getattr(getattr(array, "device", None), "id", None)
-    return type(array).__name__ if number is None else f"cuda:{number}"
 
 
 def of_member(value: Any, j: int) -> Any:

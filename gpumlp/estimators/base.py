@@ -23,9 +23,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.activations import ACTIVATIONS
 from gpumlp.backends import Backend, backend_of, get_backend
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.arena import Answers, Arena, sizes_of
 from gpumlp.estimators.engine import AllRows, Passes, Solver
-from gpumlp.estimators.inputs import Samples, cast, check_X, dense, on_device, where_rows_are
+from gpumlp.estimators.inputs import (
+    Samples,
+    cast,
+    check_X,
+    dense,
+    where_rows_are,
+)
 from gpumlp.estimators.names import Names
 from gpumlp.estimators.stochastic import StochasticFit, Training, start_records
 from gpumlp.model import MLP
@@ -251,7 +258,7 @@ class BaseMLP(BaseEstimator, ABC):
 
     def _trained_network(self, rows: Samples, val: Samples | None) -> Training:
         """The network to train, on its device, with the parameters that `coefs_` and `intercepts_` hold."""
-        places = [backend_of(r.X) for r in (rows, val) if r is not None and on_device(r.X)]
+        places = [backend_of(r.X) for r in (rows, val) if r is not None and is_cuda(r.X)]
         backend = places[0] if places else None
         training: Training | None = self.__dict__.get("_training")
         key = (*self._key(self.activation), repr(self.dropout))
@@ -326,7 +333,7 @@ class BaseMLP(BaseEstimator, ABC):
         X = check_X(self, X)
         held = self._answers()
         with held.lock:
-            self._choose(held, backend_of(X) if on_device(X) else None)
+            self._choose(held, backend_of(X) if is_cuda(X) else None)
             model = held.with_parameters(self.coefs_, self.intercepts_)
             if not hasattr(X, "toarray"):
                 return model.outputs(X, link)

@@ -15,18 +15,16 @@ from sklearn.utils import _safe_indexing, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from gpumlp.backends import backend_of
-from gpumlp.rows import is_cuda
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.rows.weights import scaled_weights
 
 __all__ = [
     "Samples",
-    "array_module",
     "cast",
     "check_X",
     "check_rows",
     "check_weights",
     "dense",
-    "on_device",
     "take",
     "to_host",
     "unpack",
@@ -63,16 +61,6 @@ def _cupy(x: Any) -> Any:
     if isinstance(x, cupy.ndarray):
         return x
     return cupy.asarray(x) if hasattr(x, "__cuda_array_interface__") else cupy.from_dlpack(x)
-
-
-def array_module(x: Any) -> Any:
-    """NumPy or CuPy."""
-    return backend_of(x).xp
-
-
-def on_device(x: Any) -> bool:
-    """Whether `x` is a CuPy array."""
-    return is_cuda(x)
 
 
 def to_host(x: Any) -> Any:
@@ -172,7 +160,7 @@ def check_rows(
     """
     given = X
     X, y = _check_X_y(est, X, y, reset, numeric)
-    if y.ndim == 2 and not (numeric and on_device(y)):
+    if y.ndim == 2 and not (numeric and is_cuda(y)):
         y = to_host(y)
         y = column_or_1d(y, warn=True) if y.shape[1] == 1 else y
     rows = Samples(X, y, check_weights(w, X.shape[0], name), (given if hasattr(given, "columns") else X, y))

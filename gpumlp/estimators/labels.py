@@ -10,7 +10,11 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
-from gpumlp.estimators.inputs import array_module, on_device, to_host
+from gpumlp.backends.arrays import is_cuda
+from gpumlp.estimators.inputs import (
+    to_host,
+)
+from gpumlp.rows.arrays import array_module
 
 __all__ = [
     "check_classes",
@@ -26,7 +30,7 @@ __all__ = [
 
 def labels_of(y: Any) -> np.ndarray:
     """The distinct labels, on the host."""
-    return to_host(array_module(y).unique(y)) if on_device(y) else unique_labels(y)
+    return to_host(array_module(y).unique(y)) if is_cuda(y) else unique_labels(y)
 
 
 def is_multilabel(y: Any) -> bool:
@@ -36,7 +40,7 @@ def is_multilabel(y: Any) -> bool:
 
 def fit_labels(y: Any) -> LabelBinarizer:
     """The binarizer that knows the classes of `y`."""
-    return LabelBinarizer().fit(labels_of(y) if on_device(y) else y)
+    return LabelBinarizer().fit(labels_of(y) if is_cuda(y) else y)
 
 
 def _kind(multilabel: bool, columns: int) -> str:

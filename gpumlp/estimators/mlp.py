@@ -15,13 +15,12 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.base import BaseMLP, unchanged_if_refused
 from gpumlp.estimators.inputs import (
     Samples,
-    array_module,
     check_rows,
     check_weights,
-    on_device,
     to_host,
     unpack,
     where_rows_are,
@@ -39,6 +38,7 @@ from gpumlp.estimators.labels import (
 from gpumlp.estimators.names import Names
 from gpumlp.losses import LOSSES, Huber, get_loss
 from gpumlp.model import MLP, check_answers
+from gpumlp.rows.arrays import array_module
 from gpumlp.rows.weights import scaled_weights
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -174,9 +174,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         p = self._output(X, "identity", "sigmoid")
         check_answers(p)
-        if on_device(p) and self._multilabel():
+        if is_cuda(p) and self._multilabel():
             return (p > 0.5).astype(np.int64)
-        if on_device(p) and self.classes_.dtype.kind in "biuf":
+        if is_cuda(p) and self.classes_.dtype.kind in "biuf":
             return array_module(p).asarray(self.classes_)[self._class_numbers(p)]
         p = to_host(p)
         many = self._multilabel()

@@ -13,7 +13,12 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
 from gpumlp.estimators.engine import Passes
-from gpumlp.estimators.inputs import Samples, cast, dense, to_host
+from gpumlp.estimators.inputs import (
+    Samples,
+    cast,
+    dense,
+    to_host,
+)
 from gpumlp.model import MLP
 
 __all__ = ["StochasticFit", "Training", "start_records"]

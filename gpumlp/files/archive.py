@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.files.atomic import PathLike, replacing
 from gpumlp.files.npz import BadFile, NpzReader, memory, write_npz
 
@@ -110,8 +111,7 @@ def write_archive(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str
 
 def some(names: set[str]) -> str:
     """The first of these names, for a message."""
-    listed = [shown(name, str) for name in sorted(names)[:8]]
-    return ", ".join(listed) + (", ..." if len(names) > 8 else "") if listed else "(none)"
+    return checks.some([shown(name, str) for name in sorted(names)], 8)
 
 
 def shown(value: object, text: Any = repr, limit: int = 100) -> str:

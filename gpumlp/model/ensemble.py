@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.errors import suggest
 from gpumlp.losses import LOSSES
 from gpumlp.model.mlp import MLP, check_answers
-from gpumlp.rows import check_rows, is_cuda
+from gpumlp.rows import check_rows
 
 __all__ = ["Ensemble", "greedy_ensemble"]
 

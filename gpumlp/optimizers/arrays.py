@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_list", "check_pair", "device_of", "is_host", "own", "state_dtype", "to_numpy"]
+__all__ = ["as_list", "check_pair", "is_host", "own", "state_dtype", "to_numpy"]
 
 
 def as_list(arrays: Any) -> list[Any]:
@@ -19,11 +19,6 @@ def as_list(arrays: Any) -> list[Any]:
 def is_host(array: Any) -> bool:
     """Whether it is a NumPy array."""
     return isinstance(array, np.ndarray)
-
-
-def device_of(array: Any) -> str:
-    """ "cpu" or "cuda:<number>"."""
-    return "cpu" if is_host(array) else f"cuda:{array.device.id}"
 
 
 def to_numpy(array: Any) -> np.ndarray:

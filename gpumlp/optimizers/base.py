@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backends
+from gpumlp.backends.arrays import device_of
 from gpumlp.checks import whole
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.again import Again
-from gpumlp.optimizers.arrays import as_list, check_pair, device_of, is_host, own, state_dtype, to_numpy
+from gpumlp.optimizers.arrays import as_list, check_pair, is_host, own, state_dtype, to_numpy
 
 __all__ = ["Optimizer"]
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.backends.base import Launch, Op, Plan, Steps
 from gpumlp.kernels.losses import output_kernel
 from gpumlp.locks import free_after_fork
 from gpumlp.network import Network
 from gpumlp.plans.operations import gather
 from gpumlp.plans.workspace import Workspace
-from gpumlp.rows import check_features, is_cuda
+from gpumlp.rows import check_features
 
 __all__ = ["FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes", "forward_rows"]
 

@@ -1,6 +1,5 @@
 """What is trained on: checked rows, their order, the random scheme."""
 
-from gpumlp.rows.arrays import is_cuda
 from gpumlp.rows.checked import (
     check_features,
     check_rows,
@@ -21,7 +20,6 @@ __all__ = [
     "check_weights",
     "dropout_key",
     "epoch_order",
-    "is_cuda",
     "resident_dtype",
     "split_rows",
     "split_validation",

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import backend_of
+from gpumlp.backends.arrays import is_cuda
 
-__all__ = ["array_module", "check_range", "frame_numbers", "is_cuda", "read_array"]
+__all__ = ["array_module", "check_range", "frame_numbers", "read_array"]
 
 
 #: the largest number that rounds to a finite one of the type
@@ -16,17 +17,6 @@ _LARGEST = {
     np.dtype(np.float32): float(np.nextafter(float(np.finfo(np.float32).max) + 2.0**103, 0)),
     np.dtype(np.float64): float(np.finfo(np.float64).max),
 }
-
-
-def is_cuda(x: Any) -> bool:
-    """Whether `x` says that it lives on a CUDA device (2 and 10 are kDLCUDA and kDLROCM)."""
-    if type(x) is np.ndarray:  # the usual case; asking takes time
-        return False
-    if hasattr(x, "__cuda_array_interface__"):
-        return True
-    return (
-        hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in (2, 10)
-    )
 
 
 def _kind(x: Any) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.kernels.kernel import FIXED
 from gpumlp.kernels.losses import Loss
-from gpumlp.rows.arrays import array_module, check_range, is_cuda, read_array
+from gpumlp.rows.arrays import array_module, check_range, read_array
 from gpumlp.rows.order import split_rows
 from gpumlp.rows.rows import Rows
 from gpumlp.rows.weights import scaled_weights

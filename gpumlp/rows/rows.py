@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import Backend
-from gpumlp.rows.arrays import array_module, is_cuda
+from gpumlp.backends.arrays import is_cuda
+from gpumlp.rows.arrays import array_module
 
 __all__ = ["Rows", "resident_dtype"]
 

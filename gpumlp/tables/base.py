@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpumlp import checks
+
 __all__ = ["Table", "TableError", "counted", "printable", "some"]
 
 
@@ -68,6 +70,4 @@ def _is_space(character: str) -> bool:
 
 def some(names: Sequence[object], limit: int = 12) -> str:
     """The first names, and how many there are; they come from files."""
-    return ", ".join(printable(str(name)) for name in names[:limit]) + (
-        f", ... ({len(names)})" if len(names) > limit else ""
-    )
+    return checks.some([printable(str(name)) for name in names], limit)

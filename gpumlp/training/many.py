@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.errors import DivergenceError
-from gpumlp.rows import Rows, check_features, check_targets, check_weights, is_cuda
+from gpumlp.rows import Rows, check_features, check_targets, check_weights
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
 from gpumlp.training.members import Member, train
 from gpumlp.training.progress import Progress

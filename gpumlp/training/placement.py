@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.plans import forward_bytes, forward_rows
-from gpumlp.rows import Rows, is_cuda
+from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
 from gpumlp.training.epochs import Epochs, ResidentEpochs
 from gpumlp.training.evaluation import Evaluation, ResidentEvaluation

@@ -13,7 +13,7 @@ from cupy.cuda import runtime
 from gpumlp.backends.accesses import extent
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["MIB", "Staging", "apart", "described", "dlpack_on_device", "memory_for"]
+__all__ = ["MIB", "Staging", "apart", "described", "memory_for"]
 
 MIB = 1 << 20
 STAGING_BYTES = 64 * MIB  # largest piece of a host-to-device copy
@@ -119,11 +119,3 @@ def described(shape: Any, dtype: Any) -> str:
     """For messages."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     return f"an array of shape {shape} and dtype {np.dtype(dtype)} ({size / MIB:,.1f} MiB)"
-
-
-def dlpack_on_device(x: Any) -> bool:
-    """Whether `x` supports DLPack and is on a GPU."""
-    # 2 and 10 are kDLCUDA and kDLROCM
-    return (
-        hasattr(x, "__dlpack_device__") and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] in (2, 10)
-    )

@@ -21,9 +21,10 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
-from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, dlpack_on_device, memory_for
+from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, memory_for
 from gpumlp.backends.cuda.branches import Place, branches, one_branch
 from gpumlp.backends.cuda.cublas import Cublas, load_library
 from gpumlp.backends.cuda.graphs import CudaPlan, captured
@@ -119,7 +120,7 @@ class CupyBackend(Backend):
             if not isinstance(x, cupy.ndarray):
                 if hasattr(x, "__cuda_array_interface__"):
                     x = cupy.asarray(x)
-                elif not isinstance(x, np.ndarray) and dlpack_on_device(x):
+                elif is_cuda(x):
                     x = cupy.from_dlpack(x)
                 else:
                     return self._upload(np.asarray(x), dtype)
