@@ -22,7 +22,7 @@ def address_of(array: np.ndarray) -> int:
     # several times as fast as `ctypes.data`, where it works: not for read-only and empty arrays
     first = array if array.flags.c_contiguous else array[(slice(1),) * array.ndim]
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(first))
+        return ctypes.addressof(ctypes.c_char.from_buffer(first))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):
         return array.ctypes.data
 

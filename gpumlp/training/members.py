@@ -16,9 +16,11 @@ from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.loop import Loop
 from gpumlp.training.progress import Progress
 
-__all__ = ["Member", "train"]
+__all__ = ["SMALL", "Member", "train"]
 
 _LONG = 0.2  # seconds: a longer epoch is not waited for when all are to end, but taken back
+#: rows times parameters of an epoch whose operations take about 0.1 ms
+SMALL = 2_000_000
 _TICK = 0.1  # seconds between looks at what may have been missed
 
 
@@ -47,6 +49,13 @@ class Member:
     def work(self) -> int:
         """About proportional to the time it takes."""
         return self.epochs * self.train.n_rows * self.trainer.model.n_params
+
+    @property
+    def lanes(self) -> int:
+        """How many threads gain from such members: one where an epoch's operations take less time than the
+        Python between them, for whose lock threads would only wait."""
+        epoch = self.train.n_rows * self.trainer.model.n_params
+        return int(self.trainer.model.backend.lanes) if epoch >= SMALL else 1
 
     def run(self, turn: _Turn) -> None:
         """What `Trainer.fit` does after its checks."""
@@ -217,9 +226,8 @@ def train(members: Sequence[Member], bar: Progress) -> None:
         left = sum(not member.done for member in members)
         bar.show(epochs, f"{left} of {len(members)} networks")
 
-    lanes = sorted({member.trainer.model.backend.lanes for member in members}, reverse=True)
-    for threads in lanes:
-        some = [member for member in members if member.trainer.model.backend.lanes == threads]
+    for threads in sorted({member.lanes for member in members}, reverse=True):
+        some = [member for member in members if member.lanes == threads]
         _train(_Group(some, threads), tick if bar.shown else lambda: None)
 
 

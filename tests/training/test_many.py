@@ -13,6 +13,7 @@ from tolerances import close
 
 import gpumlp
 from gpumlp.schedules import Cosine, Step
+from gpumlp.training import members
 
 RULES = [
     lambda lr: gpumlp.SGD(lr=lr),
@@ -22,6 +23,14 @@ RULES = [
     lambda lr: gpumlp.Adam(lr=lr, amsgrad=True),
     lambda lr: gpumlp.AdamW(lr=lr, weight_decay=0.01),
 ]
+
+
+@pytest.fixture(autouse=True)
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads, although the networks of these tests are so small that one thread would take them all."""
+    monkeypatch.setattr(members, "SMALL", 0)
+
+
 ACTIVATIONS = ["relu", "tanh", "gelu", "silu"]
 N_IN, CLASSES = 6, 3
 
@@ -380,4 +389,23 @@ def test_executors_side_by_side() -> None:
         trainer.fit(X, y, epochs=3, progress=False)
     gpumlp.fit_many(together, X, y, epochs=3, progress=True)
     for one, other in zip(alone, together, strict=True):
+        same(one, other)
+
+
+def test_small_networks_train_in_one_thread(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads would wait for Python's lock; the results are the same."""
+    X, y, _ = data()
+    threads, made = [], threading.Thread
+    monkeypatch.setattr(threading, "Thread", lambda *a, **k: (threads.append(1), made(*a, **k))[1])
+    many, counts = [], []
+    for small in (0, 10**9):
+        monkeypatch.setattr(members, "SMALL", small)
+        trainers = [any_trainer(seed, device) for seed in range(4)]
+        gpumlp.fit_many(trainers, X, y, epochs=3)
+        many.append(trainers)
+        counts.append(len(threads))
+        threads.clear()
+    lanes = gpumlp.get_backend(device).lanes
+    assert counts == [min(4, lanes), 1]
+    for one, other in zip(*many, strict=True):
         same(one, other)
