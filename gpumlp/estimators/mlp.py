@@ -17,14 +17,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.base import BaseMLP, unchanged_if_refused
-from gpumlp.estimators.inputs import (
-    Samples,
-    check_rows,
-    check_weights,
-    to_host,
-    unpack,
-    where_rows_are,
-)
+from gpumlp.estimators.inputs import Samples, check_rows, check_weights, to_host, unpack, where_rows_are
 from gpumlp.estimators.labels import (
     check_classes,
     check_kind,
@@ -86,9 +79,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     Examples
     --------
-    >>> from gpumlp import MLPClassifier
+    >>> import gpumlp
     >>> X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], ["a", "b", "b", "a"]
-    >>> clf = MLPClassifier((8,), "tanh", solver="lbfgs", random_state=1, device="cpu").fit(X, y)
+    >>> clf = gpumlp.MLPClassifier((8,), "tanh", solver="lbfgs", random_state=1, device="cpu").fit(X, y)
     >>> clf.predict([[0.1, 0.9], [0.9, 0.8]]).tolist()
     ['b', 'a']
     """
@@ -285,9 +278,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Examples
     --------
-    >>> from gpumlp import MLPRegressor
+    >>> import gpumlp
     >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [1.0, 3.0, 5.0, 7.0]
-    >>> reg = MLPRegressor(hidden_layer_sizes=(), solver="lbfgs", alpha=0, random_state=0, device="cpu")
+    >>> linear = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0, "random_state": 0}
+    >>> reg = gpumlp.MLPRegressor(**linear, device="cpu")
     >>> reg.fit(X, y).predict([[4.0]]).round(3)
     array([9.])
     """

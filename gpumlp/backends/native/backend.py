@@ -1,7 +1,7 @@
 """The native CPU executor: kernels compiled by the machine's C++ compiler, plans replayed by one C call.
 
-`text.py` writes the code, `build.py` compiles it, `cache.py` keeps it; `call.py` packs the arguments,
-`replay.cpp` runs.
+`text.py` writes the code, `build.py` compiles it, `cache.py` keeps it; `call.py` packs the arguments
+and `plan.py` the operations of a plan, `replay.cpp` runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import os
 import struct
 import sys
-import time
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -19,24 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
-from gpumlp.backends.lane import here
 from gpumlp.backends.native import build, cache
 from gpumlp.backends.native.call import (
     Function,
     function_of,
-    functions_of,
-    narrow_columns,
     pack,
-    pack_gemm,
-    pack_members,
     pack_segments,
-    pack_together,
     real_dtype,
 )
-from gpumlp.backends.native.phases import by_rows, phases, useful_threads
-from gpumlp.backends.native.text import HEADER_WORDS, runtime_source
+from gpumlp.backends.native.plan import NativePlan, runtime
+from gpumlp.backends.native.text import HEADER_WORDS
 from gpumlp.backends.numpy import HostBackend, address_of
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
@@ -44,134 +37,6 @@ from gpumlp.kernels.kernel import Kernel
 __all__ = ["NativeBackend"]
 
 _C_ALIGNED, _F_ALIGNED, _WRITEABLE = 0x101, 0x102, 0x400  # bits of ndarray.flags.num
-_SHORT_SECONDS = 100e-6  # less than it takes to get Python's lock back from another thread that wants it
-_BURST_SECONDS = 0.2  # longest time in C: Ctrl-C is noticed between bursts
-
-
-class _Runtime:
-    """The loaded replay loop."""
-
-    def __init__(self) -> None:
-        library = build.load(runtime_source())
-        self.threads = build.thread_count()
-        integer, pointer = ctypes.c_longlong, ctypes.c_void_p
-        names = "gpumlp_setup", "gpumlp_run", "gpumlp_replay"
-        setup, self.run, self.replay = (build.symbol(library, name) for name in names)
-        setup.argtypes = [integer]
-        self.run.argtypes = [pointer]
-        kinds: list[Any] = [pointer, pointer, integer, pointer, *[integer] * 4]
-        self.replay.argtypes = kinds
-        # the same, but it keeps Python's lock
-        self.replay_short = ctypes.PYFUNCTYPE(None, *kinds)(ctypes.cast(self.replay, pointer).value or 0)
-        setup.restype = self.run.restype = self.replay.restype = None
-        setup(self.threads)
-
-
-@functools.cache
-def _runtime() -> _Runtime:
-    return _Runtime()
-
-
-class NativePlan(Plan):
-    def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
-        self.ops, self.steps = list(ops), steps
-        self.runtime = _runtime()
-        table = steps.table
-        self.reads_table = False
-        launches = [op for op in ops if isinstance(op, Launch)]
-        wanted = [
-            (op.kernel, real_dtype(op.kernel, op.arrays, table.dtype), narrow_columns(op)) for op in launches
-        ]
-        functions = iter(functions_of(wanted))
-        self.held: list[Any] = [self.ops]
-        calls: list[bytes] = []
-        whole: list[Op] = []  # what is shared among threads; of members each, unless there are enough of them
-        for op in self.ops:
-            function = None if isinstance(op, Gemm) else next(functions)
-            if op.members is None:
-                whole.append(op)
-                calls.append(self._pack(op, function))
-                continue
-            each: list[Op] = [op.member(j) for j in range(op.members)]
-            packed = [self._pack(one, function, j * len(steps.columns)) for j, one in enumerate(each)]
-            if op.members < self.runtime.threads:
-                whole += each
-                calls += packed
-            else:
-                whole.append(op)
-                words, *arrays = pack_members(packed)
-                calls.append(words)
-                self.held += arrays
-        self.ops = whole
-        self.words, self.addresses = pack_together(calls)
-        self.first = any(op.tick == "first" for op in launches)
-        self.last = any(op.tick == "last" for op in launches)
-        self._table = address_of(table), table.strides[0] if table.ndim > 1 else 0
-        self._alone = self._arguments(np.array([[0, len(whole), 1]], np.int64))
-        self._together: tuple[int, ...] | None = None
-        self.burst, self._least = 1, 1.0
-
-    def _arguments(self, spans: np.ndarray) -> tuple[int, ...]:
-        """Those of the replay of the phases `spans`."""
-        self.held.append(spans)
-        return (address_of(self.addresses), address_of(spans), len(spans), *self._table)
-
-    def _shared(self) -> tuple[int, ...]:
-        """The arguments for all threads; made when they are needed."""
-        if self._together is None:
-            self._together = self._arguments(self.phases)
-        return self._together
-
-    @functools.cached_property
-    def phases(self) -> np.ndarray:
-        """See `phases.py`; of no use to a thread that runs all by itself."""
-        return phases(self.ops, useful_threads(self.ops, _runtime().threads))
-
-    def _pack(self, op: Op, function: Function | None, first_column: int = 0) -> bytes:
-        if isinstance(op, Gemm):
-            return pack_gemm(op)
-        assert function is not None
-        self.reads_table |= bool(function.stepped)
-        segments = pack_segments(op.segments)
-        self.held += [function, segments]
-        columns = [first_column + self.steps.columns.index(name) for name in function.stepped]
-        return pack(
-            function, op.arrays, op.scalars, (op.rows, op.cols), columns, segments, by_rows=by_rows(op)
-        )
-
-    def run(self, n: int = 1) -> None:
-        step, advance = self.steps.step, self.first and self.last
-        if self.reads_table:
-            end = int(step[0]) + (n if advance else min(n, 1))
-            if end > len(self.steps.table):
-                raise IndexError(
-                    f"{n} steps from step {int(step[0])}, but the step table has {len(self.steps.table)} rows"
-                )
-        lane = here.lane
-        while n > 0:
-            if lane is not None:
-                lane.check()
-            count = min(n, self.burst)
-            replay: Any = self.runtime.replay
-            if lane is not None and lane.alone:
-                arguments = self._alone
-                if count * self._least < _SHORT_SECONDS:
-                    replay = self.runtime.replay_short
-            else:
-                arguments = self._shared()
-            k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
-            start = time.perf_counter()
-            try:
-                replay(*arguments, k, advance, count)
-            finally:  # an interrupt that came meanwhile is raised when they have been done
-                if self.first:
-                    step[1] = k + (count if advance else 1)
-                if self.last:
-                    step[0] = step[1]
-            each = (time.perf_counter() - start) / count
-            self._least = min(self._least, each)
-            self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
-            n -= count
 
 
 class _Bound:
@@ -250,17 +115,17 @@ class NativeBackend(HostBackend):
         reason = self.why_not()
         if reason:
             raise DeviceError(f"the native CPU executor cannot be used: {reason}")
-        self._run = _runtime().run
+        self._run = runtime().run
 
     @property
     def lanes(self) -> int:
-        return _runtime().threads
+        return runtime().threads
 
     @staticmethod
     def forget() -> None:
         """Go on as a new process would: see `build.forget`."""
         build.forget()
-        _runtime.cache_clear()
+        runtime.cache_clear()
         _load_failure.cache_clear()
 
     @staticmethod
@@ -401,14 +266,14 @@ class NativeBackend(HostBackend):
             "flags": " ".join(compiler.flags) if compiler else "",
             "cache": str(cache.directory()),
             "gemm": "own",
-            "threads": str(_runtime().threads),
+            "threads": str(runtime().threads),
         }
 
 
 @functools.cache
 def _load_failure() -> str | None:
     try:
-        _runtime()
+        runtime()
     except (DeviceError, OSError) as error:
         return str(error)
     return None
