@@ -289,9 +289,9 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
             "rows; is this the right column? For a quantity use --task regression",
             file=sys.stderr,
         )
-    if loss == "binary_cross_entropy" and len(prep.classes) != 2:
+    if LOSSES[loss].link == "sigmoid" and len(prep.classes) != 2:
         raise UsageError(
-            f"--loss binary_cross_entropy is for two classes, the target has {len(prep.classes)}; use "
+            f"--loss {loss} is for two classes, the target has {len(prep.classes)}; use "
             "softmax_cross_entropy"
         )
     X, y = prep.inputs(table.X, arguments.dtype), prep.targets(table, arguments.dtype)
@@ -329,7 +329,7 @@ def _fill_defaults(arguments: argparse.Namespace, n_rows: int) -> None:
 
 def _build(arguments: argparse.Namespace, data: _Data, optimizer: Optimizer) -> tuple[MLP, Trainer]:
     prep, layers = data.prep, len(arguments.hidden)
-    outputs = len(prep.classes) if prep.loss == "softmax_cross_entropy" else 1
+    outputs = len(prep.classes) if LOSSES[prep.loss].classes else 1
     dropout = arguments.dropout or [_DIGITS_DROPOUT if arguments.data is None else 0.0]
     activation = arguments.activation
     model = MLP(

@@ -135,8 +135,8 @@ class Passes:
         optimizer.weight_decay, optimizer.l2 = (self.alpha, 0.0) if decoupled else (0.0, self.alpha)
         optimizer.l1 = self.l1
         n_out, self.scale = model.layer_sizes[-1], 1.0
-        # scikit-learn's losses are sums over outputs, whose gradients are taken; ours beyond those are means
-        summed = kind.classes or kind.name not in ("absolute_error", "huber")
+        # scikit-learn takes the gradient of the sum over outputs; losses that it does not have are means
+        summed = kind.metric == "accuracy" or kind.name in ("squared_error", "poisson")
         if kind.name == "squared_error":  # it reports the mean, with the sum's gradient
             self.scale = 1.0 / n_out
         objective = Objective(kind, delta, 1.0 if summed else 1.0 / n_out)
