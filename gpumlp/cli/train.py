@@ -291,8 +291,7 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
         )
     if LOSSES[loss].link == "sigmoid" and len(prep.classes) != 2:
         raise UsageError(
-            f"--loss {loss} is for two classes, the target has {len(prep.classes)}; use "
-            "softmax_cross_entropy"
+            f"--loss {loss} is for two classes, the target has {len(prep.classes)}; use softmax_cross_entropy"
         )
     X, y = prep.inputs(table.X, arguments.dtype), prep.targets(table, arguments.dtype)
     parts: list[Rows | None] = [(X[r], y[r]) if len(r) else None for r in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import warnings
 from collections.abc import Iterator
@@ -135,6 +136,7 @@ def test_each_branch_has_a_cublas_workspace_of_its_own(cuda: Any) -> None:
 
     pool, taken, kept = cuda.xp.get_default_memory_pool(), [], []
     for branches in (False, True):
+        gc.collect()  # what other tests left is not freed in between
         backend = CupyBackend(0, graph=True, branches=branches)
         a, b, c = (backend.zeros((4, 4), np.float32) for _ in range(3))
         steps = Steps(backend)

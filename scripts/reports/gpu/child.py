@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -21,17 +22,27 @@ def facts(part: Part) -> None:
     found = {**machine(), **backend.info(), "gpumlp": gpumlp.__version__, "package": gpumlp.__path__[0]}
     for name, value in found.items():
         part.row("machine", what=name, value=value)
-    with part.attempt("PyTorch"):
-        import torch
-
-        part.row("machine", what="torch", value=f"{torch.__version__}, CUDA {torch.version.cuda}")
-        for number in range(torch.cuda.device_count()):
-            part.row("machine", what="torch sees", value=torch.cuda.get_device_name(number))
-    with part.attempt("JAX"):
-        import jax
-
-        part.row("machine", what="jax", value=f"{jax.__version__}, {jax.devices()}")
+    for name, tell in (("torch", _torch), ("jax", _jax)):
+        if importlib.util.find_spec(name) is None:
+            part.row("machine", what=name, value="not installed")
+            continue
+        with part.attempt(name):
+            tell(part)
     part.row("machine", what="Python", value=platform.python_version())
+
+
+def _torch(part: Part) -> None:
+    import torch
+
+    part.row("machine", what="torch", value=f"{torch.__version__}, CUDA {torch.version.cuda}")
+    for number in range(torch.cuda.device_count()):
+        part.row("machine", what="torch sees", value=torch.cuda.get_device_name(number))
+
+
+def _jax(part: Part) -> None:
+    import jax
+
+    part.row("machine", what="jax", value=f"{jax.__version__}, {jax.devices()}")
 
 
 def essentials(part: Part) -> None:
