@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cupy
@@ -43,6 +44,12 @@ class _Slot:
         runtime.memcpyAsync(target, self.memory.ptr, size, runtime.memcpyHostToDevice, stream.ptr)
         self._event.record(stream)
         self._stream = None
+
+    def __del__(self) -> None:
+        # the memory goes back to CuPy's pool, whose next owner must not write what a copy still reads
+        if not sys.is_finalizing():
+            with suppress(Exception):
+                self.wait()
 
 
 class Staging:
