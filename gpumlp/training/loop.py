@@ -81,7 +81,7 @@ class Loop:
         self._draw()
         table = trainer.table(epochs.batch_weights(), (self.n_epochs - number) * epochs.n_steps)
         with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
-            trainer.model.output = trainer.loss.link  # from now on it predicts as the loss requires
+            trainer.set_output()
             epochs.run(table)
             trainer.epoch += 1
             if self.evaluation:

@@ -233,8 +233,12 @@ class Trainer(Settings):
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
         rows = check_rows(self.model, self.loss, X, y, sample_weight)
-        self.model.output = self.loss.link
+        self.set_output()
         self._run_batch(rows, update=True)
+
+    def set_output(self) -> None:
+        """From now on the model predicts as the loss requires: called before the first update."""
+        self.model.output = self.loss.link
 
     def table(self, batch_weights: np.ndarray, planned: int) -> dict[str, np.ndarray]:
         """The step table of the coming steps, the first of `planned` ones; see `step_table`."""
