@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from gpumlp.rows import Rows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.placement import place
 
-__all__ = ["Loop"]
+__all__ = ["RECORDED", "WORKING", "Loop"]
+
+#: where a loop can be left for a while: the device has been given an epoch; the epoch has been recorded
+WORKING, RECORDED = "working", "recorded"
 
 
 class Loop:
@@ -53,6 +56,14 @@ class Loop:
 
     def run(self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]) -> None:
         """Train; what happened is in the trainer's history, even if an exception ends the training."""
+        for _ in self.pieces(stop, callbacks):
+            pass
+
+    def pieces(
+        self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]
+    ) -> Generator[str, None, None]:
+        """`run`, in pieces: `WORKING` comes when an epoch's work has been given to the device, `RECORDED`
+        when another epoch is to follow.  Closing it there ends the training, as a callback would."""
         trainer, history = self.trainer, self.trainer.history
         watch = stop or EarlyStopping("val_loss" if self.val else "loss", patience=self.n_epochs)
         best = Best(watch, trainer.model if stop and stop.restore_best else None)
@@ -60,12 +71,13 @@ class Loop:
         self._skipped = self.engine.precision.loss_scale()[1]
         try:
             for number in range(self.n_epochs):
-                history.append(self._epoch(number))
+                history.append((yield from self._epoch(number)))
                 best.look(history)
                 ended = [bool(callback(trainer, history)) for callback in callbacks]
                 history.stopped_early = stop is not None and history.age >= stop.patience
                 if history.stopped_early or any(ended):
                     break
+                yield RECORDED
         except DivergenceError as error:
             history.diverged(error)
             raise
@@ -73,7 +85,7 @@ class Loop:
             best.restore()
             trainer.history = history  # a callback may have called `fit`
 
-    def _epoch(self, number: int) -> dict[str, float]:
+    def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
         """One pass over the rows; its figures."""
         start, trainer = time.perf_counter(), self.trainer
         self._follow()
@@ -88,6 +100,7 @@ class Loop:
                 self.evaluation.run()
         if number + 1 < self.n_epochs:
             self._draw()  # now, while the device works
+        yield WORKING
         sums = engine.read_sums()
         self._check(sums, number)
         figures = {"loss": float(sums[0]) / epochs.weight, "lr": float(table["lr"][-1])}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextvars
 import queue
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 from gpumlp.backends.lane import Stopped, here
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows
 from gpumlp.training.history import EarlyStopping, History
-from gpumlp.training.loop import Loop
+from gpumlp.training.loop import RECORDED, Loop
 from gpumlp.training.progress import Progress
 
 __all__ = ["SMALL", "Member", "train"]
@@ -44,6 +45,8 @@ class Member:
         self.error: BaseException | None = None
         self.history: History | None = None
         self.done = False
+        self._running: Generator[str, None, None] | None = None
+        self._turn: Any = None
 
     @property
     def work(self) -> int:
@@ -57,35 +60,58 @@ class Member:
         epoch = self.train.n_rows * self.trainer.model.n_params
         return int(self.trainer.model.backend.lanes) if epoch >= SMALL else 1
 
-    def run(self, turn: _Turn) -> None:
-        """What `Trainer.fit` does after its checks."""
-        trainer = self.trainer
+    def advance(self, turn: _Turn, until: int) -> None:
+        """Go on with what `Trainer.fit` does after its checks, to the end of epoch `until`."""
+        trainer, self._turn = self.trainer, turn
         with trainer.model.backend.active():
-            loop = _Undoable(turn, trainer, self.train, self.val, self.epochs, None)
-            trainer.history = self.history = History()
-            loop.run(self.stop, [turn.calling(callback) for callback in trainer.callbacks])
+            if self._running is None:
+                loop = _Undoable(self, trainer, self.train, self.val, self.epochs, None)
+                trainer.history = self.history = History()
+                self._running = loop.pieces(self.stop, [self._calling(call) for call in trainer.callbacks])
+            for state in self._running:
+                if state is RECORDED and len(self.history or ()) >= until:
+                    return
+        self.done = True
+
+    def leave(self) -> None:
+        """End at the epoch's end where it is now."""
+        if self._running is not None:
+            with self.trainer.model.backend.active():
+                self._running.close()
+        self.done = True
+
+    def look(self) -> None:
+        """Raise `Stopped` if all are to end."""
+        self._turn.look()
+
+    def may_leave(self, now: bool) -> None:
+        """Whether the running epoch may be left in the middle."""
+        self._turn.may_leave = now
+
+    def _calling(self, function: Callable) -> Callable:
+        return lambda *given: self._turn.call(function, *given)
 
 
 class _Undoable(Loop):
     """A loop whose long epochs can be left in the middle, as if they had not begun."""
 
-    def __init__(self, turn: _Turn, *given: Any) -> None:
+    def __init__(self, member: Member, *given: Any) -> None:
         super().__init__(*given)
-        self._turn, self._seconds = turn, _LONG
+        self._member, self._seconds = member, _LONG
 
-    def _epoch(self, number: int) -> dict[str, float]:
-        self._turn.look()
+    def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
+        self._member.look()
         # a device is not asked in the middle of its work
         kept = _Kept(self.trainer) if self._seconds >= _LONG and self.engine.backend.device == "cpu" else None
-        self._turn.may_leave = kept is not None
+        self._member.may_leave(kept is not None)
         try:
-            figures = super()._epoch(number)
+            figures = yield from super()._epoch(number)
         except Stopped:
             if kept is not None:
                 kept.restore()
             raise
         finally:
-            self._turn.may_leave = False
+            self._member.may_leave(False)
         self._seconds = figures["seconds"]
         return figures
 
@@ -146,19 +172,15 @@ class _Turn:
         if self._group.stopping:
             raise Stopped
 
-    def calling(self, function: Callable) -> Callable:
-        """`function`, called in the thread that has called `train`, as a fit of its own would."""
-
-        def call(*given: Any) -> Any:
-            request = _Call(function, *given)
-            self._group.requests.put(request)
-            while not request.done.wait(_TICK):
-                self.look()
-            if request.error is not None:
-                raise request.error
-            return request.value
-
-        return call
+    def call(self, function: Callable, *given: Any) -> Any:
+        """Call it in the thread that has called `train`, as a fit of its own would."""
+        request = _Call(function, *given)
+        self._group.requests.put(request)
+        while not request.done.wait(_TICK):
+            self.look()
+        if request.error is not None:
+            raise request.error
+        return request.value
 
 
 class _Group:
@@ -172,9 +194,9 @@ class _Group:
         All are to end, at the end of an epoch.
     """
 
-    def __init__(self, members: Sequence[Member], threads: int) -> None:
+    def __init__(self, members: Sequence[Member], threads: int, until: int) -> None:
         self._waiting = deque(sorted(members, key=lambda member: -member.work))  # long ones at the end idle
-        self.members, self.threads = members, threads
+        self.members, self.threads, self._until = members, threads, until
         self.left, self.stopping = len(members), False
         self.requests: queue.SimpleQueue[_Call | int] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -189,11 +211,10 @@ class _Group:
                 except IndexError:  # another one took it
                     break
                 try:
-                    member.run(turn)
+                    member.advance(turn, self._until)
                 except BaseException as error:
-                    member.error = error
+                    member.error, member.done = error, True
                     self.stopping |= not isinstance(error, DivergenceError)
-                member.done = True
                 with self._lock:
                     self.left -= 1
         finally:
@@ -214,11 +235,24 @@ class _Group:
             tick()
 
 
-def train(members: Sequence[Member], bar: Progress) -> None:
+#: what is asked at a pause: of the members that wait there, those that are to end now
+Cut = Callable[[list[Member]], Iterable[Member]]
+
+
+def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), cut: Cut = list) -> None:
     """Train all `members`, side by side where their executor gains from it.
 
     Divergence of one is left in its `error`.  Anything else that is raised, in a member or in this thread,
     ends all of them at the end of an epoch, and comes through.
+
+    Parameters
+    ----------
+    members : sequence of Member
+    bar : Progress
+    pauses : ascending sequence of int
+        Numbers of epochs after which members wait for each other.
+    cut : callable
+        Says then which of them end there.
     """
 
     def tick() -> None:
@@ -226,9 +260,17 @@ def train(members: Sequence[Member], bar: Progress) -> None:
         left = sum(not member.done for member in members)
         bar.show(epochs, f"{left} of {len(members)} networks")
 
-    for threads in sorted({member.lanes for member in members}, reverse=True):
-        some = [member for member in members if member.lanes == threads]
-        _train(_Group(some, threads), tick if bar.shown else lambda: None)
+    try:
+        for until in (*pauses, sys.maxsize):
+            for threads in sorted({member.lanes for member in members}, reverse=True):
+                some = [member for member in members if member.lanes == threads and not member.done]
+                _train(_Group(some, threads, until), tick if bar.shown else lambda: None)
+            if waiting := [member for member in members if not member.done]:
+                for member in cut(waiting):
+                    member.leave()
+    finally:
+        for member in members:
+            member.leave()
 
 
 def _train(group: _Group, tick: Callable[[], None]) -> None:
