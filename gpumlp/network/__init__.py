@@ -3,5 +3,6 @@
 from gpumlp.network.initial import INITS
 from gpumlp.network.layers import Layer, flatten, layout, pad, unflatten
 from gpumlp.network.network import Network
+from gpumlp.network.stack import Stack
 
-__all__ = ["INITS", "Layer", "Network", "flatten", "layout", "pad", "unflatten"]
+__all__ = ["INITS", "Layer", "Network", "Stack", "flatten", "layout", "pad", "unflatten"]

@@ -44,9 +44,9 @@ class Layer:
 
     def matrix(self, flat: Any, rows: int = 0) -> Any:
         """View (n_in + 1, n_out) of the layer's weights and, in the last row, biases; with `rows`, that many
-        rows, of which those behind the biases are zero."""
-        block = flat[self.offset : self.offset + self.size].reshape(-1, self.ld)
-        return block[: rows or self.n_in + 1, : self.n_out]
+        rows, of which those behind the biases are zero.  Axes of `flat` before the last one stay."""
+        block = flat[..., self.offset : self.offset + self.size].reshape(*flat.shape[:-1], -1, self.ld)
+        return block[..., : rows or self.n_in + 1, : self.n_out]
 
 
 def layout(sizes: Sequence[int]) -> tuple[list[Layer], int]:

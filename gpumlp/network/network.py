@@ -31,7 +31,11 @@ class Network:
         All parameters; see `gpumlp.network.layers`.  `to` and unpickling make a new one.
     layers : list of Layer
         Where each layer lies in `flat`.
+    members : int or None
+        See `Stack`.
     """
+
+    members: int | None = None
 
     def __init__(
         self,
@@ -69,6 +73,11 @@ class Network:
             get_activation(name)
         self.dropouts = [_check_rate(p) for p in _per_layer("dropout", self.dropouts, hidden)]
         self.activations = names
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The axis of members in shapes of arrays: empty, but for a `Stack`."""
+        return () if self.members is None else (self.members,)
 
     @property
     def device(self) -> str:

@@ -12,6 +12,7 @@ from gpumlp.errors import suggest
 from gpumlp.kernels.optimizers import adagrad, adam, rmsprop, sgd
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.base import Optimizer
+from gpumlp.optimizers.stacked import StackedOptimizer, stack_key
 
 __all__ = [
     "OPTIMIZERS",
@@ -22,8 +23,10 @@ __all__ = [
     "Optimizer",
     "RMSProp",
     "Rule",
+    "StackedOptimizer",
     "get_optimizer",
     "optimizer_class",
+    "stack_key",
     "with_penalties",
 ]
 

@@ -1,7 +1,7 @@
 """From a network and rows to lists of operations that a backend records."""
 
 from gpumlp.plans.contract import check_contract, check_order
-from gpumlp.plans.forward import FORWARD_ROWS, OUTPUTS, Forward, forward_bytes, forward_rows
+from gpumlp.plans.forward import FORWARD_BYTES, FORWARD_ROWS, OUTPUTS, Forward, forward_bytes, forward_rows
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.operations import (
     evaluation_ops,
@@ -15,6 +15,7 @@ from gpumlp.plans.precision import PRECISIONS, Precision, check_precision
 from gpumlp.plans.workspace import Workspace
 
 __all__ = [
+    "FORWARD_BYTES",
     "FORWARD_ROWS",
     "OUTPUTS",
     "PRECISIONS",

@@ -24,7 +24,7 @@ def check_contract(rows: Rows, network: Network, objective: Objective) -> None:
     else:
         _check("y", rows.y, (n, n_out), {network.dtype.name})
     if rows.w is not None:
-        _check("w", rows.w, (n,), {network.dtype.name})
+        _check("w", rows.w, (n,) if rows.w.ndim == 1 else (*network.lead, n), {network.dtype.name})
     if rows.index is not None:
         _check("index", rows.index, (rows.n_rows,), {"int32"})
         check_order(rows.index, n, "index")

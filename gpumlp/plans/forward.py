@@ -16,7 +16,7 @@ from gpumlp.plans.operations import gather
 from gpumlp.plans.workspace import Workspace
 from gpumlp.rows import check_features
 
-__all__ = ["FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes", "forward_rows"]
+__all__ = ["FORWARD_BYTES", "FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes", "forward_rows"]
 
 #: most rows that a forward pass handles at a time, and how much memory their activations may take
 FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
@@ -30,9 +30,9 @@ def forward_bytes(network: Network, rows: int) -> int:
 
 
 def forward_rows(network: Network) -> int:
-    """Most rows that a forward pass of `network` handles at a time: a power of two."""
+    """Most rows that a forward pass of `network` (of all its members) handles at a time: a power of two."""
     rows = FORWARD_ROWS
-    while rows > 64 and forward_bytes(network, rows) > FORWARD_BYTES:
+    while rows > 64 and (network.members or 1) * forward_bytes(network, rows) > FORWARD_BYTES:
         rows //= 2
     return rows
 

@@ -25,10 +25,9 @@ from gpumlp.kernels.rows import (
     partial_rows,
 )
 from gpumlp.network import Network
-from gpumlp.optimizers import Optimizer
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.precision import GROWTH_STEPS, Precision
-from gpumlp.plans.workspace import Workspace
+from gpumlp.plans.workspace import Workspace, launch
 from gpumlp.rows import Rows
 
 __all__ = [
@@ -45,9 +44,10 @@ __all__ = [
 def gather(space: Workspace, n: int, X: Any, index: Any, stride: int) -> Launch:
     """Copy the next `n` rows of `X`, with the numbers index[k stride:], to the network's input."""
     kernel = gather_kernel(None if X.dtype == space.network.dtype else X.dtype.name)
-    arrays = {"x": space.a[0][:n], "index": index, "X": X}
+    arrays = {"x": space.a[0][..., :n, :], "index": index, "X": X}
     extents = {"X": (1, space.network.layer_sizes[0]), "index": (n,)}
-    return Launch(kernel, arrays, {"stride": stride}, n, X.shape[1], tick="first", extents=extents)
+    more: dict[str, Any] = {"shared": ["X"], "tick": "first", "extents": extents}
+    return launch(space.network, kernel, arrays, {"stride": stride}, n, X.shape[1], **more)
 
 
 def _loss(
@@ -61,7 +61,7 @@ def _loss(
     **own: Any,
 ) -> Launch:
     """The launch of a loss kernel on `n` rows; `own` are the arrays that only this kernel has."""
-    arrays = {"z": space.z[-1][:n], "index": steps.index, "y": rows.y, **own}
+    arrays = {"z": space.z[-1][..., :n, :], "index": steps.index, "y": rows.y, **own}
     if rows.w is not None:
         arrays["w"] = rows.w
     values = {"stride": stride, "per_output": objective.per_output, "delta": objective.delta}
@@ -75,7 +75,8 @@ def _loss(
         "row_metric": (n,),
     }
     extents = {name: shape for name, shape in extents.items() if name in arrays}
-    return Launch(kernel, arrays, scalars, n, n_out, extents=extents)
+    shared = ["y", "w"] if rows.w is not None and rows.w.ndim == 1 else ["y"]
+    return launch(space.network, kernel, arrays, scalars, n, n_out, shared=shared, extents=extents)
 
 
 def training_ops(
@@ -87,7 +88,7 @@ def training_ops(
     row_loss: Any,
     grads: Any,
     objective: Objective,
-    key: int,
+    key: Any,
 ) -> list[Op]:
     """Gather, forward, loss, backward: everything up to the gradient of the data loss in `grads`.
 
@@ -104,11 +105,11 @@ def training_ops(
     grads : array (flat_size,)
         Receives the gradient.
     key : int
-        Key of the dropout masks.
+        Key of the dropout masks; of members one each.
     """
     scaler = space.precision.scaler
     kernel = training_kernel(objective.loss.name, rows.w is not None, scaler is not None)
-    own = {"d": space.d[-1][:n], "row_loss": row_loss}
+    own = {"d": space.d[-1][..., :n, :], "row_loss": row_loss}
     if scaler is not None:
         own["loss_scale"] = scaler
     return [
@@ -132,12 +133,18 @@ def evaluation_ops(
 def optimizer_ops(
     network: Network,
     grads: Any,
-    optimizer: Optimizer,
-    clip_norm: float | None,
+    optimizer: Any,
+    clip_norm: Any,
     precision: Precision | None = None,
 ) -> list[Op]:
     """The optimiser launch, after the two launches of the gradient norm where clipping or loss scaling needs
-    it."""
+    it.
+
+    Parameters
+    ----------
+    optimizer : Optimizer or StackedOptimizer
+    clip_norm : float, or a list with one for each member, or None
+    """
     ops: list[Op] = []
     arrays = {"g": grads, "p": network.flat}
     arrays.update((n, a) for n, a in optimizer.state[0].items() if n != "_shape")
@@ -148,20 +155,20 @@ def optimizer_ops(
     kernel = optimizer.kernel(clip=clip_norm is not None, half=half is not None, guard=scaler is not None)
     if clip_norm is not None or scaler is not None:
         rows, cols = partial_rows(network.flat_size)
-        partial = network.backend.zeros(rows, network.dtype)
+        partial = network.backend.zeros((*network.lead, rows), network.dtype)
         sizes = {"n": network.flat_size, "chunk": cols}
-        ops.append(Launch(SUM_SQUARES, {"values": grads, "partial": partial}, sizes, rows, cols))
+        ops.append(launch(network, SUM_SQUARES, {"values": grads, "partial": partial}, sizes, rows, cols))
         if scaler is not None:
-            arrays["clip_scale"] = scaler[1:2]
+            arrays["clip_scale"] = scaler[..., 1:2]
             limits = {"limit": np.inf if clip_norm is None else clip_norm, "growth": GROWTH_STEPS}
-            ops.append(Launch(LOSS_SCALE, {"partial": partial, "scaler": scaler}, limits, 1, rows))
+            ops.append(launch(network, LOSS_SCALE, {"partial": partial, "scaler": scaler}, limits, 1, rows))
         else:
-            arrays["clip_scale"] = network.backend.zeros(1, network.dtype)
+            arrays["clip_scale"] = network.backend.zeros((*network.lead, 1), network.dtype)
             norm = {"partial": partial, "clip_scale": arrays["clip_scale"]}
-            ops.append(Launch(CLIP, norm, {"limit": clip_norm}, 1, rows))
+            ops.append(launch(network, CLIP, norm, {"limit": clip_norm}, 1, rows))
     segments = network.segments if kernel.masked else None
     scalars = optimizer.scalars(kernel)
-    ops.append(Launch(kernel, arrays, scalars, 1, network.flat_size, segments, tick="last"))
+    ops.append(launch(network, kernel, arrays, scalars, 1, network.flat_size, segments=segments, tick="last"))
     return ops
 
 
@@ -172,22 +179,26 @@ def penalty_ops(network: Network, out: Any) -> list[Op]:
     for start, stop, decay in network.segments:
         is_weight[start:stop] = decay
     rows, cols = partial_rows(n)
-    partial = backend.zeros(rows, network.dtype)
+    partial = backend.zeros((*network.lead, rows), network.dtype)
     arrays = {"values": network.flat, "is_weight": backend.asarray(is_weight), "partial": partial}
+    sizes = {"n": n, "chunk": cols}
     return [
-        Launch(WEIGHT_SQUARES, arrays, {"n": n, "chunk": cols}, rows, cols),
-        Launch(STORE_SUM, {"partial": partial, "out": out}, {}, 1, rows),
+        launch(network, WEIGHT_SQUARES, arrays, sizes, rows, cols, shared=["is_weight"]),
+        launch(network, STORE_SUM, {"partial": partial, "out": out}, {}, 1, rows),
     ]
 
 
-def sum_ops(backend: Backend, values: Any, n: int, out: Any, kernel: Any = SUM) -> list[Launch]:
+def sum_ops(backend: Backend, values: Any, n: Any, out: Any, kernel: Any = SUM) -> list[Launch]:
     """out[0] = sum of the first `n` of `values` (or of what `kernel` makes of them), in two launches and a
-    fixed order."""
-    rows, cols = partial_rows(n)
-    partial, chunk = backend.empty(rows, values.dtype), max(256, rows)  # see `partial_rows`
+    fixed order; of members each has these arrays, and maybe a number of its own."""
+    rows, cols = partial_rows(int(np.max(n)))
+    members = len(values) if values.ndim == 2 else None
+    partial = backend.empty((*values.shape[:-1], rows), values.dtype)
+    first, second = {"values": values, "partial": partial}, {"values": partial, "partial": out}
+    chunk = max(256, rows)  # see `partial_rows`
     return [
-        Launch(kernel, {"values": values, "partial": partial}, {"n": n, "chunk": cols}, rows, cols),
-        Launch(SUM, {"values": partial, "partial": out}, {"n": rows, "chunk": chunk}, 1, chunk),
+        Launch(kernel, first, {"n": n, "chunk": cols}, rows, cols, members=members),
+        Launch(SUM, second, {"n": rows, "chunk": chunk}, 1, chunk, members=members),
     ]
 
 

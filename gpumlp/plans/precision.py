@@ -47,7 +47,7 @@ class Precision:
     name : str
         One of `PRECISIONS`; "float32" means the model's dtype.
     scaler : array (4,) of the model's dtype, optional
-        Room for the state of the loss scaling, which only float16 has.
+        Room for the state of the loss scaling, which only float16 has; for members (members, 4).
 
     Attributes
     ----------
@@ -85,12 +85,14 @@ class Precision:
                 f"{backend.info()['compute capability']}; use precision='float16'"
             )
         self.dtype = network.dtype if stored is None else stored
-        self.half = None if stored is None else backend.zeros(network.flat_size, stored)
+        self.half = None if stored is None else backend.zeros(network.flat.shape, stored)
         self.tensor_cores = name != "float32"
         self.scaler: Any = None
         if name == "float16":
-            self.scaler = backend.zeros(4, network.dtype) if scaler is None else scaler
-            backend.copy(self.scaler, np.array([_FIRST_SCALE, 0, 0, 0], network.dtype))
+            self.scaler = backend.zeros((*network.lead, 4), network.dtype) if scaler is None else scaler
+            start = np.zeros(self.scaler.shape, network.dtype)
+            start[..., 0] = _FIRST_SCALE
+            backend.copy(self.scaler, start)
 
     @property
     def flat(self) -> Any:
@@ -106,7 +108,8 @@ class Precision:
         """Copy the parameters to `half`: before the first step, and whenever something else changed them."""
         if self.half is not None:
             arrays = {"p": self.network.flat, "p_half": self.half}
-            self.network.backend.launch(CAST, arrays, {}, rows=1, cols=self.network.flat_size)
+            network = self.network
+            network.backend.launch(CAST, arrays, {}, rows=1, cols=network.flat_size, members=network.members)
 
     def loss_scale(self) -> tuple[float, int]:
         """(loss scale, steps skipped so far), read from the device; (1, 0) without loss scaling."""

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gpumlp.backends.base import Gemm, Launch, Op
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
+from gpumlp.kernels.kernel import Kernel
 from gpumlp.network import Network, pad
 from gpumlp.plans.precision import Precision
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "launch"]
+
+
+def launch(
+    network: Network,
+    kernel: Kernel,
+    arrays: dict[str, Any],
+    scalars: dict[str, Any],
+    rows: int,
+    cols: int,
+    *,
+    shared: Collection[str] = (),
+    **more: Any,
+) -> Launch:
+    """A `Launch` for all members of `network`; `shared` are arrays that are the same for all of them."""
+    if network.members is not None:
+        more.update(members=network.members, shared=[name for name in shared if name in arrays])
+    return Launch(kernel, arrays, scalars, rows, cols, **more)
+
+
+def per_member(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By-value arguments of each member as sequences."""
+    return {name: [value[name] for value in values] for name in values[0]}
 
 
 class Workspace:
@@ -22,6 +46,8 @@ class Workspace:
     full[l] is a[l] with the constant 1.  For tensor cores it has the zeros behind it as well, so that the
     inner dimension of products is a multiple of 8 (or 1, 2, 4 for narrow TF32): cuBLAS reads such rows in
     pieces of 16 bytes.
+
+    Where the network has members, all arrays have their axis first.
     """
 
     def __init__(
@@ -30,42 +56,41 @@ class Workspace:
         self.rows, self.network = rows, network
         self.precision = precision or Precision(network)
         backend, dtype, sizes = network.backend, self.precision.dtype, network.layer_sizes
-        pad = self._pad
+        pad, lead = self._pad, network.lead
         self.full = [self._with_one(n) for n in sizes[:-1]]
-        self.a = [full[:, :n] for full, n in zip(self.full, sizes[:-1], strict=True)]
+        self.a = [full[..., :n] for full, n in zip(self.full, sizes[:-1], strict=True)]
         self.z = []
         for n, name, a in zip(sizes[1:-1], network.activations, self.a[1:], strict=True):
-            self.z.append(
-                backend.empty((rows, pad(n)), dtype)[:, :n] if ACTIVATIONS[name].needs_z and training else a
-            )
-        self.z.append(backend.empty((rows, pad(sizes[-1])), dtype)[:, : sizes[-1]])
+            own = ACTIVATIONS[name].needs_z and training
+            self.z.append(backend.empty((*lead, rows, pad(n)), dtype)[..., :n] if own else a)
+        self.z.append(backend.empty((*lead, rows, pad(sizes[-1])), dtype)[..., : sizes[-1]])
         # zeros: recording a plan runs its products once, and 0 times whatever lay there may be NaN
-        self.d = [backend.zeros((rows, pad(n)), dtype)[:, :n] for n in sizes[1:]] if training else []
+        self.d = [backend.zeros((*lead, rows, pad(n)), dtype)[..., :n] for n in sizes[1:]] if training else []
 
     def _pad(self, n: int) -> int:
         return pad(n) if self.precision.half is None else pad(max(n, 8))
 
     def _with_one(self, n: int) -> Any:
-        buffer = self.network.backend.zeros((self.rows, self._pad(n + 1)), self.precision.dtype)
-        buffer[:, n] = self.precision.one
-        return buffer if self.precision.tensor_cores else buffer[:, : n + 1]
+        shape = *self.network.lead, self.rows, self._pad(n + 1)
+        buffer = self.network.backend.zeros(shape, self.precision.dtype)
+        buffer[..., n] = self.precision.one
+        return buffer if self.precision.tensor_cores else buffer[..., : n + 1]
 
-    def forward(self, rows: int, key: int | None = None) -> list[Op]:
+    def forward(self, rows: int, key: Any = None) -> list[Op]:
         """Gemms and activations for the first `rows` rows; with `key`, dropout."""
         ops: list[Op] = []
         for n, layer in enumerate(self.network.layers):
-            z = self.z[n][:rows]
-            w = layer.matrix(self.precision.flat, self.full[n].shape[1])
-            ops.append(Gemm(self.full[n][:rows], w, z, tf32=self.precision.tf32))
+            z = self.z[n][..., :rows, :]
+            w = layer.matrix(self.precision.flat, self.full[n].shape[-1])
+            ops.append(Gemm(self.full[n][..., :rows, :], w, z, tf32=self.precision.tf32))
             if n < len(self.network.activations):
                 kernel, scalars = self._activation(forward_kernel, n, key)
                 if kernel.name != "gpumlp_identity":
-                    ops.append(
-                        Launch(kernel, {"z": z, "a": self.a[n + 1][:rows]}, scalars, rows, layer.n_out)
-                    )
+                    arrays = {"z": z, "a": self.a[n + 1][..., :rows, :]}
+                    ops.append(launch(self.network, kernel, arrays, scalars, rows, layer.n_out))
         return ops
 
-    def backward(self, rows: int, grads: Any, key: int | None) -> list[Op]:
+    def backward(self, rows: int, grads: Any, key: Any) -> list[Op]:
         """From d[-1] to `grads` (laid out as the flat buffer).
 
         First the gradients of all activations, which are made row by row, then those of the weights, which
@@ -74,20 +99,27 @@ class Workspace:
         ops: list[Op] = []
         tf32 = self.precision.tf32
         for n in range(len(self.network.layers) - 1, 0, -1):
-            layer, d, below = self.network.layers[n], self.d[n][:rows], self.d[n - 1][:rows]
-            ops.append(Gemm(d, layer.matrix(self.precision.flat)[:-1], below, trans_b=True, tf32=tf32))
+            layer = self.network.layers[n]
+            d, below = (self.d[m][..., :rows, :] for m in (n, n - 1))
+            w = layer.matrix(self.precision.flat)[..., :-1, :]
+            ops.append(Gemm(d, w, below, trans_b=True, tf32=tf32))
             kernel, scalars = self._activation(backward_kernel, n - 1, key)
             if kernel.name != "gpumlp_identity_backward":
                 source = "z" if ACTIVATIONS[self.network.activations[n - 1]].needs_z else "a"
-                value = (self.z[n - 1] if source == "z" else self.a[n])[:rows]
-                ops.append(Launch(kernel, {source: value, "d": below}, scalars, rows, layer.n_in))
+                value = (self.z[n - 1] if source == "z" else self.a[n])[..., :rows, :]
+                arrays = {source: value, "d": below}
+                ops.append(launch(self.network, kernel, arrays, scalars, rows, layer.n_in))
         for full, d, layer in zip(self.full, self.d, self.network.layers, strict=True):
-            into = layer.matrix(grads, full.shape[1])
-            ops.append(Gemm(full[:rows], d[:rows], into, trans_a=True, tf32=tf32))
+            into = layer.matrix(grads, full.shape[-1])
+            ops.append(Gemm(full[..., :rows, :], d[..., :rows, :], into, trans_a=True, tf32=tf32))
         return ops
 
-    def _activation(self, make: Any, n: int, key: int | None) -> tuple[Any, dict[str, float | int]]:
-        rate = self.network.dropouts[n]
-        if key is None or rate == 0:
-            return make(self.network.activations[n]), {}
-        return make(self.network.activations[n], True), dropout_scalars(rate, key, n)
+    def _activation(self, make: Any, n: int, key: Any) -> tuple[Any, dict[str, Any]]:
+        rate, name = self.network.dropouts[n], self.network.activations[n]
+        rates = [rate] if self.network.members is None else rate
+        if key is None or not any(rates):
+            return make(name), {}
+        if self.network.members is None:
+            return make(name, True), dropout_scalars(rate, key, n)
+        each = [dropout_scalars(rate, own, n) for rate, own in zip(rates, key, strict=True)]
+        return make(name, True), per_member(each)

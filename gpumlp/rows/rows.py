@@ -54,6 +54,16 @@ class Rows:
             return float(self.n_rows)
         return float(self.take(self.weights).sum(dtype=np.float64))
 
+    @property
+    def spare(self) -> int | None:
+        """Number of a row of the arrays that is not selected, the first one; None if all are."""
+        if self.index is None:
+            return None
+        free = np.ones(self.X.shape[0], bool)
+        free[self.index] = False
+        first = int(free.argmax())
+        return first if free[first] else None
+
     def take(self, x: Any) -> Any:
         """The selected entries of `x`, which has one per row; `x` itself if all rows are selected."""
         if self.index is None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from gpumlp.backends.base import Op, Steps
 from gpumlp.network import Network
-from gpumlp.optimizers import Optimizer
 from gpumlp.plans import Objective, Precision, Workspace, optimizer_ops, training_ops
 from gpumlp.rows import Rows, dropout_key
 
@@ -46,6 +45,9 @@ class Engine:
     `objective`, `optimizer`, `clip_norm` and `between` may be changed between epochs: plans
     recorded earlier are then recorded again.
 
+    If `network` is a `Stack`, `optimizer` is a `StackedOptimizer`, `clip_norm` (if not None) and `seed` are
+    lists with one for each member, and all arrays have the axis of members first.
+
     Parameters
     ----------
     network : Network
@@ -76,23 +78,24 @@ class Engine:
         self,
         network: Network,
         objective: Objective,
-        optimizer: Optimizer,
+        optimizer: Any,
         *,
-        clip_norm: float | None = None,
+        clip_norm: Any = None,
         precision: str = "float32",
-        seed: int = 0,
+        seed: Any = 0,
         loss_scale: np.ndarray | None = None,
         between: Callable[[], Sequence[Op]] = tuple,
     ) -> None:
         self.network, self.backend, self.flat = network, network.backend, network.flat
         self.objective, self.optimizer, self.clip_norm = objective, optimizer, clip_norm
         self.between = between
-        self.sums = self.backend.zeros(8, network.dtype)
-        self.precision = Precision(network, precision, self.sums[4:])
+        self.sums = self.backend.zeros((*network.lead, 8), network.dtype)
+        self.precision = Precision(network, precision, self.sums[..., 4:])
         if loss_scale is not None and self.precision.scaler is not None:
             self.backend.copy(self.precision.scaler, loss_scale)
-        self.grads = self.backend.zeros(network.flat_size, network.dtype)
-        self.seed, self._key = seed, dropout_key(seed)
+        self.grads = self.backend.zeros(network.flat.shape, network.dtype)
+        self.seed = seed
+        self._key = dropout_key(seed) if network.members is None else [dropout_key(own) for own in seed]
 
     def serves(self, network: Network, precision: str, seed: int) -> bool:
         """Whether this is still an engine for `network`: it has not moved."""
@@ -113,7 +116,7 @@ class Engine:
 
     def columns(self) -> tuple[str, ...]:
         """Per-step values that the steps read."""
-        dropout = ("t_low", "t_high") if any(self.network.dropouts) else ()
+        dropout = ("t_low", "t_high") if np.any(self.network.dropouts) else ()
         return ("inv_weight", *dropout, *self.optimizer.kernel(clip=self.clip_norm is not None).stepped)
 
     def step_ops(

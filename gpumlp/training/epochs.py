@@ -64,6 +64,9 @@ class ResidentEpochs:
         Buffers for at least `batch` rows, shared with other epochs that do not run at the same time.
     total : array (1,), optional
         Receives the sum of the losses, if these rows are only a part of an epoch's.
+    counts : list of int, optional
+        Of a `Stack`, how many rows each member has; `rows` has as many as the longest one.  The others fill
+        their last batch up with a row of weight 0.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class ResidentEpochs:
         update: bool = True,
         space: Workspace | None = None,
         total: Any = None,
+        counts: list[int] | None = None,
     ) -> None:
         check_contract(rows, engine.network, engine.objective)
         network, n = engine.network, rows.n_rows
@@ -82,24 +86,26 @@ class ResidentEpochs:
         self._update = update
         self._n_full, self._n_rest = divmod(n, self.batch)
         self.n_steps = self._n_full + (self._n_rest > 0)
-        self.row_loss = engine.backend.zeros(n, network.dtype)
-        self.total = total
+        self.row_loss = engine.backend.zeros((*network.lead, n), network.dtype)
+        self.total, self.counts = total, counts
         self.space = space or Workspace(network, self.batch, training=True, precision=engine.precision)
         self.steps = self._new_steps()
         self._record()
 
     def _new_steps(self) -> Steps:
         backend, dtype = self.engine.backend, self.engine.network.dtype
-        return Steps(backend, self.engine.columns(), dtype, self.n_steps, self.rows.n_rows)
+        members = self.engine.network.members
+        return Steps(backend, self.engine.columns(), dtype, self.n_steps, self.rows.n_rows, members)
 
     def _record(self) -> None:
         self._recipe = self.engine.recipe()
         self._full = self._plan(self.batch) if self._n_full else None
         self._rest = self._plan(self._n_rest) if self._n_rest else None
         engine, n = self.engine, self.rows.n_rows
-        ops = sum_ops(engine.backend, self.row_loss, n, engine.sums[:1] if self.total is None else self.total)
+        out = engine.sums[..., :1] if self.total is None else self.total
+        ops = sum_ops(engine.backend, self.row_loss, self.counts or n, out)
         if self.total is None:
-            ops += not_finite_ops(engine.network, engine.sums[3:4])
+            ops += not_finite_ops(engine.network, engine.sums[..., 3:4])
         self._end = engine.backend.record(ops, self.steps)
 
     def _plan(self, n: int) -> Plan:
@@ -164,8 +170,9 @@ class ResidentEpochs:
             backend.copy(own.w, rows.w)
         self.rows, self.weight = replace(own, weights=rows.weights), rows.weight
 
-    def first_bad_step(self) -> tuple[int, int]:
+    def first_bad_step(self, member: int | None = None) -> tuple[int, int]:
         """See `Epochs`."""
-        bad = np.flatnonzero(~np.isfinite(self.engine.backend.to_numpy(self.row_loss)))
+        losses = self.row_loss if member is None else self.row_loss[member]
+        bad = np.flatnonzero(~np.isfinite(self.engine.backend.to_numpy(losses)))
         step = int(bad[0]) // self.batch if len(bad) else 0
         return step, step

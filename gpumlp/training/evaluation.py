@@ -71,6 +71,9 @@ class ResidentEvaluation:
         Where `run` leaves the weighted sums of loss and metric, on the device.
     reference : Reference, optional
         The reference of a larger set, of which these rows are a part.
+    selected : list of int32 arrays, optional
+        Of a `Stack`, the numbers of the rows of each member; then `run` is all that there is, and `sums` is
+        (members, 2).
     """
 
     def __init__(
@@ -80,28 +83,35 @@ class ResidentEvaluation:
         rows: Rows,
         sums: Any,
         reference: Reference | None = None,
+        selected: list[np.ndarray] | None = None,
     ) -> None:
         check_contract(rows, network, objective)
         self.backend = backend = network.backend
-        n = rows.n_rows
+        counts = rows.n_rows if selected is None else [len(index) for index in selected]
+        n = int(np.max(counts))
         chunk = min(forward_rows(network), n)
         self.chunks = -(-n // chunk)
-        steps = Steps(backend, n_rows=self.chunks * chunk)
+        steps = Steps(backend, n_rows=self.chunks * chunk, members=network.members)
         # the last chunk is filled up with row 0, which is not summed
-        steps.order[:n] = np.arange(n) if rows.index is None else rows.index
-        values = [backend.zeros(self.chunks * chunk, network.dtype) for _ in range(2)]
+        if selected is None:
+            steps.order[:n] = np.arange(n) if rows.index is None else rows.index
+        else:
+            for order, index in zip(steps.order, selected, strict=True):
+                order[: len(index)] = index
+        values = [backend.zeros((*network.lead, self.chunks * chunk), network.dtype) for _ in range(2)]
         space = Workspace(network, chunk, training=False)
         self._forward = backend.record(
             evaluation_ops(space, rows, steps, values[0], values[1], objective), steps
         )
         after: list[Op] = [
-            *sum_ops(backend, values[0], n, sums[:1]),
-            *sum_ops(backend, values[1], n, sums[1:]),
+            *sum_ops(backend, values[0], counts, sums[..., :1]),
+            *sum_ops(backend, values[1], counts, sums[..., 1:]),
             Launch(RESET, {"step": steps.step}, {}, 1, 1),
         ]
         self._sum = backend.record(after, steps)
         steps.send()
-        self._reference = reference or Reference(objective, rows, backend)
+        if selected is None:
+            self._reference = reference or Reference(objective, rows, backend)
 
     def run(self) -> None:
         """See `Evaluation.run`."""

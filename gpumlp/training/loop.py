@@ -66,7 +66,7 @@ class Loop:
         when another epoch is to follow.  Closing it there ends the training, as a callback would."""
         trainer, history = self.trainer, self.trainer.history
         watch = stop or EarlyStopping("val_loss" if self.val else "loss", patience=self.n_epochs)
-        best = Best(watch, trainer.model if stop and stop.restore_best else None)
+        best = Best(watch, trainer.model if stop and stop.restore_best else None, self._fetch)
         self.engine.precision.refresh()
         self._skipped = self.engine.precision.loss_scale()[1]
         try:
@@ -82,6 +82,7 @@ class Loop:
             history.diverged(error)
             raise
         finally:  # also after divergence or Ctrl-C
+            self._leave()
             best.restore()
             trainer.history = history  # a callback may have called `fit`
 
@@ -98,10 +99,10 @@ class Loop:
             trainer.epoch += 1
             if self.evaluation:
                 self.evaluation.run()
+        yield WORKING
         if number + 1 < self.n_epochs:
             self._draw()  # now, while the device works
-        yield WORKING
-        sums = engine.read_sums()
+        sums = self._read_sums()
         self._check(sums, number)
         figures = {"loss": float(sums[0]) / epochs.weight, "lr": float(table["lr"][-1])}
         if self.evaluation:
@@ -109,6 +110,16 @@ class Loop:
         if engine.precision.scaler is not None:
             figures["skipped"], self._skipped = int(sums[-1]) - self._skipped, int(sums[-1])
         return {**figures, "seconds": time.perf_counter() - start}
+
+    def _read_sums(self) -> np.ndarray:
+        """The engine's sums on the host; waits for the device."""
+        return self.engine.read_sums()
+
+    def _fetch(self) -> None:
+        """Bring the parameters to the model, if they are elsewhere."""
+
+    def _leave(self) -> None:
+        """The training ends: bring everything that belongs to the trainer home."""
 
     def _follow(self) -> None:
         """Take over what was changed since the last epoch, by callbacks or by hand."""
@@ -142,10 +153,14 @@ class Best:
         Says what is better.
     network : Network, optional
         Its parameters are kept, from now on: those at the start are better than NaN.
+    fetch : callable
+        Called before they are read.
     """
 
-    def __init__(self, watch: EarlyStopping, network: Network | None = None) -> None:
-        self._watch, self._network = watch, network
+    def __init__(
+        self, watch: EarlyStopping, network: Network | None = None, fetch: Callable[[], None] = lambda: None
+    ) -> None:
+        self._watch, self._network, self._fetch = watch, network, fetch
         self._value: float | None = None
         self._backend: Any = None
         self._keep()
@@ -154,6 +169,7 @@ class Best:
         network = self._network
         if network is None:
             return
+        self._fetch()
         if self._backend is not network.backend:
             self._backend = network.backend
             self._kept = network.backend.empty(network.flat_size, network.dtype)

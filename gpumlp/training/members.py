@@ -8,11 +8,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gpumlp.backends.lane import Stopped, here
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows
+from gpumlp.training.groups import progress_text, stacked
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.loop import RECORDED, Loop
 from gpumlp.training.progress import Progress
@@ -35,6 +36,8 @@ class Member:
     history : History or None
         The trainer's, once it has begun.
     done : bool
+    turn : Lane
+        That of the thread which trains it.
     """
 
     def __init__(
@@ -46,32 +49,50 @@ class Member:
         self.history: History | None = None
         self.done = False
         self._running: Generator[str, None, None] | None = None
-        self._turn: Any = None
+        self.turn: Any = None
+
+    @property
+    def members(self) -> list[Member]:
+        """See `Job`."""
+        return [self]
 
     @property
     def work(self) -> int:
-        """About proportional to the time it takes."""
+        """See `Job`."""
         return self.epochs * self.train.n_rows * self.trainer.model.n_params
 
     @property
     def lanes(self) -> int:
-        """How many threads gain from such members: one where an epoch's operations take less time than the
+        """See `Job`: one where an epoch's operations take less time than the
         Python between them, for whose lock threads would only wait."""
         epoch = self.train.n_rows * self.trainer.model.n_params
         return int(self.trainer.model.backend.lanes) if epoch >= SMALL else 1
 
     def advance(self, turn: _Turn, until: int) -> None:
         """Go on with what `Trainer.fit` does after its checks, to the end of epoch `until`."""
-        trainer, self._turn = self.trainer, turn
-        with trainer.model.backend.active():
+        self.turn = turn
+        with self.trainer.model.backend.active():
             if self._running is None:
-                loop = _Undoable(self, trainer, self.train, self.val, self.epochs, None)
-                trainer.history = self.history = History()
-                self._running = loop.pieces(self.stop, [self._calling(call) for call in trainer.callbacks])
-            for state in self._running:
-                if state is RECORDED and len(self.history or ()) >= until:
+                self.begin(_Undoable(self, self.trainer, self.train, self.val, self.epochs, None))
+            while not self.done:
+                if self.go_on() is RECORDED and len(self.history or ()) >= until:
                     return
-        self.done = True
+
+    def begin(self, loop: Loop) -> None:
+        """Train by `loop`, piece by piece."""
+        self.trainer.history = self.history = History()
+        self._running = loop.pieces(self.stop, [self._calling(call) for call in self.trainer.callbacks])
+
+    def go_on(self) -> str | None:
+        """To the next place where the loop can be left; None if it is done."""
+        assert self._running is not None
+        try:
+            return next(self._running)
+        except StopIteration:
+            self.done = True
+        except DivergenceError as error:
+            self.error, self.done = error, True
+        return None
 
     def leave(self) -> None:
         """End at the epoch's end where it is now."""
@@ -82,14 +103,14 @@ class Member:
 
     def look(self) -> None:
         """Raise `Stopped` if all are to end."""
-        self._turn.look()
+        self.turn.look()
 
     def may_leave(self, now: bool) -> None:
         """Whether the running epoch may be left in the middle."""
-        self._turn.may_leave = now
+        self.turn.may_leave = now
 
     def _calling(self, function: Callable) -> Callable:
-        return lambda *given: self._turn.call(function, *given)
+        return lambda *given: self.turn.call(function, *given)
 
 
 class _Undoable(Loop):
@@ -184,20 +205,23 @@ class _Turn:
 
 
 class _Group:
-    """Members that are trained side by side.
+    """What is trained side by side.
 
     Attributes
     ----------
     left : int
-        Members that are not done.
+        Jobs that are not done.
     stopping : bool
         All are to end, at the end of an epoch.
+    errors : list
+        What was raised in them.
     """
 
-    def __init__(self, members: Sequence[Member], threads: int, until: int) -> None:
-        self._waiting = deque(sorted(members, key=lambda member: -member.work))  # long ones at the end idle
-        self.members, self.threads, self._until = members, threads, until
-        self.left, self.stopping = len(members), False
+    def __init__(self, jobs: Sequence[Job], threads: int, until: int) -> None:
+        self._waiting = deque(sorted(jobs, key=lambda job: -job.work))  # long ones at the end idle
+        self.jobs, self.threads, self._until = jobs, threads, until
+        self.left, self.stopping = len(jobs), False
+        self.errors: list[BaseException] = []
         self.requests: queue.SimpleQueue[_Call | int] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
@@ -207,14 +231,14 @@ class _Group:
         try:
             while self._waiting and not self.stopping:
                 try:
-                    member = self._waiting.popleft()
+                    job = self._waiting.popleft()
                 except IndexError:  # another one took it
                     break
                 try:
-                    member.advance(turn, self._until)
+                    job.advance(turn, self._until)
                 except BaseException as error:
-                    member.error, member.done = error, True
-                    self.stopping |= not isinstance(error, DivergenceError)
+                    self.errors.append(error)
+                    self.stopping = True
                 with self._lock:
                     self.left -= 1
         finally:
@@ -233,6 +257,33 @@ class _Group:
                 else:
                     threads[request].join()
             tick()
+
+
+class Job(Protocol):
+    """What one thread does: a member, or several in one plan.
+
+    Attributes
+    ----------
+    members : list of Member
+    work : int
+        About proportional to the time it takes.
+    lanes : int
+        How many threads gain from such jobs.
+    """
+
+    @property
+    def members(self) -> list[Member]: ...
+    @property
+    def work(self) -> int: ...
+    @property
+    def lanes(self) -> int: ...
+
+    def advance(self, turn: Any, until: int) -> None:
+        """Train to the end of epoch `until`."""
+
+
+def _unfinished(job: Job) -> bool:
+    return not all(member.done for member in job.members)
 
 
 #: what is asked at a pause: of the members that wait there, those that are to end now
@@ -255,15 +306,16 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         Says then which of them end there.
     """
 
+    jobs: list[Job] = stacked(members)
+
     def tick() -> None:
         epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)
-        left = sum(not member.done for member in members)
-        bar.show(epochs, f"{left} of {len(members)} networks")
+        bar.show(epochs, progress_text(members, jobs))
 
     try:
         for until in (*pauses, sys.maxsize):
-            for threads in sorted({member.lanes for member in members}, reverse=True):
-                some = [member for member in members if member.lanes == threads and not member.done]
+            for threads in sorted({job.lanes for job in jobs}, reverse=True):
+                some = [job for job in jobs if job.lanes == threads and _unfinished(job)]
                 _train(_Group(some, threads, until), tick if bar.shown else lambda: None)
             if waiting := [member for member in members if not member.done]:
                 for member in cut(waiting):
@@ -277,7 +329,7 @@ def _train(group: _Group, tick: Callable[[], None]) -> None:
     workers = [
         # NumPy's settings for errors are those of this thread
         threading.Thread(target=contextvars.copy_context().run, args=(group.work, n), daemon=True)
-        for n in range(min(group.threads, len(group.members)))
+        for n in range(min(group.threads, len(group.jobs)))
     ]
     try:
         for worker in workers:
@@ -287,9 +339,9 @@ def _train(group: _Group, tick: Callable[[], None]) -> None:
         group.stopping = True
         _wait(workers)
         raise
-    for member in group.members:
-        if member.error is not None and not isinstance(member.error, (DivergenceError, Stopped)):
-            raise member.error
+    for error in group.errors:
+        if not isinstance(error, Stopped):
+            raise error
 
 
 def _wait(threads: Sequence[threading.Thread]) -> None:

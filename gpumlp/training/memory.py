@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from gpumlp.backends import Backend
 from gpumlp.network import Network
 from gpumlp.optimizers import Optimizer
 from gpumlp.plans import Precision, forward_bytes, forward_rows
 from gpumlp.rows import Rows, resident_dtype
 
-__all__ = ["fixed_bytes", "plan_memory", "row_bytes"]
+__all__ = ["fixed_bytes", "plan_memory", "row_bytes", "usable_bytes"]
 
 _MIB = 1 << 20
 _CHUNK_BYTES = 256 * _MIB  # the host makes a copy of every chunk
@@ -35,6 +36,12 @@ def fixed_bytes(
     return half + size * (arrays * network.flat_size + widths * batch) + evaluation
 
 
+def usable_bytes(backend: Backend) -> int | None:
+    """Memory of the device that plans may use; None for the host."""
+    available = backend.available_bytes()
+    return None if available is None else int(available * _SHARE)
+
+
 def plan_memory(
     network: Network, fixed: int, batch: int, n_rows: int, per_row: int, streaming: bool | None, what: str
 ) -> int | None:
@@ -52,10 +59,9 @@ def plan_memory(
     MemoryError
         The fixed part and one batch do not fit; the message says how much is needed and what to lower.
     """
-    available = network.backend.available_bytes()
-    if available is None:
+    budget = usable_bytes(network.backend)
+    if budget is None:
         return max(batch, n_rows // 4 // batch * batch) if streaming else None
-    budget = int(available * _SHARE)
     per_row += network.dtype.itemsize + 4  # its loss, its place in the order
     if not streaming and (streaming is False or fixed + n_rows * per_row <= budget):
         return None

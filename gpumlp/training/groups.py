@@ -1,0 +1,149 @@
+"""Which trainings share a plan: those that fit together, padded where that costs less than another plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gpumlp.kernels.activations import ACTIVATIONS
+from gpumlp.network import layout
+from gpumlp.optimizers import stack_key
+from gpumlp.plans import FORWARD_BYTES
+from gpumlp.training.memory import fixed_bytes, row_bytes, usable_bytes
+from gpumlp.training.shared import SharedRows
+from gpumlp.training.stacked import Stacked
+
+__all__ = ["PLAN", "progress_text", "stacked"]
+
+#: multiply-adds that take about as long as starting the operations of a step: an estimate, for a GPU that
+#: does 5e12 of them in a second and starts a step's 20 operations in 50 microseconds
+PLAN = 1 << 28
+
+Shape = tuple[int, ...]
+
+
+def stacked(members: Sequence[Any]) -> list[Any]:
+    """The jobs for `members`: on CUDA plans of several, else each by itself."""
+    kinds: dict[tuple, list[Any]] = {}
+    for member in members:
+        kinds.setdefault(_kind(member) or ("alone", id(member)), []).append(member)
+    jobs: list[Any] = []
+    rows: dict[tuple, SharedRows] = {}
+    for kind, some in kinds.items():
+        if kind[0] == "alone":
+            jobs += some
+            continue
+        shared = rows.setdefault((id(some[0].train.X), id(some[0].train.y)), SharedRows())
+        for plan, sizes in _by_shape(some):
+            for wave in _waves(plan, sizes):
+                jobs.append(Stacked(wave, shared, id(plan)) if len(wave) > 1 else wave[0])
+    return jobs
+
+
+def progress_text(members: Sequence[Any], jobs: Sequence[Any]) -> str:
+    """How many networks are being trained, in how many plans."""
+    left = sum(not member.done for member in members)
+    text = f"{left} of {len(members)} networks"
+    shared = [job for job in jobs if isinstance(job, Stacked)]
+    if not shared:
+        return text
+    plans = len({job.plan for job in shared}) + len(jobs) - len(shared)
+    waves = sum(job.waves for job in shared) + len(jobs) - len(shared)
+    text += f" in {plans} plan{'s' * (plans > 1)}"
+    if waves == plans:
+        return text
+    done = sum(job.waves for job in shared if all(member.done for member in job.members))
+    running = next((job.wave for job in shared if not all(member.done for member in job.members)), 0)
+    return f"{text}, wave {done + running} of {waves}: the device's memory holds no more at a time"
+
+
+def _kind(member: Any) -> tuple | None:
+    """Equal for members that may share a plan; None for one that trains alone."""
+    trainer, train, val = member.trainer, member.train, member.val
+    model, optimizer = trainer.model, trainer.optimizer
+    if model.backend.name != "cuda":
+        return None
+    n, batch = train.n_rows, trainer.batch_size
+    # a member with fewer rows fills up its last batch with a row that it does not have
+    rows = ("some",) if train.spare is not None else ("all", n)
+    steps = (1,) if batch >= n else (batch, -(-n // batch))
+    sizes = model.layer_sizes
+    widths = () if _may_be_padded(model) else tuple(sizes)
+    held = None if val is None else (str(val.X.dtype), val.X.shape[1:], val.y.shape[1:])
+    return (
+        id(model.backend),
+        str(model.dtype),
+        trainer.precision,
+        trainer.objective,
+        (len(sizes), sizes[0], sizes[-1], *widths),
+        tuple(model.activations),
+        stack_key(optimizer),
+        (id(train.X), id(train.y)),
+        rows,
+        steps,
+        held,
+    )
+
+
+def _may_be_padded(model: Any) -> bool:
+    """Whether units without parameters give 0."""
+    zero = np.zeros(1)
+    return all(float(ACTIVATIONS[name].f(zero)[0]) == 0 for name in model.activations)
+
+
+def _by_shape(members: Sequence[Any]) -> list[tuple[list[Any], Shape]]:
+    """Members for each plan, and the layer sizes that it has: from the largest, each shape goes where padding
+    costs least, or makes a plan of its own if that costs less."""
+    shapes: dict[Shape, list[Any]] = {}
+    for member in members:
+        shapes.setdefault(tuple(member.trainer.model.layer_sizes), []).append(member)
+    plans: list[tuple[list[Any], Shape]] = []
+    for shape in sorted(shapes, key=_size, reverse=True):
+        some, best, least = shapes[shape], None, float(PLAN)
+        for number, (others, sizes) in enumerate(plans):
+            both = _wider(shape, sizes)
+            more = len(some) * (_size(both) - _size(shape)) + len(others) * (_size(both) - _size(sizes))
+            cost = 3.0 * min(some[0].trainer.batch_size, some[0].train.n_rows) * more
+            if cost < least:
+                best, least = number, cost
+        if best is None:
+            plans.append((list(some), shape))
+        else:
+            others, sizes = plans[best]
+            plans[best] = others + some, _wider(shape, sizes)
+    return plans
+
+
+def _wider(a: Shape, b: Shape) -> Shape:
+    return tuple(map(max, a, b))
+
+
+def _size(sizes: Shape) -> int:
+    """Numbers in the flat buffer of such a network: multiply-adds for a row in each of three products."""
+    return layout(sizes)[1]
+
+
+def _waves(members: list[Any], sizes: Shape) -> list[list[Any]]:
+    """Members that fit on the device together, beside the rows."""
+    trainer, train = members[0].trainer, members[0].train
+    backend, size = trainer.model.backend, trainer.model.dtype.itemsize
+    budget = usable_bytes(backend)
+    if budget is None:
+        return [members]
+    data = {(id(rows.X), id(rows.y)): rows for m in members for rows in (m.train, m.val) if rows is not None}
+    budget -= sum(row_bytes(trainer.model, rows) * rows.X.shape[0] for rows in data.values())
+    budget -= FORWARD_BYTES if members[0].val is not None else 0
+    network: Any = SimpleNamespace(
+        layer_sizes=sizes, flat_size=_size(sizes), dtype=trainer.model.dtype, members=None
+    )
+    most = max(m.train.n_rows for m in members)
+    held = max((m.val.n_rows for m in members if m.val is not None), default=0)
+    weights = any(m.train.w is not None or m.train.n_rows < most for m in members)
+    each = fixed_bytes(network, trainer.optimizer, min(trainer.batch_size, most), trainer.engine.precision)
+    each += most * (4 + size) + held * (4 + 2 * size) + weights * train.X.shape[0] * size
+    count = -(-len(members) // max(1, budget // each))  # of waves
+    step = -(-len(members) // count)
+    return [members[start : start + step] for start in range(0, len(members), step)]

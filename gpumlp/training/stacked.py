@@ -1,0 +1,338 @@
+"""Many trainings in one plan: each has a seat in it, and all go through their epochs together.
+
+What a member decides (the order of its rows, its learning rates, early stopping, callbacks) is decided by a
+loop of its own, as in its own fit.  The loops are left where the device has work to do; then the plan does an
+epoch for all of them: one copy to the device, the steps, the evaluation, one copy back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.network import Stack
+from gpumlp.optimizers import StackedOptimizer
+from gpumlp.rows import Rows
+from gpumlp.training.engine import Engine
+from gpumlp.training.epochs import ResidentEpochs
+from gpumlp.training.evaluation import Reference, ResidentEvaluation
+from gpumlp.training.loop import Loop
+from gpumlp.training.shared import SharedRows
+from gpumlp.training.table import batch_weights
+
+__all__ = ["Stacked"]
+
+_EMPTY = 8  # seats are taken out when one of so many is empty: recording takes time, empty seats hardly any
+
+
+class Stacked:
+    """Members that share a plan.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        They fit together, see `gpumlp.training.groups`.
+    rows : SharedRows
+    plan : int
+        Equal for those whose members would share one plan if there were memory for it.
+    """
+
+    lanes = 1
+
+    def __init__(self, members: Sequence[Any], rows: SharedRows, plan: int) -> None:
+        self.members, self._rows, self.plan = list(members), rows, plan
+        self.work = sum(member.work for member in members)
+        self._seats: dict[Any, Seat] = {}
+        self._plan: _Plan | None = None
+        self._parts: list[Stacked] = []
+        self._epoch_number = 0
+
+    @property
+    def waves(self) -> int:
+        """In how many parts they are trained, one after the other."""
+        return sum(part.waves for part in self._parts) or 1
+
+    @property
+    def wave(self) -> int:
+        """Which of them, from 1, is being trained."""
+        done = 0
+        for part in self._parts:
+            if not all(member.done for member in part.members):
+                return done + part.wave
+            done += part.waves
+        return 1
+
+    def advance(self, turn: Any, until: int) -> None:
+        """Train all members to the end of epoch `until`."""
+        backend = self.members[0].trainer.model.backend
+        with backend.active():
+            for part in self._parts:
+                part.advance(turn, until)
+            if self._parts:
+                return
+            for member in self.members:
+                member.turn = turn
+                if member not in self._seats:
+                    self._seats[member] = Seat(member)
+                    member.begin(self._seats[member])
+            try:
+                while self._sit() and self._epoch_number < until:
+                    turn.look()
+                    self._epoch()
+            except MemoryError:
+                if self._epoch_number or len(self.members) == 1:
+                    raise
+                self._split()
+            finally:
+                self._rise()
+            for part in self._parts:
+                part.advance(turn, until)
+
+    def _split(self) -> None:
+        """They do not fit on the device together."""
+        half = -(-len(self.members) // 2)
+        for members in (self.members[:half], self.members[half:]):
+            part = Stacked(members, self._rows, self.plan)
+            part._seats = {member: self._seats[member] for member in members}
+            self._parts.append(part)
+
+    def _sit(self) -> bool:
+        """A plan for those that are not done, without many empty seats; False if all are done."""
+        running = [member for member in self.members if not member.done]
+        seats = [self._seats[member] for member in running if not self._seats[member].alone]
+        plan = self._plan
+        if plan is None or (len(plan.seats) - len(seats)) * _EMPTY > len(plan.seats):
+            self._rise()
+            if seats:
+                self._plan = _Plan(seats, self._rows)
+        return bool(running)
+
+    def _rise(self) -> None:
+        """Bring everything home, and free the plan's memory."""
+        plan, self._plan = self._plan, None
+        for seat in plan.seats if plan else ():
+            seat.rise()
+
+    def _epoch(self) -> None:
+        """An epoch of all that are not done.  An error in one of them comes through when the others have
+        finished theirs."""
+        running, errors = [member for member in self.members if not member.done], []
+
+        def go_on() -> None:
+            for member in running:
+                try:
+                    if not member.done:
+                        member.go_on()
+                except BaseException as error:
+                    member.error, member.done = error, True
+                    errors.append(error)
+
+        go_on()
+        if self._plan and self._plan.waiting:
+            self._plan.run()
+        go_on()
+        self._epoch_number += 1
+        if errors:
+            raise errors[0]
+
+
+class _Plan:
+    """Buffers and recorded steps of several members.
+
+    Parameters
+    ----------
+    seats : sequence of Seat
+    rows : SharedRows
+
+    Attributes
+    ----------
+    waiting : bool
+        Whether an epoch has been ordered.
+    """
+
+    def __init__(self, seats: Sequence[Seat], rows: SharedRows) -> None:
+        self.seats, trainers = list(seats), [seat.trainer for seat in seats]
+        first, train = trainers[0], [seat.train for seat in seats]
+        self.stack = Stack([trainer.model for trainer in trainers])
+        self.optimizer = StackedOptimizer([trainer.optimizer for trainer in trainers], self.stack)
+        limits = [trainer.clip_norm for trainer in trainers]
+        self.engine = Engine(
+            self.stack,
+            first.objective,
+            self.optimizer,
+            clip_norm=[np.inf if c is None else c for c in limits] if any(limits) else None,
+            precision=first.precision,
+            seed=[trainer.seed for trainer in trainers],
+        )
+        together, spare = rows.training(train, self.stack)
+        counts = [one.n_rows for one in train]
+        self.epochs = ResidentEpochs(self.engine, together, first.batch_size, counts=counts)
+        for order, n, row in zip(self.epochs.order, counts, spare, strict=True):
+            order[n:] = row
+        self.evaluation: ResidentEvaluation | None = None
+        if seats[0].val is not None:
+            held, selected = rows.validation([seat.val for seat in seats], together, self.stack)
+            self.evaluation = ResidentEvaluation(
+                self.stack, first.objective, held, self.engine.sums[:, 1:3], selected=selected
+            )
+        shape = self.epochs.n_steps, len(seats)
+        self._table = {name: np.zeros(shape) for name in self.engine.columns()}
+        self._sums: np.ndarray | None = None
+        self.waiting = self._stale = False
+        for number, seat in enumerate(seats):
+            seat.sit(self, number)
+
+    def order(self, number: int, table: dict[str, Any]) -> None:
+        """An epoch with these values for member `number`."""
+        for name, values in self._table.items():
+            values[:, number] = table[name]
+        self.waiting = True
+
+    def run(self) -> None:
+        """The epoch that has been ordered."""
+        self.waiting, self._sums = False, None
+        if self._stale:
+            self.engine.precision.refresh()
+            self._stale = False
+        with self.engine.backend.range("gpumlp:epoch of many"):
+            self.epochs.run(self._table)
+            if self.evaluation:
+                self.evaluation.run()
+
+    def sums(self, number: int) -> np.ndarray:
+        """Those of member `number`; the first call waits for the device."""
+        if self._sums is None:
+            self._sums = self.engine.read_sums()
+        return self._sums[number]
+
+    def put(self, number: int, trainer: Any) -> None:
+        """Take over everything that belongs to a trainer."""
+        self.stack.put(number, trainer.model.flat, self.stack.flat)
+        self.optimizer.put(number, trainer.optimizer)
+        if self.engine.precision.scaler is not None:
+            self._copy(self.engine.precision.scaler[number], trainer.engine.precision.scaler)
+        self._stale = True
+
+    def get(self, number: int, trainer: Any) -> None:
+        """Give it back."""
+        self.get_parameters(number, trainer)
+        self.optimizer.get(number, trainer.optimizer)
+        if self.engine.precision.scaler is not None:
+            self._copy(trainer.engine.precision.scaler, self.engine.precision.scaler[number])
+
+    def get_parameters(self, number: int, trainer: Any) -> None:
+        """Give the parameters back."""
+        self.stack.get(number, trainer.model.flat, self.stack.flat)
+
+    def _copy(self, dst: Any, src: Any) -> None:
+        self.engine.backend.copy(dst, src)
+
+
+class Seat(Loop):
+    """The loop of a member, whose epochs are done by a plan that others use as well.
+
+    Parameters
+    ----------
+    member : Member
+
+    Attributes
+    ----------
+    alone : bool
+        A callback has changed something that a plan shares: the rest is trained by plans of its own.
+    """
+
+    def __init__(self, member: Any) -> None:
+        self.alone, self._plan, self._number = False, None, 0
+        super().__init__(member.trainer, member.train, member.val, member.epochs, None)
+
+    def _place(self) -> None:
+        if self.alone:
+            super()._place()
+            return
+        self.engine, self._made_for = self.trainer.engine, self._plans_need()
+        self._recipe, self._drawn = self.engine.recipe(), None
+        if self.val is not None:
+            reference = Reference(self.engine.objective, self.val, self.engine.backend)
+            self.evaluation = _SeatEvaluation(reference)
+        else:
+            self.evaluation = None
+
+    def sit(self, plan: _Plan, number: int) -> None:
+        """Take seat `number` of `plan`."""
+        self._plan: _Plan | None = plan
+        self._number, self._drawn = number, None
+        self.epochs = _SeatEpochs(plan, number, self.train, self.trainer)
+        plan.put(number, self.trainer)
+
+    def rise(self) -> None:
+        """Leave the plan, with everything that belongs to the trainer."""
+        if self._plan is not None:
+            self._plan.get(self._number, self.trainer)
+            self._plan = None
+
+    def _leave(self) -> None:
+        self.rise()
+
+    def _fetch(self) -> None:
+        if self._plan is not None:
+            self._plan.get_parameters(self._number, self.trainer)
+
+    def _read_sums(self) -> np.ndarray:
+        return super()._read_sums() if self._plan is None else self._plan.sums(self._number)
+
+    def _follow(self) -> None:
+        if self._plan is None:
+            super()._follow()
+        elif self.trainer.callbacks:  # only they can have changed anything
+            engine = self.trainer.engine
+            same = engine is self.engine and self._plans_need() == self._made_for
+            if same and engine.recipe() == self._recipe:
+                self._plan.put(self._number, self.trainer)
+            else:  # everything is at home since the epoch's end
+                self.alone, self._plan = True, None
+                self._place()
+                self.engine.precision.refresh()
+
+    def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
+        figures = yield from super()._epoch(number)
+        if self._plan is not None and self.trainer.callbacks:
+            self._plan.get(self._number, self.trainer)
+        return figures
+
+
+class _SeatEpochs:
+    """`Epochs` of one member of a plan."""
+
+    def __init__(self, plan: _Plan, number: int, rows: Rows, trainer: Any) -> None:
+        self._plan, self._number, self._rows, self._trainer = plan, number, rows, trainer
+        self.batch, self.n_steps, self.weight = plan.epochs.batch, plan.epochs.n_steps, rows.weight
+        self.order = plan.epochs.order[number, : rows.n_rows]
+
+    def batch_weights(self) -> np.ndarray:
+        """See `Epochs`."""
+        return batch_weights(self._rows.weights, self.order, self.batch)
+
+    def run(self, table: dict[str, Any]) -> None:
+        """See `Epochs`; ordered here, and done when all have ordered theirs."""
+        self._plan.order(self._number, table)
+        self._trainer.optimizer.t += self.n_steps
+
+    def first_bad_step(self) -> tuple[int, int]:
+        """See `Epochs`."""
+        return self._plan.epochs.first_bad_step(self._number)
+
+
+class _SeatEvaluation:
+    """`Evaluation` of one member of a plan, which runs it."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+
+    def run(self) -> None:
+        """See `Evaluation`; there is nothing left to do."""
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """See `Evaluation`."""
+        return self._reference.figures(sums)
