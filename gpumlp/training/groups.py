@@ -38,8 +38,11 @@ def stacked(members: Sequence[Any]) -> list[Any]:
             continue
         shared = rows.setdefault((id(some[0].train.X), id(some[0].train.y)), SharedRows())
         for plan, sizes in _by_shape(some):
-            for wave in _waves(plan, sizes):
-                jobs.append(Stacked(wave, shared, id(plan)) if len(wave) > 1 else wave[0])
+            waves = _waves(plan, sizes)
+            if len(waves[0]) > 1:
+                jobs += [Stacked(wave, shared, id(plan)) for wave in waves]
+            else:
+                jobs += plan
     return jobs
 
 
