@@ -12,6 +12,7 @@ from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.losses import Huber
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
+from gpumlp.training.halving import SuccessiveHalving
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.many import fit_many
 from gpumlp.training.trainer import Trainer
@@ -38,6 +39,7 @@ __all__ = [
     "MLPRegressor",
     "ModelFileError",
     "RMSProp",
+    "SuccessiveHalving",
     "Trainer",
     "__version__",
     "fit_many",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gpumlp import checks
 from gpumlp.errors import DivergenceError
 
-__all__ = ["EarlyStopping", "History", "get_early_stopping"]
+__all__ = ["EarlyStopping", "History", "get_early_stopping", "maximizes"]
 
 
 @dataclass(repr=False)
@@ -30,12 +30,15 @@ class History:
     stopped_early : bool
     error : DivergenceError or None
         Why the training ended, if it diverged; the epochs before are recorded.
+    rung : int or None
+        With ``fit_many(..., halving=...)`` the number of rungs that the candidate has passed.
     """
 
     metrics: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     stopped_early: bool = False
     error: DivergenceError | None = None
+    rung: int | None = None
 
     def diverged(self, error: DivergenceError) -> None:
         """Keep why the training ended."""
@@ -117,9 +120,13 @@ class EarlyStopping:
         """Whether `value` improves on `best`."""
         if best is None:
             return not math.isnan(value)
-        maximize = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith(("accuracy", "r2")))
-        gain = value - best if maximize else best - value
+        gain = value - best if maximizes(self.monitor, self.mode) else best - value
         return gain > self.min_delta
+
+
+def maximizes(monitor: str, mode: str) -> bool:
+    """Whether higher values of a metric are better, for `mode` "min", "max" or "auto"."""
+    return mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "r2")))
 
 
 def get_early_stopping(spec: EarlyStopping | bool | None) -> EarlyStopping | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,11 @@ from gpumlp import checks
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows, check_features, check_targets, check_weights
+from gpumlp.training.halving import Race, SuccessiveHalving, get_halving
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
 from gpumlp.training.members import Member, train
 from gpumlp.training.progress import Progress
-from gpumlp.training.trainer import Trainer, check_fit
+from gpumlp.training.trainer import Trainer, check_fit, check_monitor
 
 __all__ = ["fit_many"]
 
@@ -30,6 +31,8 @@ def fit_many(
     validation: Any = None,
     sample_weight: Any = None,
     early_stopping: EarlyStopping | bool | Sequence[EarlyStopping | bool | None] | None = None,
+    halving: SuccessiveHalving | float | None = None,
+    groups: Sequence[Hashable] | None = None,
     progress: bool | None = None,
 ) -> list[History]:
     """Train many networks on the rows of one data set: a grid, folds, seeds, an ensemble.
@@ -56,13 +59,20 @@ def fit_many(
     sample_weight : array (n_rows,), or a list with one (or None) for each trainer, optional
         Weights of the rows of X.
     early_stopping : EarlyStopping or True, or a list with one (or None) for each trainer, optional
+    halving : SuccessiveHalving or number, optional
+        At its rungs the worst candidates end, as if a callback of theirs had returned True; a number is the
+        factor of `SuccessiveHalving`.
+    groups : sequence, optional
+        For each trainer the candidate that it belongs to (a number, a name): one candidate's folds, which
+        are judged by their mean and leave together.  By default each trainer is a candidate.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
     Returns
     -------
     list of History
-        Those of the trainers.  One that diverged has the reason in its `error`; the others go on.
+        Those of the trainers.  One that diverged has the reason in its `error`; the others go on.  With
+        `halving`, `rung` is the number of rungs that the candidate has passed.
 
     Raises
     ------
@@ -93,6 +103,9 @@ def fit_many(
         progress = checks.flag("progress", progress)
     trainers = _check_trainers(trainers)
     n = len(trainers)
+    halve, candidates = get_halving(halving), _check_groups(groups, n)
+    if halve is None and groups is not None:
+        raise ValueError("groups say which trainers leave together; they need halving")
     given = _Given(X, y)
     each = zip(
         trainers,
@@ -108,13 +121,18 @@ def fit_many(
         with _named(number):
             n_epochs, stop = checks.whole("epochs", count), get_early_stopping(wanted)
             parts = check_fit(trainer, given.rows(trainer, index, weights), held, stop)
+            if halve is not None:
+                check_monitor("halving", halve.monitor, trainer, parts[1])
             members.append(Member(trainer, *parts, n_epochs, stop))
     for number, trainer in enumerate(trainers):
         with _named(number), trainer.model.backend.active():
             trainer.optimizer.check()
             trainer.engine.recipe()  # makes the optimiser's state, or says why it cannot
     with Progress(sum(member.epochs for member in members), progress) as bar:
-        train(members, bar)
+        if halve is None:
+            train(members, bar)
+        else:
+            Race(halve, members, candidates).run(bar)
     if all(isinstance(member.error, DivergenceError) for member in members):
         raise _all_diverged([member.error for member in members])
     return [trainer.history for trainer in trainers]
@@ -191,6 +209,19 @@ def _per_trainer(name: str, value: Any, n: int, are_many: Callable[[Any], bool])
         one = {"validation": " (one for all is a tuple)", "rows": ""}.get(name, " or one for all")
         raise ValueError(f"{name} has {len(values)} entries; expected one for each of {n} trainers{one}")
     return values
+
+
+def _check_groups(groups: Any, n: int) -> list[Hashable]:
+    """The candidate of each of `n` trainers."""
+    if groups is None:
+        return list(range(n))
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(labels) != n:
+        raise ValueError(f"groups has {len(labels)} entries; expected one for each of {n} trainers")
+    for number, label in enumerate(labels):
+        if not isinstance(label, Hashable):
+            raise TypeError(f"groups[{number}]={label!r}; expected a number or a name")
+    return labels
 
 
 def _is_list(value: Any) -> bool:

@@ -26,7 +26,7 @@ from gpumlp.training.progress import Progress
 from gpumlp.training.settings import Callback, Settings, check_callbacks
 from gpumlp.training.table import step_table
 
-__all__ = ["Trainer", "check_fit"]
+__all__ = ["Trainer", "check_fit", "check_monitor"]
 
 
 class Trainer(Settings):
@@ -376,10 +376,16 @@ def check_fit(
     train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
     if trainer.loss.classes:
         check_two_classes(train.take(train.y))
+    if stop:
+        check_monitor("early stopping", stop.monitor, trainer, val)
+    return train, val
+
+
+def check_monitor(what: str, monitor: str, trainer: Trainer, val: Rows | None) -> None:
+    """ValueError if a fit with the validation rows `val` will not record the metric."""
     names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
-    if stop and stop.monitor not in names:
+    if monitor not in names:
         raise ValueError(
-            f"early stopping: {suggest('metric', stop.monitor, names)}"
+            f"{what}: {suggest('metric', monitor, names)}"
             + ("" if val else " Give validation data for the val_ metrics.")
         )
-    return train, val
