@@ -187,9 +187,10 @@ def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: st
 def split_validation(
     model: Any, loss: Loss, rows: Rows, validation: Any, seed: int
 ) -> tuple[Rows, Rows | None]:
-    """(training rows, validation rows or None) for the `validation` argument of `Trainer.fit`."""
-    if validation is None:
-        return rows, None
+    """(training rows, validation rows or None) for the `validation` argument of `Trainer.fit`, or for rows
+    that have been checked."""
+    if validation is None or isinstance(validation, Rows):
+        return rows, validation
     if isinstance(validation, (tuple, list)):
         if len(validation) not in (2, 3):
             raise ValueError(

@@ -16,7 +16,7 @@ from gpumlp.training.memory import fixed_bytes, row_bytes, usable_bytes
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.stacked import Stacked
 
-__all__ = ["PLAN", "progress_text", "stacked"]
+__all__ = ["PLAN", "plans_text", "stacked", "wave_text"]
 
 #: multiply-adds that take about as long as starting the operations of a step: an estimate, for a GPU that
 #: does 5e12 of them in a second and starts a step's 20 operations in 50 microseconds
@@ -46,21 +46,22 @@ def stacked(members: Sequence[Any]) -> list[Any]:
     return jobs
 
 
-def progress_text(members: Sequence[Any], jobs: Sequence[Any]) -> str:
-    """How many networks are being trained, in how many plans."""
-    left = sum(not member.done for member in members)
-    text = f"{left} of {len(members)} networks"
+def plans_text(networks: int, jobs: Sequence[Any]) -> str:
+    """How many networks there are and, where some share one, in how many plans."""
     shared = [job for job in jobs if isinstance(job, Stacked)]
-    if not shared:
-        return text
     plans = len({job.plan for job in shared}) + len(jobs) - len(shared)
-    waves = sum(job.waves for job in shared) + len(jobs) - len(shared)
-    text += f" in {plans} plan{'s' * (plans > 1)}"
-    if waves == plans:
-        return text
-    done = sum(job.waves for job in shared if all(member.done for member in job.members))
-    running = next((job.wave for job in shared if not all(member.done for member in job.members)), 0)
-    return f"{text}, wave {done + running} of {waves}: the device's memory holds no more at a time"
+    return f"{networks} networks" + (f" in {plans} plan{'s' * (plans > 1)}" if shared else "")
+
+
+def wave_text(jobs: Sequence[Any]) -> str:
+    """Which wave is being trained, if not all networks of a plan fit on the device."""
+    shared = [job for job in jobs if isinstance(job, Stacked)]
+    waves = sum(job.waves for job in shared)
+    if waves == len({job.plan for job in shared}):
+        return ""
+    done = sum(job.waves for job in shared if job.done)
+    running = next((job.wave for job in shared if not job.done), 0)
+    return f", wave {done + running} of {waves}: the device's memory holds no more at a time"
 
 
 def _kind(member: Any) -> tuple | None:

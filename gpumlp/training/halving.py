@@ -108,11 +108,11 @@ class Race:
         self._in = list(candidates.values())
         self._passed = dict.fromkeys(members, 0)
 
-    def run(self, bar: Progress) -> None:
-        """Train them; the history of each has the number of rungs that it has passed."""
+    def run(self, bar: Progress) -> str:
+        """`train` them; the history of each has the number of rungs that it has passed."""
         rungs = self._halving.rungs(len(self._in), max(member.epochs for member in self._members))
         try:
-            train(self._members, bar, rungs, self._cut)
+            return train(self._members, bar, rungs, self._cut)
         finally:  # also after Ctrl-C
             for member, passed in self._passed.items():
                 if member.history is not None:

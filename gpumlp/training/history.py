@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpumlp import checks
 from gpumlp.errors import DivergenceError
 
-__all__ = ["EarlyStopping", "History", "get_early_stopping", "maximizes"]
+__all__ = ["EarlyStopping", "Histories", "History", "get_early_stopping", "maximizes"]
 
 
 @dataclass(repr=False)
@@ -81,6 +82,17 @@ class History:
 
     def __len__(self) -> int:
         return len(self.metrics.get("loss", ()))
+
+
+class Histories(list[History]):
+    """Histories of networks that were trained together; `how` says in how many plans."""
+
+    def __init__(self, histories: Iterable[History], how: str) -> None:
+        super().__init__(histories)
+        self.how = how
+
+    def __repr__(self) -> str:
+        return "\n".join([f"{self.how}:", *(f"[{k}] {history!r}" for k, history in enumerate(self))])
 
 
 @dataclass

@@ -11,9 +11,9 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.errors import DivergenceError
-from gpumlp.rows import Rows, check_features, check_targets, check_weights
+from gpumlp.rows import Rows, check_features, check_rows, check_targets, check_weights
 from gpumlp.training.halving import Race, SuccessiveHalving, get_halving
-from gpumlp.training.history import EarlyStopping, History, get_early_stopping
+from gpumlp.training.history import EarlyStopping, Histories, History, get_early_stopping
 from gpumlp.training.members import Member, train
 from gpumlp.training.progress import Progress
 from gpumlp.training.trainer import Trainer, check_fit, check_monitor
@@ -42,7 +42,9 @@ def fit_many(
     bit.  They may differ in everything: shapes, losses, rules, batch sizes, settings.
 
     On the native executor as many are trained side by side as there are processors, one per thread, from the
-    largest to the smallest; on the NumPy executor and on CUDA one after another.
+    largest to the smallest; on the NumPy executor one after another.  On CUDA those share a plan, and go
+    through their epochs together, that have the same loss, rule, activations, depth, dtype, precision and
+    number of steps per epoch: see docs/many.md.
 
     Parameters
     ----------
@@ -71,8 +73,9 @@ def fit_many(
     Returns
     -------
     list of History
-        Those of the trainers.  One that diverged has the reason in its `error`; the others go on.  With
-        `halving`, `rung` is the number of rungs that the candidate has passed.
+        Those of the trainers; its `repr` says how many networks and plans there were.  One that diverged has
+        the reason in its `error`; the others go on.  With `halving`, `rung` is the number of rungs that the
+        candidate has passed.
 
     Raises
     ------
@@ -120,22 +123,21 @@ def fit_many(
     for number, (trainer, count, index, held, weights, wanted) in enumerate(each):
         with _named(number):
             n_epochs, stop = checks.whole("epochs", count), get_early_stopping(wanted)
-            parts = check_fit(trainer, given.rows(trainer, index, weights), held, stop)
+            parts = check_fit(
+                trainer, given.rows(trainer, index, weights), given.validation(trainer, held), stop
+            )
             if halve is not None:
                 check_monitor("halving", halve.monitor, trainer, parts[1])
-            members.append(Member(trainer, *parts, n_epochs, stop))
+            members.append(Member(trainer, *parts, n_epochs, stop, f"trainers[{number}]"))
     for number, trainer in enumerate(trainers):
         with _named(number), trainer.model.backend.active():
             trainer.optimizer.check()
             trainer.engine.recipe()  # makes the optimiser's state, or says why it cannot
     with Progress(sum(member.epochs for member in members), progress) as bar:
-        if halve is None:
-            train(members, bar)
-        else:
-            Race(halve, members, candidates).run(bar)
+        how = train(members, bar) if halve is None else Race(halve, members, candidates).run(bar)
     if all(isinstance(member.error, DivergenceError) for member in members):
         raise _all_diverged([member.error for member in members])
-    return [trainer.history for trainer in trainers]
+    return Histories([trainer.history for trainer in trainers], how)
 
 
 class _Given:
@@ -157,6 +159,17 @@ class _Given:
         y = self._once(key, lambda: check_targets(self._y, n, n_out, loss, backend, dtype, "y", X))
         numbers = None if index is None else _check_index(index, n)
         return Rows(X, y, self._weights(trainer, w, numbers, n), numbers)
+
+    def validation(self, trainer: Trainer, held: Any) -> Any:
+        """`held`, or the rows that it has, checked once for all that are given the same ones."""
+        if not isinstance(held, tuple) or len(held) not in (2, 3):
+            return held
+        model, loss = trainer.model, trainer.loss
+        X, y, w = (*held, None)[:3]
+        key = id(X), id(y), id(w), model.layer_sizes[0], model.layer_sizes[-1], loss.name
+        return self._once(
+            (*key, model.backend.device, model.dtype), lambda: check_rows(model, loss, X, y, w, "_val")
+        )
 
     def _weights(self, trainer: Trainer, w: Any, index: np.ndarray | None, n: int) -> Any:
         """Of all rows; those of `index` as a fit of these rows alone would have them."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from gpumlp.backends.lane import Stopped, here
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows
-from gpumlp.training.groups import progress_text, stacked
+from gpumlp.training.groups import plans_text, stacked, wave_text
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.loop import RECORDED, Loop
 from gpumlp.training.progress import Progress
@@ -41,10 +41,16 @@ class Member:
     """
 
     def __init__(
-        self, trainer: Any, train: Rows, val: Rows | None, epochs: int, stop: EarlyStopping | None
+        self,
+        trainer: Any,
+        train: Rows,
+        val: Rows | None,
+        epochs: int,
+        stop: EarlyStopping | None,
+        name: str = "",
     ) -> None:
         self.trainer, self.train, self.val = trainer, train, val
-        self.epochs, self.stop = epochs, stop
+        self.epochs, self.stop, self.name = epochs, stop, name
         self.error: BaseException | None = None
         self.history: History | None = None
         self.done = False
@@ -92,6 +98,10 @@ class Member:
             self.done = True
         except DivergenceError as error:
             self.error, self.done = error, True
+        except Exception as error:
+            if self.name and hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(f"raised while {self.name} was trained")
+            raise
         return None
 
     def leave(self) -> None:
@@ -290,7 +300,7 @@ def _unfinished(job: Job) -> bool:
 Cut = Callable[[list[Member]], Iterable[Member]]
 
 
-def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), cut: Cut = list) -> None:
+def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), cut: Cut = list) -> str:
     """Train all `members`, side by side where their executor gains from it.
 
     Divergence of one is left in its `error`.  Anything else that is raised, in a member or in this thread,
@@ -304,13 +314,19 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         Numbers of epochs after which members wait for each other.
     cut : callable
         Says then which of them end there.
+
+    Returns
+    -------
+    str
+        How many networks there were, and in how many plans.
     """
 
     jobs: list[Job] = stacked(members)
 
     def tick() -> None:
         epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)
-        bar.show(epochs, progress_text(members, jobs))
+        left = sum(not member.done for member in members)
+        bar.show(epochs, f"{left} of {plans_text(len(members), jobs)}{wave_text(jobs)}")
 
     try:
         for until in (*pauses, sys.maxsize):
@@ -323,6 +339,7 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
     finally:
         for member in members:
             member.leave()
+    return plans_text(len(members), jobs)
 
 
 def _train(group: _Group, tick: Callable[[], None]) -> None:

@@ -50,6 +50,11 @@ class Stacked:
         self._epoch_number = 0
 
     @property
+    def done(self) -> bool:
+        """Whether all members are."""
+        return all(member.done for member in self.members)
+
+    @property
     def waves(self) -> int:
         """In how many parts they are trained, one after the other."""
         return sum(part.waves for part in self._parts) or 1
@@ -59,7 +64,7 @@ class Stacked:
         """Which of them, from 1, is being trained."""
         done = 0
         for part in self._parts:
-            if not all(member.done for member in part.members):
+            if not part.done:
                 return done + part.wave
             done += part.waves
         return 1

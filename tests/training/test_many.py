@@ -13,7 +13,7 @@ from tolerances import close
 
 import gpumlp
 from gpumlp.schedules import Cosine, Step
-from gpumlp.training import members
+from gpumlp.training import many, members
 
 RULES = [
     lambda lr: gpumlp.SGD(lr=lr),
@@ -409,3 +409,33 @@ def test_small_networks_train_in_one_thread(device: str, monkeypatch: pytest.Mon
     assert counts == [min(4, lanes), 1]
     for one, other in zip(*many, strict=True):
         same(one, other)
+
+
+def test_validation_rows_are_checked_once(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, _ = data()
+    trainers = [any_trainer(seed, device) for seed in range(6)]
+    dtypes = {t.model.dtype for t in trainers}
+    calls, check = [], many.check_rows
+    monkeypatch.setattr(many, "check_rows", lambda *given: (calls.append(1), check(*given))[1])
+    gpumlp.fit_many(trainers, X, y, epochs=1, validation=(X[:9], y[:9]), progress=False)
+    assert len(calls) == len(dtypes)
+
+
+def test_an_error_in_the_middle_names_its_trainer(device: str) -> None:
+    X, y, _ = data()
+    trainers = [any_trainer(seed, device) for seed in range(4)]
+    trainers[2].schedule = lambda t, total: np.full(len(t), -1.0 if t[0] else 1.0)
+    with pytest.raises(ValueError, match="learning rates from -0") as caught:
+        gpumlp.fit_many(trainers, X, y, epochs=3, progress=False)
+    if hasattr(caught.value, "add_note"):
+        assert caught.value.__notes__ == ["raised while trainers[2] was trained"]
+
+
+def test_histories_say_how(device: str) -> None:
+    X, y, _ = data()
+    histories = gpumlp.fit_many(
+        [any_trainer(seed, device) for seed in (1, 1)], X, y, epochs=2, progress=False
+    )
+    plans = " in 1 plan" if gpumlp.get_backend(device).name == "cuda" else ""
+    assert repr(histories).splitlines()[0] == f"2 networks{plans}:"
+    assert isinstance(histories, list) and repr(histories).count("History(2 epochs") == 2

@@ -126,6 +126,7 @@ def test_folds(device: str, rule: str, activation: str) -> None:
     )
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("how", ["fraction", "common", "weighted", "none"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_validation_and_weights(device: str, how: str, dtype: str) -> None:
@@ -186,6 +187,7 @@ def test_values_with_several_outputs(device: str) -> None:
         assert_same(one, other)
 
 
+@pytest.mark.memory
 def test_members_leave_at_their_own_time(device: str) -> None:
     """Half of them stop early, one diverges, one ends by a callback, the numbers of epochs differ."""
     X, y, _ = data()
