@@ -5,6 +5,7 @@ Importing this package imports neither CuPy nor scikit-learn; what reads model f
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gpumlp.backends import free_memory, get_backend
@@ -59,6 +60,8 @@ def __getattr__(name: str) -> Any:
 
         globals()["load"] = load
         return load
+    if name == "export":
+        return importlib.import_module("gpumlp.export")
     if name not in ("MLPClassifier", "MLPRegressor"):
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:

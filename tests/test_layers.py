@@ -26,6 +26,7 @@ FLOORS = [
     ["estimators", "tables"],
     ["plots"],
     ["preparation"],
+    ["export"],
     ["cli"],
     [""],  # the package's own face
     ["__main__"],

@@ -1,0 +1,100 @@
+"""Networks as ONNX nodes: layers, activations, and what is applied to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.export.graph import Graph
+from gpumlp.model import MLP
+
+__all__ = ["Layers", "layers_of", "linked", "mean_of", "network"]
+
+
+@dataclass
+class Layers:
+    """A network as it is written: parameters on the host.
+
+    Attributes
+    ----------
+    parameters : list of (W (n_in, n_out), b (n_out,))
+    activations : list of str
+        One for each hidden layer.
+    """
+
+    parameters: Sequence[tuple[np.ndarray, np.ndarray]]
+    activations: Sequence[str]
+
+    @property
+    def n_in(self) -> int:
+        """Number of inputs."""
+        return int(self.parameters[0][0].shape[0])
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs."""
+        return int(self.parameters[-1][0].shape[1])
+
+
+def layers_of(model: MLP) -> Layers:
+    """Those of a model."""
+    if getattr(model, "embedding", None) is not None:
+        raise ValueError("a network with embeddings cannot be exported to ONNX by itself")
+    return Layers(model.get_parameters(), list(model.activations))
+
+
+def network(graph: Graph, layers: Layers, x: str) -> str:
+    """The network's output (rows, n_out), nothing applied to it."""
+    for number, (w, b) in enumerate(layers.parameters):
+        x = graph.node("Gemm", x, graph.constant(w), graph.constant(b))
+        if number < len(layers.activations):
+            x = _activation(graph, layers.activations[number], x)
+    return x
+
+
+def _gelu(graph: Graph, z: str) -> str:
+    erf = graph.node("Erf", graph.node("Mul", z, graph.constant(0.5**0.5)))
+    half = graph.node("Mul", graph.node("Add", erf, graph.constant(1.0)), graph.constant(0.5))
+    return graph.node("Mul", z, half)
+
+
+#: the package's activations; ONNX has Gelu only since opset 20
+_ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
+    "identity": lambda graph, z: z,
+    "relu": lambda graph, z: graph.node("Relu", z),
+    "tanh": lambda graph, z: graph.node("Tanh", z),
+    "sigmoid": lambda graph, z: graph.node("Sigmoid", z),
+    "logistic": lambda graph, z: graph.node("Sigmoid", z),  # the estimators' name
+    "leaky_relu": lambda graph, z: graph.node("LeakyRelu", z, alpha=0.01),
+    "elu": lambda graph, z: graph.node("Elu", z, alpha=1.0),
+    "silu": lambda graph, z: graph.node("Mul", z, graph.node("Sigmoid", z)),
+    "softplus": lambda graph, z: graph.node("Softplus", z),
+    "gelu": _gelu,
+}
+
+
+def _activation(graph: Graph, name: str, z: str) -> str:
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation {name!r} has no ONNX form; only the package's own can be exported")
+    return _ACTIVATIONS[name](graph, z)
+
+
+def linked(graph: Graph, z: str, link: str) -> str:
+    """`z` with "identity", "softmax", "sigmoid" or "exp" applied."""
+    if link == "identity":
+        return z
+    if link == "softmax":
+        return graph.node("Softmax", z, axis=1)
+    return graph.node({"sigmoid": "Sigmoid", "exp": "Exp"}[link], z)
+
+
+def mean_of(graph: Graph, parts: Sequence[str], counts: Sequence[int]) -> str:
+    """The weighted mean of values of one shape."""
+    total: Any = None
+    for part, count in zip(parts, counts, strict=True):
+        term = graph.node("Mul", part, graph.constant(count / sum(counts)))
+        total = term if total is None else graph.node("Add", total, term)
+    return str(total)
