@@ -1,6 +1,8 @@
-"""Reading tables for the command line."""
+"""Tables: files and data frames as typed columns, and what the command line makes of them."""
 
 from gpumlp.tables.base import Table, TableError
+from gpumlp.tables.convert import as_frame
+from gpumlp.tables.frame import Column, Frame
 from gpumlp.tables.read import read_table
 
-__all__ = ["Table", "TableError", "read_table"]
+__all__ = ["Column", "Frame", "Table", "TableError", "as_frame", "read_table"]
