@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,10 @@ class Table:
         Rows that the file itself sets apart for testing.
     skipped : sequence of str
         Columns, or arrays of an .npz file, that are neither features nor target.
+    kept : Frame, optional
+        Columns that were asked for as they are written.
+    others : sequence of str
+        Files in a folder that are no data.
     """
 
     source: str
@@ -47,6 +52,8 @@ class Table:
     target: str = ""
     test: Table | None = None
     skipped: Sequence[str] = ()
+    kept: Any = None
+    others: Sequence[str] = ()
 
 
 def counted(number: int, noun: str) -> str:
