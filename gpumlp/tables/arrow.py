@@ -38,20 +38,44 @@ def column_of_arrow(name: str, array: Any) -> Column:
     """
     array = _plain(array)
     kind = array.type
-    missing = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False), bool) if array.null_count else None
     if pa.types.is_null(kind):
         return Column(name, "number", np.full(len(array), np.nan), np.ones(len(array), bool))
     if pa.types.is_dictionary(kind):
-        return _coded(name, array, "category", missing)
+        return _coded(name, array, "category")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _coded(name, pc.dictionary_encode(array), "text", missing)
+        return _coded(name, pc.dictionary_encode(array), "text")
     if pa.types.is_boolean(kind):
-        values = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
-        return Column(name, "boolean", np.asarray(values, bool), missing)
+        values, missing = _bits(array.buffers()[1], array), _missing(array)
+        return Column(name, "boolean", values if missing is None else values & ~missing, missing)
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        values = _moments(array).to_numpy(zero_copy_only=False).astype("datetime64[us]")
-        return Column(name, "date", values, missing)
-    return _number(name, array, missing)
+        return Column(name, "date", *_filled(_moments(array), "datetime64[us]", np.datetime64("NaT")))
+    return _number(name, array)
+
+
+def _bits(buffer: Any, array: Any) -> np.ndarray:
+    """Truth values that Arrow keeps in bits."""
+    if not len(array):
+        return np.zeros(0, bool)
+    bits = np.unpackbits(np.frombuffer(buffer, np.uint8), count=array.offset + len(array), bitorder="little")
+    return bits[array.offset :].view(bool)
+
+
+def _missing(array: Any) -> np.ndarray | None:
+    return ~_bits(array.buffers()[0], array) if array.null_count else None
+
+
+def _filled(array: Any, dtype: Any, fill: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """(values, missing) of an array of a fixed width: Arrow's memory if nothing is missing.
+
+    Not by ``array.to_numpy()``, which imports pandas where it is installed.
+    """
+    dtype, missing = np.dtype(dtype), _missing(array)
+    if not len(array):
+        return np.zeros(0, dtype), None
+    values = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+    if missing is not None:
+        values = np.where(missing, np.array(fill, dtype), values)
+    return values, missing
 
 
 def _plain(array: Any) -> Any:
@@ -70,16 +94,16 @@ def _plain(array: Any) -> Any:
     return array
 
 
-def _coded(name: str, array: Any, kind: str, missing: np.ndarray | None) -> Column:
-    """Of a dictionary: its words become text, words that are the same become one."""
+def _coded(name: str, array: Any, kind: str) -> Column:
+    """Of a dictionary: its words become text."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     words = array.dictionary
-    codes = pc.fill_null(array.indices.cast(pa.int32()), -1).to_numpy(zero_copy_only=False)
+    codes, missing = _filled(array.indices.cast(pa.int32()), np.int32, -1)
     if words.null_count:  # a missing value may also be a null among the words
-        spot = np.append(np.asarray(pc.is_null(words).to_numpy(zero_copy_only=False), bool), False)
-        missing = spot[codes] if missing is None else missing | spot[codes]
-        codes = np.where(missing, -1, codes).astype(np.int32)
+        none = np.append(_missing(words), False)
+        missing = none[codes] if missing is None else missing | none[codes]
+        codes = np.where(missing, np.int32(-1), codes)
     if not (pa.types.is_string(words.type) or pa.types.is_large_string(words.type)):
         words = words.cast(pa.string())
     return Column(name, kind, codes, missing, [str(word) for word in words.to_pylist()])
@@ -95,15 +119,13 @@ def _moments(array: Any) -> Any:
     return array.cast(pa.timestamp("us"), safe=False)
 
 
-def _number(name: str, array: Any, missing: np.ndarray | None) -> Column:
+def _number(name: str, array: Any) -> Column:
     kind = array.type
     if pa.types.is_decimal(kind):
         whole = kind.scale <= 0 and kind.precision - kind.scale <= 18
         array = array.cast(pa.int64() if whole else pa.float64())
     elif pa.types.is_duration(kind):
         array = pc.divide(array.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
-    elif pa.types.is_float16(kind):
-        array = pa.array(array.to_numpy(zero_copy_only=False).astype(np.float32), mask=missing)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise TableError(
             f"column {name!r} holds {kind}; a column must hold numbers, text, truth values or dates"
@@ -112,8 +134,10 @@ def _number(name: str, array: Any, missing: np.ndarray | None) -> Column:
         if array.type != pa.uint64() or (pc.max(array).as_py() or 0) < 2**63:
             small = array.type.bit_width < 32 or array.type == pa.int32()
             array = array.cast(pa.int32() if small else pa.int64())
-        return Column(name, "number", pc.fill_null(array, 0).to_numpy(zero_copy_only=False), missing)
-    values = array.to_numpy(zero_copy_only=False)  # nulls become NaN
+        return Column(name, "number", *_filled(array, array.type.to_pandas_dtype(), 0))
+    values, _ = _filled(array, array.type.to_pandas_dtype(), np.nan)
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
     nan = np.isnan(values)
     return Column(name, "number", values, nan if nan.any() else None)
 

@@ -18,7 +18,7 @@ from gpumlp.tables.words import CLEAR, NULLS, typed
 
 __all__ = ["BLOCK", "OutOfOrder", "fast_chunks"]
 
-BLOCK = 1 << 25  # bytes that are read at a time
+BLOCK = 1 << 22  # bytes that are read at a time
 _QUOTE, _LINE_END = ord('"'), re.compile(rb"\r\n|\n|\r")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _CLEAR = f"^{CLEAR}$"
@@ -95,11 +95,8 @@ def _column(name: str, array: pa.ChunkedArray, mode: str, decimal: str) -> Colum
         array = pc.dictionary_encode(array)
     if pa.types.is_dictionary(array.type):
         array = array.unify_dictionaries()
-        codes = np.concatenate(
-            [chunk.indices.to_numpy() for chunk in array.chunks] or [np.zeros(0, np.int32)]
-        )
-        words = array.chunk(0).dictionary.to_pylist() if array.num_chunks else []
-        return typed(name, codes, words, mode, decimal)
+        cells = column_of_arrow(name, array)
+        return typed(name, cells.values, cells.words, mode, decimal)
     return column_of_arrow(name, array)
 
 

@@ -22,15 +22,14 @@ _Chunks = Callable[[Mapping[str, str], Collection[str]], Iterator[list[Column]]]
 
 
 def open_arrow(source: Source) -> tuple[list[str], _Chunks, int, None, list[str]]:
-    """Names, chunks, number of cells, and the columns that are pandas' index; see `FrameFile`."""
+    """Names, chunks, number of rows, and the columns that are pandas' index; see `FrameFile`."""
     try:
         opened = _Parquet(source) if source.form == "parquet" else _Arrow(source)
     except _ERRORS as error:
         raise _damaged(source, error) from None
     schema = opened.schema
     refuse_twice(schema.names, source.path)
-    n_cells = opened.n_rows * len(schema.names)
-    return list(schema.names), opened.chunks, n_cells, None, _index(schema)
+    return list(schema.names), opened.chunks, opened.n_rows, None, _index(schema)
 
 
 def _damaged(source: Source, error: BaseException) -> TableError:

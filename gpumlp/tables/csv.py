@@ -80,10 +80,11 @@ class CsvFile:
         while block := list(itertools.islice(rows, max(1, CHUNK // n))):
             if {len(row) for _, row in block} != {n}:
                 line, row = next((line, row) for line, row in block if len(row) != n)
+                found = _DELIMITERS.get(self.delimiter, repr(self.delimiter))
                 raise self.error(
                     line,
                     f"{counted(len(row), 'cell')}, but the header has {counted(n, 'column')} "
-                    f"({some(self.header, 6)}; delimiter {_DELIMITERS.get(self.delimiter, repr(self.delimiter))})",
+                    f"({some(self.header, 6)}; delimiter {found})",
                 )
             yield block
 

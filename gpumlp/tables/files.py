@@ -83,6 +83,10 @@ class Source:
     ----------
     form : str
         "text", "parquet", "arrow" or "feather".
+    packed : str
+        "gzip", "bz2", "xz", "zstd" or "".
+    size : int
+        Bytes of the file.
 
     Raises
     ------
@@ -106,7 +110,7 @@ class Source:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 self._held = file.read()  # of a pipe: it can be read once
         self.size = os.path.getsize(path) if self._held is None else len(self._held)
-        self._packed = self._packer()
+        self.packed = self._packer()
         with self.open() as file:
             start = file.read(1024)
         self.form = next((form for magic, form in _TABLES if start.startswith(magic)), "text")
@@ -131,16 +135,16 @@ class Source:
         raw = self._raw()
         file: Any = raw
         try:
-            if self._packed == "zstd":
+            if self.packed == "zstd":
                 file = _zstd(self.path, raw)
-            elif self._packed:
-                packer: Any = {"gzip": gzip, "bz2": bz2, "xz": lzma}[self._packed]
+            elif self.packed:
+                packer: Any = {"gzip": gzip, "bz2": bz2, "xz": lzma}[self.packed]
                 file = packer.open(raw)
             yield file
         except _DAMAGED as error:
             raise self._damaged(error) from None
         except OSError as error:
-            if not self._packed or error.errno is not None:
+            if not self.packed or error.errno is not None:
                 raise
             raise self._damaged(error) from None
         finally:
@@ -148,7 +152,7 @@ class Source:
             raw.close()
 
     def _damaged(self, error: BaseException) -> TableError:
-        return TableError(f"{self.path!r} is not a {self._packed} file, or is damaged or cut off: {error}")
+        return TableError(f"{self.path!r} is not a {self.packed} file, or is damaged or cut off: {error}")
 
     @contextmanager
     def text(self) -> Iterator[TextIO]:
@@ -178,8 +182,11 @@ class Source:
                 raise TableError(f"{self.path!r} is {what}{how}")
         text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
         if text[:1] == b"{" and text[1:].lstrip()[:1] in (b'"', b"}"):
-            how = f"in Python: pandas.read_json({os.path.basename(self.path)!r}, lines=True).to_parquet('data.parquet')"
-            raise TableError(f"{self.path!r} holds JSON lines; convert it {how}")
+            name = os.path.basename(self.path)
+            raise TableError(
+                f"{self.path!r} holds JSON lines; convert it in Python: "
+                f"pandas.read_json({name!r}, lines=True).to_parquet('data.parquet')"
+            )
         if text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"[", b"]"):
             how = _PANDAS.format("read_json", os.path.basename(self.path))
             raise TableError(f"{self.path!r} holds JSON; convert it {how}")

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gpumlp.errors import suggest
-from gpumlp.tables.base import TableError, counted
+from gpumlp.tables.base import TableError
 
 __all__ = [
     "KINDS",
     "Column",
     "Frame",
-    "concatenate",
     "factorize",
-    "refuse_different",
     "refuse_twice",
     "retyped",
 ]
@@ -213,46 +211,3 @@ _PLURAL = {
     "category": "categories",
     "date": "dates",
 }
-
-
-def concatenate(parts: Sequence[Column]) -> Column:
-    """One column of all rows of `parts`, which are emptied one after the other if they are a list.
-
-    Kinds may differ where one contains the other: nothing at all < anything, truth values < numbers, and
-    everything < text.
-    """
-    kinds = {part.kind for part in parts if part.missing is None or not part.missing.all()}
-    kind = parts[0].kind
-    if len(kinds) == 1:
-        (kind,) = kinds
-    elif kinds:
-        kind = "number" if kinds == {"number", "boolean"} else "category" if kinds <= {"category"} else "text"
-    parts = [retyped(part, kind) for part in parts]
-    missing = None
-    if any(part.missing is not None for part in parts):
-        missing = np.concatenate([np.zeros(len(p), bool) if p.missing is None else p.missing for p in parts])
-    words: list[str] = []
-    values = [part.values for part in parts]
-    if kind in ("text", "category"):
-        place: dict[str, int] = {}
-        for n, part in enumerate(parts):
-            codes = [place.setdefault(word, len(place)) for word in part.words]
-            values[n] = np.array([*codes, -1], np.int32)[part.values]
-        words = list(place)
-    elif kind == "number" and missing is not None and len({v.dtype.kind for v in values}) > 1:
-        values = [part.floats() if part.values.dtype.kind != "f" else part.values for part in parts]
-    return Column(parts[0].name, kind, np.concatenate(values), missing, words)
-
-
-def refuse_different(frames: Sequence[Frame]) -> None:
-    """Raise TableError unless all have the columns of the first one, in any order."""
-    first = frames[0]
-    for frame in frames[1:]:
-        lacks = [name for name in first.names if name not in frame]
-        extra = [name for name in frame.names if name not in first]
-        if lacks or extra:
-            what = f"lacks the column {lacks[0]!r}" if lacks else f"has the column {extra[0]!r}"
-            raise TableError(
-                f"{frame.source!r} {what}, {'which' if lacks else 'unlike'} {first.source!r}"
-                f"{' has' if lacks else ''} ({counted(len(first.names), 'column')})"
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from gpumlp.tables.base import Table, TableError, some
 from gpumlp.tables.csv import INDEX
 from gpumlp.tables.frame import Column, Frame
 from gpumlp.tables.read import Files, Layout, counts_rows, open_files
-from gpumlp.tables.words import is_label_missing, is_missing, is_number, number_of, why
+from gpumlp.tables.words import is_label_missing, is_number, number_of, why
 
 __all__ = ["read_table"]
 
@@ -196,7 +196,7 @@ def _fits_single(column: Column) -> bool:
     """Whether the reader has decided for 32 bits and float32 holds it."""
     values = column.values
     if values.dtype == np.int32:
-        return bool(-(2**24) <= values.min() and values.max() <= 2**24)
+        return bool(values.min() >= -(2**24) and values.max() <= 2**24)
     return values.dtype == np.float32
 
 
@@ -209,6 +209,9 @@ def _first_bad(column: Column) -> int | None:
     elif column.kind == "date":
         good = np.zeros(len(column), bool)
     else:
-        of_word: Callable[[str], bool] = lambda word: math.isfinite(number_of(word)) and not is_missing(word)
-        good = np.array([*map(of_word, column.words), False])[column.values]
+        good = np.array([*map(_is_good, column.words), False])[column.values]
     return None if good.all() else int(np.argmin(good))
+
+
+def _is_good(word: str) -> bool:
+    return math.isfinite(number_of(word))

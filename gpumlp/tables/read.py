@@ -13,9 +13,10 @@ from gpumlp.errors import suggest
 from gpumlp.tables.base import TableError, some
 from gpumlp.tables.csv import INDEX, CsvFile
 from gpumlp.tables.files import Source, files_of
-from gpumlp.tables.frame import Column, Frame, concatenate, retyped
+from gpumlp.tables.frame import Column, Frame, retyped
+from gpumlp.tables.stack import Stack
 
-__all__ = ["FrameFile", "Layout", "open_file", "read_frame"]
+__all__ = ["Files", "FrameFile", "Layout", "counts_rows", "open_files", "read_frame"]
 
 #: cells above which numbers are kept as float32, where that loses nothing that matters
 _MANY = 10_000_000
@@ -49,8 +50,8 @@ class FrameFile:
     path : str
     names : list of str
     chunks : callable (modes, names) -> iterator of lists of Column
-    n_cells : int
-        About so many, for the choice of a type.
+    n_rows : int
+        About so many.
     text : CsvFile, or None for a file that has types of its own
     index : collection of str
         Columns that its owner says are no data.
@@ -59,7 +60,7 @@ class FrameFile:
     path: str
     names: list[str]
     chunks: Callable[[Mapping[str, str], Collection[str]], _Chunks]
-    n_cells: int
+    n_rows: int
     text: CsvFile | None = None
     index: Collection[str] = ()
 
@@ -101,7 +102,15 @@ def open_file(path: str, layout: Layout) -> FrameFile:
         except OutOfOrder:  # the plain reader says why, or reads the rest
             yield from _after(file.chunks(modes, names), n_rows)
 
-    return FrameFile(path, file.header, chunks, source.size // 8, file)
+    return FrameFile(path, file.header, chunks, _rows_of(source), file)
+
+
+def _rows_of(source: Source) -> int:
+    """About how many rows a text file has."""
+    with source.open() as file:
+        start = file.read(1 << 16)
+    size = source.size if not source.packed else 4 * source.size
+    return int(1.05 * size * (start.count(b"\n") + 1) / max(1, len(start))) + 1
 
 
 def _after(chunks: _Chunks, n_rows: int) -> _Chunks:
@@ -138,35 +147,33 @@ class Files:
     def read(self, names: Sequence[str], modes: Mapping[str, str], narrow: bool | None = None) -> Frame:
         """A frame of these columns; see `read_frame`."""
         if narrow is None:
-            narrow = sum(file.n_cells for file in self.files) > _MANY
-        parts = [(file.path, 0) for file in self.files]
-        found = self._collect(names, modes, narrow, parts)
-        mixed = {
-            name: "words" if modes.get(name) == "label" else "text" for name in names if _mixed(found[name])
-        }
+            narrow = sum(file.n_rows * len(file.names) for file in self.files) > _MANY
+        stacks, parts = self._stacks(names, modes, narrow)
+        mixed = {n: "words" if modes.get(n) == "label" else "text" for n in names if stacks[n].mixed}
         if mixed:  # text further down: the cells above it are needed as they are written
-            for name in mixed:
-                del found[name]
-            found |= self._collect(list(mixed), mixed, narrow, parts)
+            stacks |= self._stacks(list(mixed), mixed, narrow)[0]
         n_rows = sum(rows for _, rows in parts)
         if not n_rows:
             raise TableError(f"{self.source!r} has a header and no rows below it")
-        return Frame([concatenate(found.pop(name)) for name in names], n_rows, True, self.source, parts)
+        return Frame([stacks.pop(name).column() for name in names], n_rows, True, self.source, parts)
 
-    def _collect(
-        self, names: Sequence[str], modes: Mapping[str, str], narrow: bool, parts: list[tuple[str, int]]
-    ) -> dict[str, list[Column]]:
-        found: dict[str, list[Column]] = {name: [] for name in names}
-        for n, file in enumerate(self.files):
+    def _stacks(
+        self, names: Sequence[str], modes: Mapping[str, str], narrow: bool
+    ) -> tuple[dict[str, Stack], list[tuple[str, int]]]:
+        """The columns, and the number of rows of each file."""
+        expected = sum(file.n_rows for file in self.files)
+        stacks = {name: Stack(name, expected) for name in names}
+        parts = []
+        for file in self.files:
             rows = 0
             for columns in file.chunks(modes, set(names)):
-                rows += len(columns[0]) if columns else 0
+                rows += len(columns[0])
                 for column in columns:
-                    if modes.get(column.name) in ("text", "words", "raw") and column.kind != "category":
-                        column = retyped(column, "text")
-                    found[column.name].append(_narrow(column) if narrow else column)
-            parts[n] = file.path, rows
-        return found
+                    as_text = modes.get(column.name) in ("text", "words", "raw") and column.kind != "category"
+                    chunk = retyped(column, "text") if as_text else column
+                    stacks[column.name].append(_narrow(chunk) if narrow else chunk)
+            parts.append((file.path, rows))
+        return stacks, parts
 
     def place(self, frame: Frame, row: int) -> tuple[str, dict[str, str]]:
         """("'file', line 3", cells as they are written) of a row, for messages."""
@@ -262,19 +269,13 @@ def counts_rows(frame: Frame, name: str) -> bool:
     return True
 
 
-def _mixed(parts: list[Column]) -> bool:
-    """Whether chunks hold text in one place, and something else in another."""
-    kinds = {part.kind for part in parts if part.missing is None or not part.missing.all()}
-    return len(kinds) > 1 and kinds not in ({"number", "boolean"}, {"text", "category"})
-
-
 def _narrow(column: Column) -> Column:
     """Numbers in 32 bits, if they fit or lose less than 1e-4 of their spread."""
     values: Any = column.values
     if column.kind != "number" or values.dtype not in (np.int64, np.float64) or not len(values):
         return column
     if values.dtype == np.int64:
-        if -(2**31) <= values.min() and values.max() < 2**31:
+        if values.min() >= -(2**31) and values.max() < 2**31:
             column.values = values.astype(np.int32)
         return column
     good = values if column.missing is None else values[~column.missing]

@@ -47,10 +47,8 @@ _NUMBER = re.compile(
 #: numbers as programs write them: no leading zeros, exponents with a sign or a point, exact as float64
 CLEAR = r"-?(((0|[1-9][0-9]{0,14})(\.[0-9]+)?|\.[0-9]+)([eE][+-][0-9]{1,3})?|[0-9]\.[0-9]+[eE][0-9]{1,3})"
 _CLEAR = re.compile(CLEAR)
-_ISO = re.compile(
-    r"\d{4}-\d\d-\d\d([ T]\d\d(:\d\d(:\d\d(\.\d{1,9})?)?)?((Z|[+-]\d\d(:?\d\d)?))?)?|\d\d:\d\d(:\d\d(\.\d{1,9})?)?",
-    re.A,
-)
+_CLOCK = r"\d\d:\d\d(:\d\d(\.\d{1,9})?)?"
+_ISO = re.compile(rf"\d{{4}}-\d\d-\d\d([ T](\d\d|{_CLOCK})(Z|[+-]\d\d(:?\d\d)?)?)?|{_CLOCK}", re.A)
 
 
 def is_missing(word: str) -> bool:
@@ -72,7 +70,7 @@ def number_of(word: str) -> float:
 
 
 def is_clear(word: str) -> bool:
-    """Whether a label is a number and nothing else: 1, -2.5 and 1e-05 are, 007, 12E4 and 10_1 may be codes."""
+    """Whether a label is a number for sure: 1, -2.5 and 1e-05 are; 007, 12E4 and 10_1 may be codes."""
     return _CLEAR.fullmatch(word) is not None
 
 
@@ -97,32 +95,38 @@ def typed(name: str, codes: np.ndarray, words: Sequence[str], mode: str = "", de
     stripped = [word.strip() for word in words]
     if mode in ("label", "words"):
         gone = [word in _LABELS for word in stripped]
-    elif mode == "text":
-        gone = [word.lower() in _TEXT for word in stripped]
     else:
-        gone = [word.lower() in _MISSING for word in stripped]
-    there = [word for word, missing in zip(stripped, gone, strict=True) if not missing]
-    if decimal != "." and mode in ("", "label"):
-        there = [w.replace(decimal, ".") if "." not in w else f"'{w}'" for w in there]
-    if mode == "label" and all(map(is_clear, there)):
-        return _spread(name, codes, "number", _numbers(there), gone)
-    if mode == "" and all(map(is_number, there)):
-        return _spread(name, codes, "number", _numbers(there), gone)
-    if mode == "" and all(word.lower() in _TRUTH for word in there):
-        return _spread(name, codes, "boolean", np.array([word.lower() == "true" for word in there]), gone)
-    if mode == "" and all(is_number(word) or word.lower() in _TRUTH for word in there):
-        return _spread(name, codes, "number", np.array([number_of(word) for word in there]), gone)
-    if mode == "" and (moments := _moments(there)) is not None:
-        return _spread(name, codes, "date", moments, gone)
+        unknown = _TEXT if mode == "text" else _MISSING
+        gone = [word.lower() in unknown for word in stripped]
+    if mode in ("", "label"):
+        there = [word for word, missing in zip(stripped, gone, strict=True) if not missing]
+        if decimal != ".":
+            there = [w.replace(decimal, ".") if "." not in w else f"'{w}'" for w in there]
+        values = _values(there) if mode == "" else _numbers(there) if all(map(is_clear, there)) else None
+        if values is not None:
+            return _spread(name, codes, values, gone)
     if mode == "":
         gone = [word.lower() in _TEXT for word in stripped]
-    places, distinct = factorize(stripped)
-    if any(gone):  # out of the words
-        known, distinct = factorize(
-            [word for word, missing in zip(stripped, gone, strict=True) if not missing]
-        )
-        places = np.full(len(stripped), -1, np.int32)
-        places[~np.array(gone)] = known
+    return _text(name, codes, stripped, gone)
+
+
+def _values(words: list[str]) -> np.ndarray | None:
+    """Numbers, truth values or points in time; None if the words are text."""
+    numbers = [is_number(word) for word in words]
+    if all(numbers):
+        return _numbers(words)
+    truth = [word.lower() in _TRUTH for word in words]
+    if all(truth):
+        return np.array([word.lower() == "true" for word in words])
+    if any(truth) and all(n or t for n, t in zip(numbers, truth, strict=True)):
+        return np.array([number_of(word) for word in words])
+    return _moments(words)
+
+
+def _text(name: str, codes: np.ndarray, words: list[str], gone: list[bool]) -> Column:
+    known, distinct = factorize([word for word, missing in zip(words, gone, strict=True) if not missing])
+    places = np.full(len(words) + 1, -1, np.int32)
+    places[:-1][~np.array(gone, bool)] = known
     values = places[codes]
     missing = values < 0
     return Column(name, "text", values, missing if missing.any() else None, distinct)
@@ -132,7 +136,7 @@ def _numbers(words: list[str]) -> np.ndarray:
     """int64 if all are whole and fit, else float64."""
     if all(word.lstrip("+-").isdigit() or word[1:2] in ("x", "X") for word in words):
         whole = [int(word, 16 if word[1:2] in ("x", "X") else 10) for word in words]
-        if not whole or (-(2**63) <= min(whole) and max(whole) < 2**63):
+        if not whole or (min(whole) >= -(2**63) and max(whole) < 2**63):
             return np.array(whole, np.int64) if whole else np.zeros(0)
     return np.array([number_of(word) for word in words])
 
@@ -168,8 +172,9 @@ def _moment(word: str) -> datetime.datetime | None:
     return moment
 
 
-def _spread(name: str, codes: np.ndarray, kind: str, values: np.ndarray, gone: list[bool]) -> Column:
+def _spread(name: str, codes: np.ndarray, values: np.ndarray, gone: list[bool]) -> Column:
     """Of the values of the words that are not missing, a column of all rows."""
+    kind = {"b": "boolean", "M": "date"}.get(values.dtype.kind, "number")
     fill: dict[str, Any] = {"f": np.nan, "i": 0, "b": False, "M": np.datetime64("NaT")}
     if not len(values):
         return Column(name, "number", np.full(len(codes), np.nan), np.ones(len(codes), bool))
