@@ -39,9 +39,9 @@ class Table:
     skipped : sequence of str
         Columns, or arrays of an .npz file, that are neither features nor target.
     kept : Frame, optional
-        Columns that were asked for as they are written.
-    others : sequence of str
-        Files in a folder that are no data.
+        Columns that were asked for besides.
+    notes : sequence of str
+        What a user should know about the files.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Table:
     test: Table | None = None
     skipped: Sequence[str] = ()
     kept: Any = None
-    others: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def counted(number: int, noun: str) -> str:

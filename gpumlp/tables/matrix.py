@@ -18,6 +18,8 @@ from gpumlp.tables.words import is_label_missing, is_number, number_of, why
 
 __all__ = ["read_table"]
 
+_FEW = 20  # in so few rows a column may count them by chance
+
 
 def read_table(
     path: str | Sequence[str],
@@ -29,6 +31,7 @@ def read_table(
     n_features: int | None = None,
     layout: Layout | None = None,
     keep: Sequence[str] = (),
+    keep_mode: str = "raw",
     narrow: bool | None = None,
 ) -> Table:
     """Read data files.
@@ -51,7 +54,9 @@ def read_table(
     layout : Layout, optional
         Encoding, delimiter and decimal point of text files.
     keep : sequence of str
-        Columns to give back as they are written.
+        Columns to give back as `kept`.
+    keep_mode : str
+        "raw": as they are written; "": by what their cells look like.
     narrow : bool, optional
         As for `read_frame`.
 
@@ -67,50 +72,53 @@ def read_table(
     if endings & {".npz", ".npy"}:
         if len(paths) > 1:
             raise TableError(f"{some(paths, 3)}: of NumPy's files (.npz, .npy) one is read at a time")
-        for option, given in (("--drop", drop), ("--keep", keep)):
+        for option, what, given in (("--drop", "leaves out", drop), ("--keep", "copies", keep)):
             if given:
-                raise TableError(f"{paths[0]!r}: {option} names columns; arrays of NumPy's files have none")
+                raise TableError(
+                    f"{paths[0]!r}: {option} {what} columns of a CSV file or of one with named columns"
+                )
         if endings == {".npz"}:
             return read_npz(paths[0], target, features, need_target)
         return read_npy(paths[0], target, need_target, n_features)
     files = open_files(paths, layout)
-    chosen, skipped = _choose(files, target, features, drop, need_target)
+    chosen, skipped = _choose(files, target, features, drop, keep, need_target)
     asked = [target] if need_target and target is not None else []
     frame = files.read([*chosen, *asked], {str(target): "label"}, narrow)
-    if features is None and INDEX in chosen:
-        chosen.remove(INDEX)
-        skipped.append(INDEX)
-        if not counts_rows(frame, INDEX):
-            raise TableError(
-                f"{files.source!r}, line 1: column 1 has no name in the header, and does not count the rows; "
-                "name it or remove it"
-            )
+    notes = [f"not read: {some(files.others, 5)}"] if files.others else []
+    for name in [name for name in chosen if counts_rows(frame, name)]:
+        if name == INDEX and features is None:
+            chosen.remove(INDEX)
+            skipped.append(INDEX)
+            notes.append("column 1 has no name and counts the rows: an index, left out")
+        elif need_target and frame.n_rows > _FEW:
+            notes.append(f"column {name!r} counts the rows; leave it out with --drop {name}")
+    if INDEX in chosen and features is None:
+        raise TableError(
+            f"{files.source!r}, line 1: column 1 has no name in the header, and does not count the rows; "
+            "name it or remove it"
+        )
     if not chosen:
         raise TableError(f"{files.source!r} has no feature columns besides {target!r}")
     y = _target(files, frame, asked[0]) if asked else None
-    kept = files.read(keep, dict.fromkeys(keep, "raw")) if keep else None
+    kept = files.read(keep, dict.fromkeys(keep, keep_mode)) if keep else None
     X = _matrix(files, frame, chosen)
-    return Table(
-        files.source,
-        X,
-        chosen,
-        True,
-        y,
-        target if need_target and target else "",
-        skipped=skipped,
-        kept=kept,
-        others=files.others,
-    )
+    shown = target if need_target and target else ""
+    return Table(files.source, X, chosen, True, y, shown, skipped=skipped, kept=kept, notes=notes)
 
 
 def _choose(
-    files: Files, target: str | None, features: Sequence[str] | None, drop: Sequence[str], need_target: bool
+    files: Files,
+    target: str | None,
+    features: Sequence[str] | None,
+    drop: Sequence[str],
+    keep: Sequence[str],
+    need_target: bool,
 ) -> tuple[list[str], list[str]]:
     """Names of the features, and of the columns that are not used."""
     path, names = files.source, files.names
     one = (
-        " (This is one column: if its header should be several, note that the delimiters found are comma, "
-        "semicolon, tab and |; give another one with --delimiter)"
+        " (This is one column: if its header should be several, note that the delimiters understood are "
+        "comma, semicolon, tab and |; give another one with --delimiter)"
         if len(names) == 1 and files.files[0].text
         else ""
     )
@@ -122,7 +130,7 @@ def _choose(
             " (The first row looks like data: is the header missing?)" if any(map(is_number, names)) else ""
         )
         raise TableError(f"{path!r} has no target column: {suggest('column', target, names)}{hint or one}")
-    unknown = [name for name in (*drop, *(features or ())) if name not in known]
+    unknown = [name for name in (*drop, *(features or ()), *keep) if name not in known]
     if unknown:
         text = (
             suggest("column", unknown[0], names)
