@@ -12,20 +12,16 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from gpumlp.tables.arrow import column_of_arrow
-from gpumlp.tables.csv import CsvFile
+from gpumlp.tables.csv import CsvFile, OutOfOrder
 from gpumlp.tables.frame import Column
 from gpumlp.tables.words import CLEAR, NULLS, typed
 
-__all__ = ["BLOCK", "OutOfOrder", "fast_chunks"]
+__all__ = ["BLOCK", "fast_chunks"]
 
 BLOCK = 1 << 22  # bytes that are read at a time
 _QUOTE, _LINE_END = ord('"'), re.compile(rb"\r\n|\n|\r")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _CLEAR = f"^{CLEAR}$"
-
-
-class OutOfOrder(Exception):
-    """Something that pyarrow does not read, or reads in another way than `CsvFile.chunks`."""
 
 
 def fast_chunks(file: CsvFile, modes: Mapping[str, str], names: Collection[str]) -> Iterator[list[Column]]:
@@ -144,7 +140,7 @@ def _quotes_in_order(lines: bytes, delimiter: str) -> bool:
     spaced = b"" if delimiter.isspace() else delimiter.encode() + b' "'
     return (
         len(at) % 2 == 0
-        and bool((edge[text[at - 1]] | edge[text[at + 1]]).all())
+        and bool(edge[text[at[0::2] - 1]].all() and edge[text[at[1::2] + 1]].all())
         and (not spaced or spaced not in lines)
         and not lines.startswith(b' "')
         and b'\n "' not in lines

@@ -18,12 +18,16 @@ from gpumlp.tables.files import Source
 from gpumlp.tables.frame import Column, factorize
 from gpumlp.tables.words import is_number, typed
 
-__all__ = ["CHUNK", "INDEX", "LINE", "CsvFile"]
+__all__ = ["CHUNK", "INDEX", "LINE", "CsvFile", "OutOfOrder"]
 
 LINE = 1 << 26  # characters that a line may have
 CHUNK = 400_000  # cells that are held as Python strings at a time
 INDEX = "Unnamed: 0"  # what a first column without a name is called; pandas writes its index so
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+
+
+class OutOfOrder(Exception):
+    """Something that pyarrow does not read, or reads in another way than `CsvFile.chunks`."""
 
 
 class CsvFile:

@@ -198,9 +198,7 @@ def retyped(column: Column, kind: str) -> Column:
         codes[known], words = factorize(texts[known])
         return Column(column.name, kind, codes, gone, words)
     if column.kind == "boolean" and kind == "number":
-        return Column(
-            column.name, kind, column.floats() if gone is not None else column.values.astype(np.int64), gone
-        )
+        return Column(column.name, kind, column.values.astype(np.int64), gone)
     raise TableError(f"column {column.name!r} holds {_PLURAL[column.kind]}; expected {_PLURAL[kind]}")
 
 

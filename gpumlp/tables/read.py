@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp.errors import suggest
 from gpumlp.tables.base import TableError, some
-from gpumlp.tables.csv import INDEX, CsvFile
+from gpumlp.tables.csv import INDEX, CsvFile, OutOfOrder
 from gpumlp.tables.files import Source, files_of
 from gpumlp.tables.frame import Column, Frame, retyped
 from gpumlp.tables.stack import Stack
@@ -20,6 +20,7 @@ __all__ = ["Files", "FrameFile", "Layout", "counts_rows", "open_files", "read_fr
 
 #: cells above which numbers are kept as float32, where that loses nothing that matters
 _MANY = 10_000_000
+_TEXTS = ("text", "words", "raw")
 _Chunks = Iterator[list[Column]]
 
 
@@ -55,6 +56,8 @@ class FrameFile:
     text : CsvFile, or None for a file that has types of its own
     index : collection of str
         Columns that its owner says are no data.
+    plain : bool
+        Do not use pyarrow.
     """
 
     path: str
@@ -63,6 +66,7 @@ class FrameFile:
     n_rows: int
     text: CsvFile | None = None
     index: Collection[str] = ()
+    plain: bool = False
 
 
 def open_file(path: str, layout: Layout) -> FrameFile:
@@ -90,19 +94,15 @@ def open_file(path: str, layout: Layout) -> FrameFile:
 
     def chunks(modes: Mapping[str, str], names: Collection[str]) -> _Chunks:
         try:
-            from gpumlp.tables.arrow_csv import OutOfOrder, fast_chunks
+            if made.plain:
+                raise ModuleNotFoundError
+            from gpumlp.tables.arrow_csv import fast_chunks
         except ModuleNotFoundError:
-            yield from file.chunks(modes, names)
-            return
-        n_rows = 0
-        try:
-            for columns in fast_chunks(file, modes, names):
-                n_rows += len(columns[0]) if columns else 0
-                yield columns
-        except OutOfOrder:  # the plain reader says why, or reads the rest
-            yield from _after(file.chunks(modes, names), n_rows)
+            return file.chunks(modes, names)
+        return fast_chunks(file, modes, names)
 
-    return FrameFile(path, file.header, chunks, _rows_of(source), file)
+    made = FrameFile(path, file.header, chunks, _rows_of(source), file)
+    return made
 
 
 def _rows_of(source: Source) -> int:
@@ -111,14 +111,6 @@ def _rows_of(source: Source) -> int:
         start = file.read(1 << 16)
     size = source.size if not source.packed else 4 * source.size
     return int(1.05 * size * (start.count(b"\n") + 1) / max(1, len(start))) + 1
-
-
-def _after(chunks: _Chunks, n_rows: int) -> _Chunks:
-    """Without the first rows."""
-    for columns in chunks:
-        if n_rows < len(columns[0]):
-            yield [column.take(slice(n_rows, None)) for column in columns] if n_rows else columns
-        n_rows = max(0, n_rows - len(columns[0]))
 
 
 @dataclass
@@ -166,12 +158,16 @@ class Files:
         parts = []
         for file in self.files:
             rows = 0
-            for columns in file.chunks(modes, set(names)):
-                rows += len(columns[0])
-                for column in columns:
-                    as_text = modes.get(column.name) in ("text", "words", "raw") and column.kind != "category"
-                    chunk = retyped(column, "text") if as_text else column
-                    stacks[column.name].append(_narrow(chunk) if narrow else chunk)
+            try:
+                for columns in file.chunks(modes, set(names)):
+                    rows += len(columns[0])
+                    for column in columns:
+                        as_text = modes.get(column.name) in _TEXTS and column.kind != "category"
+                        chunk = retyped(column, "text") if as_text else column
+                        stacks[column.name].append(_narrow(chunk) if narrow else chunk)
+            except OutOfOrder:  # the plain reader says why, or reads it
+                file.plain = True
+                return self._stacks(names, modes, narrow)
             parts.append((file.path, rows))
         return stacks, parts
 

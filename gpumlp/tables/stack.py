@@ -32,6 +32,7 @@ class Stack:
     def __init__(self, name: str, expected: int) -> None:
         self.name, self.mixed = name, False
         self._kind = ""  # of what is not missing
+        self._dashes = False  # a chunk had nothing but cells like "-", which are missing unless there is text
         self._rows, self._room = 0, expected
         self._values: np.ndarray | None = None
         self._missing: np.ndarray | None = None
@@ -46,16 +47,19 @@ class Stack:
         empty = column.missing is not None and column.missing.all()
         if not empty:
             column = self._agree(column)
-        if self.mixed:
+        self._dashes |= bool(empty and column.kind != "text")
+        if self.mixed or (self._kind == "text" and self._dashes):
+            self.mixed = True
             self._values = self._missing = None
             return
         if column.missing is not None or self._missing is not None:
             self._missing = self._grown(self._missing, np.dtype(bool), False)
             self._missing[rows] = False if column.missing is None else column.missing
         if self._kind:
-            values = self._codes(column) if self._kind in ("text", "category") else column.values
             if empty:
                 values = np.full(len(column), _fill(self._kind, self._values), self._values.dtype)
+            else:
+                values = self._codes(column) if self._kind in ("text", "category") else column.values
             self._values = self._grown(self._values, values.dtype, _fill(self._kind, values))
             self._values[rows] = values
 

@@ -119,7 +119,7 @@ def _values(words: list[str]) -> np.ndarray | None:
     if all(truth):
         return np.array([word.lower() == "true" for word in words])
     if any(truth) and all(n or t for n, t in zip(numbers, truth, strict=True)):
-        return np.array([number_of(word) for word in words])
+        return _numbers([{"true": "1", "false": "0"}.get(word.lower(), word) for word in words])
     return _moments(words)
 
 
@@ -133,8 +133,8 @@ def _text(name: str, codes: np.ndarray, words: list[str], gone: list[bool]) -> C
 
 
 def _numbers(words: list[str]) -> np.ndarray:
-    """int64 if all are whole and fit, else float64."""
-    if all(word.lstrip("+-").isdigit() or word[1:2] in ("x", "X") for word in words):
+    """int64 if all are whole, without a plus sign, and fit; else float64."""
+    if all(word.removeprefix("-").isdigit() or word[1:2] in ("x", "X") for word in words):
         whole = [int(word, 16 if word[1:2] in ("x", "X") else 10) for word in words]
         if not whole or (min(whole) >= -(2**63) and max(whole) < 2**63):
             return np.array(whole, np.int64) if whole else np.zeros(0)
