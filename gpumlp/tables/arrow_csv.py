@@ -14,7 +14,7 @@ from pyarrow import csv as arrow_csv
 from gpumlp.tables.arrow import column_of_arrow
 from gpumlp.tables.csv import CsvFile, OutOfOrder
 from gpumlp.tables.frame import Column
-from gpumlp.tables.words import CLEAR, NULLS, typed
+from gpumlp.tables.words import CLEAR, MANY, NULLS, ROUND, typed
 
 __all__ = ["BLOCK", "fast_chunks"]
 
@@ -72,21 +72,8 @@ def _column(name: str, array: pa.ChunkedArray, mode: str, decimal: str) -> Colum
     kind = array.type
     if pa.types.is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind):  # not UTF-8
         raise OutOfOrder
-    if (
-        mode == "label"
-        and decimal == "."
-        and len(array)
-        and pc.all(pc.match_substring_regex(array, _CLEAR)).as_py()
-    ):
-        try:
-            numbers = array.cast(pa.int64())
-        except pa.ArrowInvalid:
-            try:
-                numbers = array.cast(pa.float64())
-            except pa.ArrowInvalid:  # "-", for example
-                numbers = None
-        if numbers is not None:
-            return column_of_arrow(name, numbers)
+    if mode == "label" and decimal == "." and (numbers := _clear_numbers(array)) is not None:
+        return column_of_arrow(name, numbers)
     if pa.types.is_string(kind):
         array = pc.dictionary_encode(array)
     if pa.types.is_dictionary(array.type):
@@ -94,6 +81,18 @@ def _column(name: str, array: pa.ChunkedArray, mode: str, decimal: str) -> Colum
         cells = column_of_arrow(name, array)
         return typed(name, cells.values, cells.words, mode, decimal)
     return column_of_arrow(name, array)
+
+
+def _clear_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The numbers that labels are for sure (`gpumlp.tables.words.are_clear`); else None."""
+    if not len(texts) or not pc.all(pc.match_substring_regex(texts, _CLEAR)).as_py():
+        return None
+    if pc.any(pc.match_substring_regex(texts, ROUND)).as_py() and pc.count_distinct(texts).as_py() <= MANY:
+        return None
+    try:
+        return texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return texts.cast(pa.float64())
 
 
 def _whole_lines(file: CsvFile) -> Iterator[bytes]:

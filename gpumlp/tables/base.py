@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp import checks
 
-__all__ = ["Table", "TableError", "counted", "printable", "some"]
+__all__ = ["Table", "TableError", "counted", "is_yes_no", "printable", "some"]
 
 
 class TableError(ValueError):
@@ -54,6 +54,16 @@ class Table:
     skipped: Sequence[str] = ()
     kept: Any = None
     notes: Sequence[str] = ()
+
+
+#: words for yes and no, which programs write in different cases
+_YES_NO = [{"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"}, {"on", "off"}]
+
+
+def is_yes_no(words: Iterable[str]) -> bool:
+    """Whether labels are a pair like True and False, in whatever case."""
+    lower = {word.lower() for word in words}
+    return any(lower <= pair for pair in _YES_NO)
 
 
 def counted(number: int, noun: str) -> str:

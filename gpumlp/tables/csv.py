@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from gpumlp.tables.base import TableError, counted, some
 from gpumlp.tables.files import Source
@@ -24,6 +26,7 @@ LINE = 1 << 26  # characters that a line may have
 CHUNK = 400_000  # cells that are held as Python strings at a time
 INDEX = "Unnamed: 0"  # what a first column without a name is called; pandas writes its index so
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+_DIGITS = str.maketrans("", "", "0123456789+-.eE ")
 
 
 class OutOfOrder(Exception):
@@ -60,10 +63,17 @@ class CsvFile:
         for block in self._blocks():
             cells = dict(zip(self.header, zip(*(row for _, row in block), strict=True), strict=True))
             yield [
-                typed(name, *factorize(cells[name]), modes.get(name, ""), self.decimal)
-                for name in self.header
-                if name in names
+                self._column(name, cells[name], modes.get(name, "")) for name in self.header if name in names
             ]
+
+    def _column(self, name: str, cells: Sequence[str], mode: str) -> Column:
+        together = "".join(cells)
+        if not mode and together.isascii() and not together.translate(_DIGITS):
+            with suppress(ValueError, OverflowError):  # plain numbers, nearly always
+                whole = not any(c in together for c in ".eE+")
+                kind, convert = (np.int64, int) if whole else (np.float64, float)
+                return Column(name, "number", np.fromiter(map(convert, cells), kind, len(cells)))
+        return typed(name, *factorize(cells), mode, self.decimal)
 
     def cells(self, row: int) -> tuple[int, dict[str, str]]:
         """(line, cells by column) of a row, counted from 0."""

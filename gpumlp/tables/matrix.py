@@ -10,7 +10,7 @@ import numpy as np
 
 from gpumlp.errors import suggest
 from gpumlp.tables.arrays import read_npy, read_npz
-from gpumlp.tables.base import Table, TableError, some
+from gpumlp.tables.base import Table, TableError, is_yes_no, some
 from gpumlp.tables.csv import INDEX
 from gpumlp.tables.frame import Column, Frame
 from gpumlp.tables.read import Files, Layout, counts_rows, open_files
@@ -178,7 +178,7 @@ def _target(files: Files, frame: Frame, name: str) -> np.ndarray:
     if column.kind in ("boolean", "date"):
         return column.texts().astype(str)
     words = column.words
-    if len(words) > 2 and {word.lower() for word in words} == {"true", "false"}:
+    if len(words) > 2 and is_yes_no(words):
         words = [word.capitalize() for word in words]
     return np.array(words)[column.values]
 

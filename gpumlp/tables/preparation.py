@@ -16,7 +16,7 @@ import numpy as np
 from gpumlp.errors import ModelFileError
 from gpumlp.losses import LOSSES
 from gpumlp.model import MLP
-from gpumlp.tables.base import Table, TableError
+from gpumlp.tables.base import Table, TableError, is_yes_no
 from gpumlp.tables.words import is_number, number_of
 
 __all__ = ["ROWS_AT_ONCE", "Preparation", "label_names", "numbers_in", "quantities", "quoted"]
@@ -139,10 +139,7 @@ class Preparation:
             return ((y.astype(np.float64) - self.target_mean) / self.target_scale).astype(dtype)
         names, inverse = np.unique(label_names(y, self.numeric_classes), return_inverse=True)
         place = {name: number for number, name in enumerate(self.classes)}
-        if {name.lower() for name in place} == {
-            "true",
-            "false",
-        }:  # Python, R and Excel write them differently
+        if is_yes_no(place):  # Python, R and Excel write them in different cases
             names = np.array([_as_known(str(name), place) for name in names])
         unknown = [str(name) for name in names if str(name) not in place]
         if unknown:

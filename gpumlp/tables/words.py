@@ -12,7 +12,18 @@ import numpy as np
 
 from gpumlp.tables.frame import Column, factorize
 
-__all__ = ["NULLS", "is_clear", "is_missing", "is_number", "number_of", "typed", "why"]
+__all__ = [
+    "CLEAR",
+    "MANY",
+    "NULLS",
+    "ROUND",
+    "are_clear",
+    "is_missing",
+    "is_number",
+    "number_of",
+    "typed",
+    "why",
+]
 
 _ERRORS = ("#n/a", "#na", "#n/a n/a", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!")
 _TEXT = {
@@ -47,6 +58,10 @@ _NUMBER = re.compile(
 #: numbers as programs write them: no leading zeros, exponents with a sign or a point, exact as float64
 CLEAR = r"-?(((0|[1-9][0-9]{0,14})(\.[0-9]+)?|\.[0-9]+)([eE][+-][0-9]{1,3})?|[0-9]\.[0-9]+[eE][0-9]{1,3})"
 _CLEAR = re.compile(CLEAR)
+#: "1.10" may be another name than "1.1": clear only among so many that they cannot be names
+ROUND = r"\.[0-9]*[1-9]0+$"
+MANY = 1000
+_ROUND = re.compile(ROUND)
 _CLOCK = r"\d\d:\d\d(:\d\d(\.\d{1,9})?)?"
 _ISO = re.compile(rf"\d{{4}}-\d\d-\d\d([ T](\d\d|{_CLOCK})(Z|[+-]\d\d(:?\d\d)?)?)?|{_CLOCK}", re.A)
 
@@ -69,9 +84,10 @@ def number_of(word: str) -> float:
     return float(int(word, 16)) if word[1:2] in ("x", "X") else float(word)
 
 
-def is_clear(word: str) -> bool:
-    """Whether a label is a number for sure: 1, -2.5 and 1e-05 are; 007, 12E4 and 10_1 may be codes."""
-    return _CLEAR.fullmatch(word) is not None
+def are_clear(words: Sequence[str]) -> bool:
+    """Whether distinct labels are numbers for sure: 1, -2.5 and 1e-05 are; 007, 12E4, 10_1 may be codes, and
+    a few like 1.10 names of versions."""
+    return all(map(_CLEAR.fullmatch, words)) and (len(words) > MANY or not any(map(_ROUND.search, words)))
 
 
 def typed(name: str, codes: np.ndarray, words: Sequence[str], mode: str = "", decimal: str = ".") -> Column:
@@ -102,7 +118,7 @@ def typed(name: str, codes: np.ndarray, words: Sequence[str], mode: str = "", de
         there = [word for word, missing in zip(stripped, gone, strict=True) if not missing]
         if decimal != ".":
             there = [w.replace(decimal, ".") if "." not in w else f"'{w}'" for w in there]
-        values = _values(there) if mode == "" else _numbers(there) if all(map(is_clear, there)) else None
+        values = _values(there) if mode == "" else _numbers(there) if are_clear(there) else None
         if values is not None:
             return _spread(name, codes, values, gone)
     if mode == "":
