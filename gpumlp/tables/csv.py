@@ -68,7 +68,7 @@ class CsvFile:
 
     def _column(self, name: str, cells: Sequence[str], mode: str) -> Column:
         together = "".join(cells)
-        if not mode and together.isascii() and not together.translate(_DIGITS):
+        if not mode and self.decimal == "." and together.isascii() and not together.translate(_DIGITS):
             with suppress(ValueError, OverflowError):  # plain numbers, nearly always
                 whole = not any(c in together for c in ".eE+")
                 kind, convert = (np.int64, int) if whole else (np.float64, float)

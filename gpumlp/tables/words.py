@@ -102,14 +102,14 @@ def typed(name: str, codes: np.ndarray, words: Sequence[str], mode: str = "", de
         The distinct cells.
     mode : str
         "" for what they look like, "text"; "label": numbers if all are clearly numbers, else text;
-        "words": labels that are text; "raw": text, letter by letter.
+        "words": labels that are text; "raw": text, where nothing is missing.
     decimal : str
         The decimal point.
     """
-    if mode == "raw":
-        return Column(name, "text", codes.astype(np.int32), None, list(words))
     stripped = [word.strip() for word in words]
-    if mode in ("label", "words"):
+    if mode == "raw":
+        gone = [False] * len(words)
+    elif mode in ("label", "words"):
         gone = [word in _LABELS for word in stripped]
     else:
         unknown = _TEXT if mode == "text" else _MISSING
