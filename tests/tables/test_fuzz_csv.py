@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from csv_texts import csv_text, same_column
 
 from gpumlp.tables import Frame, TableError, read_frame
-from csv_texts import csv_text, same_column
 
 SEEDS = 400
 
