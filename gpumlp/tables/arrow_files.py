@@ -17,7 +17,13 @@ from gpumlp.tables.frame import Column, refuse_twice
 __all__ = ["open_arrow"]
 
 _ROWS = 1 << 17  # of a Parquet file that are decoded at a time
-_ERRORS = (pa.ArrowException, OSError)
+_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+)  # what pyarrow raises for damaged files
 _Chunks = Callable[[Mapping[str, str], Collection[str]], Iterator[list[Column]]]
 
 
@@ -93,3 +99,5 @@ def _columns(source: Source, batches: Iterator[Any], names: list[str]) -> Iterat
             yield [column_of_arrow(name, batch.column(name)) for name in names]
         except TableError as error:
             raise TableError(f"{source.path!r}: {error}") from None
+        except _ERRORS as error:
+            raise _damaged(source, error) from None

@@ -124,11 +124,10 @@ def column_of(name: str, values: Any) -> Column:
         return column
     if not hasattr(values, "__array__"):
         try:
-            values = np.asarray(values)
+            array = np.asarray(values)
         except ValueError:
-            values = np.array([*values, None], object)[:-1]
-        if values.dtype.kind in "US":
-            values = values.astype(object)
+            array = np.zeros(0, object)
+        values = np.array([*values, None], object)[:-1] if array.dtype.kind in "USO" else array
     return _of_numpy(name, np.asarray(values))
 
 
