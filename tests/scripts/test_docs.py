@@ -15,7 +15,7 @@ import pytest
 import gpumlp
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/python.md", "docs/sklearn.md", "docs/many.md"]
+PAGES = ["README.md", "docs/python.md", "docs/sklearn.md", "docs/many.md", "docs/tables.md"]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 
 
@@ -44,6 +44,8 @@ def _modules() -> list[str]:
 def test_examples_of_docstrings(module: str) -> None:
     if module.startswith("gpumlp.estimators"):
         pytest.importorskip("sklearn")
+    if module.startswith("gpumlp.tables.arrow"):
+        pytest.importorskip("pyarrow")
     before = os.getcwd()
     assert doctest.testmod(importlib.import_module(module)).failed == 0
     assert os.getcwd() == before
