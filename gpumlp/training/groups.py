@@ -65,8 +65,12 @@ def wave_text(jobs: Sequence[Any]) -> str:
 
 
 def _kind(member: Any) -> tuple | None:
-    """Equal for members that may share a plan; None for one that trains alone."""
-    trainer, train, val = member.trainer, member.train, member.val
+    """Equal for members that may share a plan; None for one that trains alone, as all that are no fits of
+    trainers do."""
+    trainer = getattr(member, "trainer", None)
+    if trainer is None:
+        return None
+    train, val = member.train, member.val
     model, optimizer = trainer.model, trainer.optimizer
     if model.backend.name != "cuda":
         return None

@@ -58,11 +58,6 @@ class Member:
         self.turn: Any = None
 
     @property
-    def members(self) -> list[Member]:
-        """See `Job`."""
-        return [self]
-
-    @property
     def work(self) -> int:
         """See `Job`."""
         return self.epochs * self.train.n_rows * self.trainer.model.n_params
@@ -274,7 +269,7 @@ class Job(Protocol):
 
     Attributes
     ----------
-    members : list of Member
+    done : bool
     work : int
         About proportional to the time it takes.
     lanes : int
@@ -282,7 +277,7 @@ class Job(Protocol):
     """
 
     @property
-    def members(self) -> list[Member]: ...
+    def done(self) -> bool: ...
     @property
     def work(self) -> int: ...
     @property
@@ -290,10 +285,6 @@ class Job(Protocol):
 
     def advance(self, turn: Any, until: int) -> None:
         """Train to the end of epoch `until`."""
-
-
-def _unfinished(job: Job) -> bool:
-    return not all(member.done for member in job.members)
 
 
 #: what is asked at a pause: of the members that wait there, those that are to end now
@@ -331,7 +322,7 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
     try:
         for until in (*pauses, sys.maxsize):
             for threads in sorted({job.lanes for job in jobs}, reverse=True):
-                some = [job for job in jobs if job.lanes == threads and _unfinished(job)]
+                some = [job for job in jobs if job.lanes == threads and not job.done]
                 _train(_Group(some, threads, until), tick if bar.shown else lambda: None)
             if waiting := [member for member in members if not member.done]:
                 for member in cut(waiting):
