@@ -40,6 +40,7 @@ class StackedOptimizer:
         widest = copy.copy(optimizers[0])
         for name in ("l1", "l2", "weight_decay"):  # a penalty of 0 changes nothing
             setattr(widest, name, max(float(getattr(one, name)) for one in optimizers))
+        widest.proximal = optimizers[0].penalties()[3]  # of all; the attribute means nothing where l1 is 0
         widest._kernels = {}
         self.t, self._widest, self._stack = 0, widest, stack
         zeros = {name: stack.backend.zeros(stack.flat.shape, stack.dtype) for name in widest.state_names()}

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from gpumlp.backends.lane import Stopped, here
@@ -92,7 +93,8 @@ class Member:
         except StopIteration:
             self.done = True
         except DivergenceError as error:
-            self.error, self.done = error, True
+            # without the traceback, which holds rows and plans
+            self.error, self.done = error.with_traceback(None), True
         except Exception as error:
             if self.name and hasattr(error, "add_note"):  # from Python 3.11 on
                 error.add_note(f"raised while {self.name} was trained")
@@ -328,8 +330,9 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
                 for member in cut(waiting):
                     member.leave()
     finally:
-        for member in members:
-            member.leave()
+        with ExitStack() as each:  # all of them, even if one fails
+            for member in members:
+                each.callback(member.leave)
     return plans_text(len(members), jobs)
 
 
