@@ -45,7 +45,7 @@ def state_count(optimizer: gpumlp.optimizers.Optimizer) -> int:
 class _OneThread:
     """See `gpumlp.backends.lane.Lane`."""
 
-    alone = True
+    alone, later = True, None
 
     def check(self) -> None:
         """Nothing ends it."""

@@ -25,10 +25,11 @@ RULES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads, although the networks of these tests are so small that one thread would take them all."""
-    monkeypatch.setattr(members, "SMALL", 0)
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["threads", "together"])
+def side_by_side(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Threads, although the networks of these tests are so small that one thread would take them all; and
+    that."""
+    monkeypatch.setattr(members, "SMALL", request.param)
 
 
 ACTIVATIONS = ["relu", "tanh", "gelu", "silu"]
