@@ -168,7 +168,7 @@ class NativePlan(Plan):
         """Put `n` runs into `batch`; the counters are then as after them."""
         step = self.steps.step
         k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
-        batch.add((*self._alone, k, advance, n, 0))
+        batch.add(self, (*self._alone, k, advance, n, 0))
         if self.first:
             step[1] = k + (n if advance else 1)
         if self.last:
@@ -184,6 +184,7 @@ class Batch:
     def __init__(self) -> None:
         self._runtime = runtime()
         self._jobs: list[int] = []
+        self._plans: list[NativePlan] = []
         self._starts = [0]
         self._operation = np.zeros(4, np.int64)  # stays where it is: pool.h keeps the pace by its address
         self._operations = np.array([address_of(self._operation)], np.int64)
@@ -194,9 +195,10 @@ class Batch:
         if place != self._starts[-1]:
             self._starts.append(place)
 
-    def add(self, job: tuple[int, ...]) -> None:
-        """The words of a `Job`, see operations.h."""
+    def add(self, plan: NativePlan, job: tuple[int, ...]) -> None:
+        """The words of a `Job`, see operations.h, and the plan that owns what they point to."""
         self._jobs += job
+        self._plans.append(plan)
 
     def run(self) -> None:
         """All of them, on the threads of the pool."""
@@ -207,4 +209,4 @@ class Batch:
             self._operation[:] = _REPLAYS, count, address_of(starts), address_of(jobs)
             phase = np.array([0, 1, min(count, 4 * self._runtime.threads, 32)], np.int64)
             self._runtime.replay(address_of(self._operations), address_of(phase), 1, 0, 0, 0, 0, 1)
-        self._jobs, self._starts = [], [0]
+        self._jobs, self._plans, self._starts = [], [], [0]
