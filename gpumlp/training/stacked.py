@@ -21,6 +21,7 @@ from gpumlp.training.evaluation import Reference, ResidentEvaluation
 from gpumlp.training.loop import Loop
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.table import batch_weights
+from gpumlp.training.together import all_go_on
 
 __all__ = ["Stacked"]
 
@@ -129,24 +130,12 @@ class Stacked:
     def _epoch(self) -> None:
         """An epoch of all that are not done.  An error in one of them comes through when the others have
         finished theirs."""
-        running, errors = [member for member in self.members if not member.done], []
+        all_go_on(self.members, self._run)
+        self._epoch_number += 1
 
-        def go_on() -> None:
-            for member in running:
-                try:
-                    if not member.done:
-                        member.go_on()
-                except BaseException as error:
-                    member.error, member.done = error, True
-                    errors.append(error)
-
-        go_on()
+    def _run(self) -> None:
         if self._plan and self._plan.waiting:
             self._plan.run()
-        go_on()
-        self._epoch_number += 1
-        if errors:
-            raise errors[0]
 
 
 class _Plan:

@@ -42,6 +42,27 @@ def state_count(optimizer: gpumlp.optimizers.Optimizer) -> int:
     return len(optimizer.state_names())
 
 
+class _OneThread:
+    """See `gpumlp.backends.lane.Lane`."""
+
+    alone, later = True, None
+
+    def check(self) -> None:
+        """Nothing ends it."""
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Plans of the native executor that the calling thread runs inside run on this thread only."""
+    from gpumlp.backends.lane import here
+
+    usual, here.lane = here.lane, _OneThread()
+    try:
+        yield
+    finally:
+        here.lane = usual
+
+
 # ---- plans -------------------------------------------------------------------------------------------------
 def update_plan(optimizer: Any, lr: float, backend: Any, p: Any, g: Any) -> Callable[[int], None]:
     """run(k): the kernel of `optimizer` on `p` and `g`, replayed from a recorded plan as in training."""
