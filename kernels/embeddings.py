@@ -68,7 +68,7 @@ def _cosine_parts(
     return v, angle, (np.arange(rows) % per == 0)[:, None], p[2, :rows, None]
 
 
-def _cosine(e: np.ndarray, x: np.ndarray, p: np.ndarray, per: int, k: int = 0) -> None:
+def _cosine(e: np.ndarray, x: np.ndarray, p: np.ndarray, number: np.ndarray, per: int, k: int = 0) -> None:
     v, angle, linear, amplitude = _cosine_parts(x[:, : e.shape[1]], p, len(e), per)
     e[...] = amplitude * np.where(linear, v, np.cos(angle)) + p[3, : len(e), None]
 
@@ -76,15 +76,15 @@ def _cosine(e: np.ndarray, x: np.ndarray, p: np.ndarray, per: int, k: int = 0) -
 COSINE = Kernel(
     name="gpumlp_cosine",
     outputs="T e",
-    raws="C x, C p",
+    raws="C x, C p, int32 number",
     scalars="int64 per",
-    body="""const long long own = r / per;
-const bool linear = r == own * per;
-const C v = x[own * ld_x + c];
-e = p[2 * ld_p + r] * (linear ? v : cospi(C(2) * (p[r] * v + p[ld_p + r]))) + p[3 * ld_p + r];""",
+    body="""const long long own = number[r];
+const C linear = r == own * per ? C(1) : C(0);  // a choice in the sum would keep compilers from vectorising
+const C v = x[own * ld_x + c], wave = cospi(C(2) * (p[r] * v + p[ld_p + r]));
+e = p[2 * ld_p + r] * (linear * v + (C(1) - linear) * wave) + p[3 * ld_p + r];""",
     reference=_cosine,
 )
-"""e: `per` outputs for each number x; p (4, outputs) has the rows w, b, a and c.  The first output of a number is the
+"""e: `per` outputs for each number x, `number[r]` being that of row r; p (4, outputs) has the rows w, b, a and c.  The first output of a number is the
 linear one, whose w and b are not read."""
 
 
@@ -108,15 +108,15 @@ COSINE_BACKWARD = Kernel(
     rawouts="C g",
     scalars="int64 per",
     body="""const long long own = r / per;
-const bool linear = r == own * per;
+const C linear = r == own * per ? C(1) : C(0);
 const C w = C(2) * p[r], b = C(2) * p[ld_p + r];
 ROW_SUM(to_c, d[c])
-ROW_SUM(to_a, d[c] * (linear ? x[own * ld_x + c] : cospi(w * x[own * ld_x + c] + b)))
+ROW_SUM(to_a, d[c] * (linear * x[own * ld_x + c] + (C(1) - linear) * cospi(w * x[own * ld_x + c] + b)))
 ROW_EACH { d[c] = d[c] * sinpi(w * x[own * ld_x + c] + b); }
 ROW_SUM(to_b, d[c])
 ROW_SUM(to_w, d[c] * x[own * ld_x + c])
 ROW_ONE {
-    const C slope = linear ? C(0) : C(-6.28318530717958647693) * p[2 * ld_p + r];
+    const C slope = (C(1) - linear) * C(-6.28318530717958647693) * p[2 * ld_p + r];
     g[r] = slope * to_w;
     g[ld_g + r] = slope * to_b;
     g[2 * ld_g + r] = to_a;
@@ -127,27 +127,34 @@ ROW_ONE {
 """g (4, outputs): the gradient of p, from d, that of e; what d holds afterwards is undefined."""
 
 
-def _periodic(e: np.ndarray, x: np.ndarray, w: np.ndarray, count: int, per: int, k: int = 0) -> None:
-    e[...] = 0
-    for own in range(len(e) // per):
-        angle = x.dtype.type(_TURN) * w[own * count : (own + 1) * count, None] * x[own, : e.shape[1]]
-        block = e[own * per : (own + 1) * per]
-        block[:count], block[count : 2 * count], block[2 * count] = np.cos(angle), np.sin(angle), 1
+def _periodic(
+    e: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    number: np.ndarray,
+    place: np.ndarray,
+    count: int,
+    per: int,
+    k: int = 0,
+) -> None:
+    own = number[: len(e)]
+    at = (np.arange(len(e)) - per * own)[:, None]
+    angle = x.dtype.type(_TURN) * w[place[: len(e)], None] * x[own, : e.shape[1]]
+    e[...] = np.where(at < count, np.cos(angle), np.where(at < 2 * count, np.sin(angle), at == 2 * count))
 
 
 PERIODIC = Kernel(
     name="gpumlp_periodic",
     outputs="T e",
-    raws="C x, C w",
+    raws="C x, C w, int32 number, int32 place",
     scalars="int64 count, int64 per",
-    body="""const long long own = r / per, at = r - own * per;
-const bool sine = at >= count;
-const C u = C(2) * w[own * count + (at < 2 * count ? (sine ? at - count : at) : 0)] * x[own * ld_x + c];
-const C constant = at == 2 * count ? C(1) : C(0);
-e = at < 2 * count ? cospi(u - (sine ? C(0.5) : C(0))) : constant;""",
+    body="""const long long own = number[r], at = r - own * per;
+const C sine = at < count ? C(0) : C(0.5), one = at == 2 * count ? C(1) : C(0), wave = at < 2 * count ? C(1) : C(0);
+e = one + wave * cospi(C(2) * w[place[r]] * x[own * ld_x + c] - sine);""",
     reference=_periodic,
 )
-"""`per` rows for each number x: cosines and sines of its `count` frequencies w, a row of ones, and zeros."""
+"""`per` rows for each number x: cosines and sines of its `count` frequencies w, a row of ones, and zeros.  Row r has the
+number `number[r]` and the frequency w[place[r]]."""
 
 
 def _periodic_backward(
@@ -175,25 +182,23 @@ ROW_ONE { g[r] = C(6.28318530717958647693) * total; }""",
 """g: the gradient of the frequencies, from the output e of `PERIODIC` and its gradient d; cols = n."""
 
 
-def _piecewise(e: np.ndarray, x: np.ndarray, bins: np.ndarray, per: int, k: int = 0) -> None:
+def _piecewise(e: np.ndarray, x: np.ndarray, bins: np.ndarray, number: np.ndarray, k: int = 0) -> None:
     rows = len(e)
     start, slope, low, high = (row[:rows, None] for row in bins)
-    place = (x[np.arange(rows) // per, : e.shape[1]] - start) * slope
-    e[...] = np.minimum(np.maximum(place, low), high)
+    e[...] = np.minimum(np.maximum((x[number[:rows], : e.shape[1]] - start) * slope, low), high)
 
 
 PIECEWISE = Kernel(
     name="gpumlp_piecewise",
     outputs="T e",
-    raws="C x, C bins",
-    scalars="int64 per",
-    body="""const C place = (x[(r / per) * ld_x + c] - bins[r]) * bins[ld_bins + r];
+    raws="C x, C bins, int32 number",
+    body="""const C place = (x[(long long)number[r] * ld_x + c] - bins[r]) * bins[ld_bins + r];
 const C low = bins[2 * ld_bins + r], high = bins[3 * ld_bins + r];
 const C above = place < low ? low : place;
 e = above > high ? high : above;""",
     reference=_piecewise,
 )
-"""`per` rows for each number x: (x - start) slope, not below `low` and not above `high`, the rows of `bins`.  With low =
+"""Row r, of the number `number[r]`: (x - start) slope, not below `low` and not above `high`, the rows of `bins`.  With low =
 high it is a constant; with start 0, slope 1 and infinite limits x itself."""
 
 _CODE = """\
@@ -209,18 +214,24 @@ def _codes(x: np.ndarray, first: np.ndarray, own: int) -> np.ndarray:
 
 
 def _categories(
-    e: np.ndarray, x: np.ndarray, vectors: np.ndarray, first: np.ndarray, per: int, k: int = 0
+    e: np.ndarray,
+    x: np.ndarray,
+    vectors: np.ndarray,
+    number: np.ndarray,
+    first: np.ndarray,
+    per: int,
+    k: int = 0,
 ) -> None:
-    for own in range(len(e) // per):
+    for own in range(len(first) - 1):
         e[own * per : (own + 1) * per] = vectors[_codes(x[:, : e.shape[1]], first, own), :per].T
 
 
 CATEGORIES = Kernel(
     name="gpumlp_categories",
     outputs="T e",
-    raws="C x, C vectors, int32 first",
+    raws="C x, C vectors, int32 number, int32 first",
     scalars="int64 per",
-    body=f"""const long long own = r / per;
+    body=f"""const long long own = number[r];
 {_CODE}
 e = vectors[(first[own] + (long long)code) * ld_vectors + (r - own * per)];""",
     reference=_categories,

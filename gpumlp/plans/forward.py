@@ -26,7 +26,7 @@ OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
 
 def forward_bytes(network: Network, rows: int) -> int:
     """Approximate size of the activations of `rows` rows in a forward pass."""
-    return network.dtype.itemsize * rows * sum(n + 8 for n in network.layer_sizes)
+    return network.dtype.itemsize * rows * sum(n + 8 for n in network.widths)
 
 
 def forward_rows(network: Network) -> int:

@@ -72,7 +72,7 @@ def _kind(member: Any) -> tuple | None:
         return None
     train, val = member.train, member.val
     model, optimizer = trainer.model, trainer.optimizer
-    if model.backend.name != "cuda":
+    if model.backend.name != "cuda" or model.embedded:
         return None
     n, batch = train.n_rows, trainer.batch_size
     # a member with fewer rows fills up its last batch with a row that it does not have
@@ -145,7 +145,7 @@ def _waves(members: list[Any], sizes: Shape) -> list[list[Any]]:
     budget -= sum(row_bytes(trainer.model, rows) * rows.X.shape[0] for rows in data.values())
     budget -= FORWARD_BYTES if members[0].val is not None else 0
     network: Any = SimpleNamespace(
-        layer_sizes=sizes, flat_size=_size(sizes), dtype=trainer.model.dtype, members=None
+        widths=sizes, flat_size=_size(sizes), dtype=trainer.model.dtype, members=None
     )
     most = max(m.train.n_rows for m in members)
     held = max((m.val.n_rows for m in members if m.val is not None), default=0)
