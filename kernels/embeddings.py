@@ -1,17 +1,17 @@
 """Embeddings: what the columns of a table are made of before the first layer.
 
-All arrays here are *column by column*: row r is one column of the table, or one output of an embedding, and the
-columns are the rows of the batch.  So a row has its constants and parameters for itself, rows of the batch lie
-next to each other, and a gradient is the sum along a row, in the order that the executor always takes.
+All arrays here are *column by column*: row r is one column of the table, or one output of an embedding, and
+the columns are the rows of the batch.  So a row has its constants and parameters for itself, rows of the
+batch lie next to each other, and a gradient is the sum along a row, in the executor's fixed order.
 
 A number x becomes (with t = w x + b)
 
-* ``cosine``: a0 x + c0, and a_q cos(2 pi t_q) + c_q for each of its frequencies w_q, with learnt amplitudes a, phases b
-  and shifts c;
-* ``periodic``: cos(2 pi w_q x) and sin(2 pi w_q x), then a small linear layer and ReLU ("PLR", Gorishniy et al. 2022,
-  "On embeddings for numerical features in tabular deep learning");
-* ``piecewise``: its place in each of several bins, 0 below and 1 above it, then a small linear layer (the same paper).
-  The first bin is open below and the last one above.
+* ``cosine``: a0 x + c0, and a_q cos(2 pi t_q) + c_q for each of its frequencies w_q, with learnt amplitudes
+  a, phases b and shifts c;
+* ``periodic``: cos(2 pi w_q x) and sin(2 pi w_q x), then a small linear layer and ReLU ("PLR", Gorishniy et
+  al. 2022, "On embeddings for numerical features in tabular deep learning");
+* ``piecewise``: its place in each of several bins, 0 below and 1 above it, then a small linear layer (the same
+  paper).  The first bin is open below and the last one above.
 
 A category becomes a learnt vector.
 """
@@ -84,8 +84,8 @@ const C v = x[own * ld_x + c], wave = cospi(C(2) * (p[r] * v + p[ld_p + r]));
 e = p[2 * ld_p + r] * (linear * v + (C(1) - linear) * wave) + p[3 * ld_p + r];""",
     reference=_cosine,
 )
-"""e: `per` outputs for each number x, `number[r]` being that of row r; p (4, outputs) has the rows w, b, a and c.  The first output of a number is the
-linear one, whose w and b are not read."""
+"""`per` outputs e for each number x; `number[r]` is that of row r.  p (4, outputs) has the rows w, b, a, c.
+The first output of a number is the linear one, whose w and b are not read."""
 
 
 def _cosine_backward(
@@ -149,12 +149,13 @@ PERIODIC = Kernel(
     raws="C x, C w, int32 number, int32 place",
     scalars="int64 count, int64 per",
     body="""const long long own = number[r], at = r - own * per;
-const C sine = at < count ? C(0) : C(0.5), one = at == 2 * count ? C(1) : C(0), wave = at < 2 * count ? C(1) : C(0);
+const C sine = at < count ? C(0) : C(0.5);  // of a half turn: cos(t - pi / 2) = sin(t)
+const C wave = at < 2 * count ? C(1) : C(0), one = at == 2 * count ? C(1) : C(0);
 e = one + wave * cospi(C(2) * w[place[r]] * x[own * ld_x + c] - sine);""",
     reference=_periodic,
 )
-"""`per` rows for each number x: cosines and sines of its `count` frequencies w, a row of ones, and zeros.  Row r has the
-number `number[r]` and the frequency w[place[r]]."""
+"""`per` rows for each number x: cosines and sines of its `count` frequencies w, a row of ones, and zeros.
+Row r has the number `number[r]` and the frequency w[place[r]]."""
 
 
 def _periodic_backward(
@@ -198,19 +199,19 @@ const C above = place < low ? low : place;
 e = above > high ? high : above;""",
     reference=_piecewise,
 )
-"""Row r, of the number `number[r]`: (x - start) slope, not below `low` and not above `high`, the rows of `bins`.  With low =
-high it is a constant; with start 0, slope 1 and infinite limits x itself."""
+"""Row r, of the number `number[r]`: (x - start) slope, not below `low` and not above `high`; these four are
+the rows of `bins`.  With low = high it is a constant; with start 0, slope 1 and infinite limits x itself."""
 
 _CODE = """\
 C code = x[own * ld_x + c];
-const C last = C(first[own + 1] - first[own] - 1);
+const C last = C(begin[own + 1] - begin[own] - 1);
 code = code > C(0) ? code : C(0);
 code = code < last ? code : last;"""
 
 
-def _codes(x: np.ndarray, first: np.ndarray, own: int) -> np.ndarray:
-    last = int(first[own + 1] - first[own]) - 1
-    return np.clip(np.nan_to_num(x[own]), 0, last).astype(np.int64) + first[own]
+def _codes(x: np.ndarray, begin: np.ndarray, own: int) -> np.ndarray:
+    last = int(begin[own + 1] - begin[own]) - 1
+    return np.clip(np.nan_to_num(x[own]), 0, last).astype(np.int64) + begin[own]
 
 
 def _categories(
@@ -218,46 +219,46 @@ def _categories(
     x: np.ndarray,
     vectors: np.ndarray,
     number: np.ndarray,
-    first: np.ndarray,
+    begin: np.ndarray,
     per: int,
     k: int = 0,
 ) -> None:
-    for own in range(len(first) - 1):
-        e[own * per : (own + 1) * per] = vectors[_codes(x[:, : e.shape[1]], first, own), :per].T
+    for own in range(len(begin) - 1):
+        e[own * per : (own + 1) * per] = vectors[_codes(x[:, : e.shape[1]], begin, own), :per].T
 
 
 CATEGORIES = Kernel(
     name="gpumlp_categories",
     outputs="T e",
-    raws="C x, C vectors, int32 number, int32 first",
+    raws="C x, C vectors, int32 number, int32 begin",
     scalars="int64 per",
     body=f"""const long long own = number[r];
 {_CODE}
-e = vectors[(first[own] + (long long)code) * ld_vectors + (r - own * per)];""",
+e = vectors[(begin[own] + (long long)code) * ld_vectors + (r - own * per)];""",
     reference=_categories,
 )
-"""`per` rows for each column x of codes: the vector number first[column] + code, which lies in a row of `vectors`.
-Codes beyond the column's are taken as its first or last one, so that nothing else is ever read."""
+"""`per` rows for each column x of codes, `number[r]` being that of row r: the vector begin[column] + code, a
+row of `vectors`.  Codes that the column does not have are its first or last one: nothing else is ever read."""
 
 
 def _categories_backward(
-    x: np.ndarray, d: np.ndarray, first: np.ndarray, g: np.ndarray, per: int, n: int, k: int = 0
+    x: np.ndarray, d: np.ndarray, begin: np.ndarray, g: np.ndarray, per: int, n: int, k: int = 0
 ) -> None:
-    g[: first[-1], :per] = 0
-    for own in range(len(first) - 1):
-        np.add.at(g, (_codes(x[:, :n], first, own), slice(per)), d[own * per : (own + 1) * per, :n].T)
+    g[: begin[-1], :per] = 0
+    for own in range(len(begin) - 1):
+        np.add.at(g, (_codes(x[:, :n], begin, own), slice(per)), d[own * per : (own + 1) * per, :n].T)
 
 
 CATEGORIES_BACKWARD = Kernel(
     name="gpumlp_categories_backward",
     rowwise=True,
-    raws="C x, T d, int32 first",
+    raws="C x, T d, int32 begin",
     rawouts="C g",
     scalars="int64 per, int64 n",
     body="""long long own = 0;
-while (r >= first[own + 1]) ++own;
-const C low = r == first[own] ? C(-1) / C(0) : C(r - first[own]);
-const C high = r == first[own + 1] - 1 ? C(1) / C(0) : C(r - first[own]);
+while (r >= begin[own + 1]) ++own;
+const C low = r == begin[own] ? C(-1) / C(0) : C(r - begin[own]);
+const C high = r == begin[own + 1] - 1 ? C(1) / C(0) : C(r - begin[own]);
 ROW_SUM(found, (x[own * ld_x + c] >= low && x[own * ld_x + c] <= high ? C(1) : C(0)))
 for (long long at = 0; at < per; ++at) {
     C value = C(0);
@@ -270,5 +271,5 @@ for (long long at = 0; at < per; ++at) {
 }""",
     reference=_categories_backward,
 )
-"""g: the gradient of `vectors`; row r is the sum of d over the rows of the batch that have its code, 0 if there are
-none.  rows = number of vectors, cols = n.  No two threads write the same place, so there is nothing to be ordered."""
+"""g: the gradient of `vectors`; row r is the sum of d over the rows of the batch that have its code, 0 if
+there are none.  rows = number of vectors, cols = n.  No two threads write to one place."""

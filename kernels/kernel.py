@@ -21,7 +21,8 @@ The text of a body
 * Names in `stepped` are per-step values of type `C`; they come from row `k` of the plan's step table, or by
   value when a kernel is launched alone (then `k` = 0).
 * If `masked`, the variable `decay` is 1 for an element that is a weight and 0 for a bias.
-* Portable functions: sqrt rsqrt exp log log1p expm1 tanh erf fabs (all on `C`), comparison, ?:, integers.
+* Portable functions: sqrt rsqrt exp log log1p expm1 tanh erf cospi sinpi fabs (all on `C`), comparison, ?:,
+  integers.  cospi(x) is cos(pi x).
 """
 
 from __future__ import annotations

@@ -170,9 +170,9 @@ class MLP(Network):
     def __repr__(self) -> str:
         names = list(self.activations) or ["linear"]
         names = names[:1] if len(set(names)) == 1 else names
-        own = f"{self.embedding.summary()}, " if self.embedding else ""
+        names = [self.embedding.summary(), *names] if self.embedding else names
         return (
-            f"MLP({'-'.join(map(str, self.layer_sizes))}, {own}{', '.join(names)}, {self.n_params} parameters, "
+            f"MLP({'-'.join(map(str, self.layer_sizes))}, {', '.join(names)}, {self.n_params} parameters, "
             f"{self.dtype}, {self.backend.name} on {self.device})"
         )
 

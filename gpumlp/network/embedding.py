@@ -71,7 +71,8 @@ class Embedding:
     Examples
     --------
     >>> import gpumlp
-    >>> model = gpumlp.MLP([3, 8, 1], embedding=gpumlp.Embedding("cosine", 4, categories={2: 5}), device="cpu")
+    >>> embedding = gpumlp.Embedding("cosine", 4, categories={2: 5})
+    >>> model = gpumlp.MLP([3, 8, 1], embedding=embedding, device="cpu")
     >>> model.forward([[0.3, -1.2, 4]]).shape
     (1, 1)
     """
@@ -106,8 +107,8 @@ class Embedding:
         self._set("categories", dict(sorted(codes.items())))
         if (self.edges is not None) != (self.kind == "piecewise"):
             raise ValueError(
-                f"kind={self.kind!r} and edges={'None' if self.edges is None else '[...]'}; expected the limits "
-                "of the bins with kind='piecewise', and with no other (Embedding.piecewise makes them from data)"
+                f"kind={self.kind!r} and edges={'None' if self.edges is None else '[...]'}; expected edges "
+                "with kind='piecewise' and no other (Embedding.piecewise makes them from data)"
             )
         if self.edges is not None:
             self._set("edges", tuple(_edges(n, row) for n, row in enumerate(_sequence("edges", self.edges))))
@@ -271,7 +272,7 @@ class Embedded:
         self.code_rows = len(self.codes) * embedding.category_size
         self.inner = embedding.inner() if count else 0
         self.per = -(-(self.inner + 1) // 8) * 8 if self.inner else 0
-        self.first = np.cumsum([0, *embedding.categories.values()])
+        self.begin = np.cumsum([0, *embedding.categories.values()])
         self.parts: dict[str, Part] = {}
         self._decay: list[tuple[int, int]] = []
         self.stop = self._place(embedding, count, start)
@@ -306,7 +307,7 @@ class Embedded:
             self.parts["bias"] = Part("bias", here, (count, step), (everything, row))
             self._decay += [(here + n * step, here + n * step + self.inner * full[2]) for n in range(count)]
         if self.codes:
-            full = (int(self.first[-1]), pad(e.category_size))
+            full = (int(self.begin[-1]), pad(e.category_size))
             here = block(*full)
             self.parts["vectors"] = Part("vectors", here, full, (everything, slice(e.category_size)))
             self._decay.append((here, here + math.prod(full)))

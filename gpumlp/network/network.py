@@ -118,6 +118,11 @@ class Network:
         return self.embedded.embedding if self.embedded else None
 
     @property
+    def categories(self) -> dict[int, int]:
+        """Number of categories of each column that holds codes."""
+        return dict(self.embedding.categories) if self.embedding else {}
+
+    @property
     def embedding_parameters(self) -> dict[str, Any]:
         """Views of the embedding's parameters, by name; see `Embedding`."""
         return self.embedded.views(self.flat) if self.embedded else {}

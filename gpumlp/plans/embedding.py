@@ -1,8 +1,8 @@
 """`EmbeddedInput`: the buffers of a network's embedding, and the operations on them.
 
 What it keeps lies column by column: row r of `full` is what the first layer reads as its input r, for all
-rows of the batch.  So the kernels of `gpumlp.kernels.embeddings` have their constants per row, their gradients
-are sums along rows, and the first layer's products read `full` transposed, which costs them nothing.
+rows of the batch.  So the kernels of `gpumlp.kernels.embeddings` have their constants per row, their
+gradients are sums along rows, and the first layer's products read `full` transposed, at no cost.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class EmbeddedInput:
             self.number_of(numbers, own.per) * count + np.where(at < 2 * count, at % count, 0)
         )
         self.code = constant(np.arange(codes * own.embedding.category_size) // own.embedding.category_size)
-        self.first = constant(own.first)
+        self.begin = constant(own.begin)
         if own.embedding.edges is not None:
             self.bins = constant(_bins(own), network.dtype)
         self.passed = constant(np.arange(len(own.rest)))
@@ -91,7 +91,7 @@ class EmbeddedInput:
 
     # ---- views -------------------------------------------------------------------------------------------
     def _linear(self, flat: Any) -> Any:
-        """(numbers, rows of `inner`, size): weights and biases of the numbers' own layers in a flat buffer."""
+        """(numbers, rows of `inner`, size): weights and biases of the numbers' layers in a flat buffer."""
         own, block = self.own, self.own.parts["weight"]
         rows = own.per if self.precision.tensor_cores else own.inner + 1
         whole = flat[block.offset : block.offset + int(np.prod(block.block))].reshape(block.block)
@@ -131,7 +131,7 @@ class EmbeddedInput:
             ops += self._forward_inner(n)
         if own.codes:
             arrays = {"e": self.full[codes:rest, :n], "x": x[len(own.numbers) :], "number": self.code}
-            arrays.update(vectors=own.parts["vectors"].view(self.network.flat), first=self.first)
+            arrays.update(vectors=own.parts["vectors"].view(self.network.flat), begin=self.begin)
             scalars = {"per": own.embedding.category_size}
             ops.append(Launch(CATEGORIES, arrays, scalars, own.code_rows, n))
         if own.rest:
@@ -176,10 +176,10 @@ class EmbeddedInput:
         elif own.numbers:
             ops += self._backward_inner(n, grads)
         if own.codes:
-            arrays = {"x": self.x[len(own.numbers) :, :n], "d": self.d[codes:, :n], "first": self.first}
+            arrays = {"x": self.x[len(own.numbers) :, :n], "d": self.d[codes:, :n], "begin": self.begin}
             arrays["g"] = own.parts["vectors"].view(grads)
             scalars = {"per": own.embedding.category_size, "n": n}
-            ops.append(Launch(CATEGORIES_BACKWARD, arrays, scalars, int(own.first[-1]), n))
+            ops.append(Launch(CATEGORIES_BACKWARD, arrays, scalars, int(own.begin[-1]), n))
         return ops
 
     def _backward_inner(self, n: int, grads: Any) -> list[Op]:

@@ -151,7 +151,9 @@ class _Given:
         """Those with the numbers `index`, fit for `trainer`."""
         model, loss = trainer.model, trainer.loss
         n_in, n_out, backend, dtype = model.layer_sizes[0], model.layer_sizes[-1], model.backend, model.dtype
-        X = self._once((n_in, backend.device, dtype), lambda: check_features(self._X, n_in, backend, dtype))
+        codes = model.categories
+        key: tuple = (n_in, backend.device, dtype, *codes.items())
+        X = self._once(key, lambda: check_features(self._X, n_in, backend, dtype, "X", codes))
         n = int(X.shape[0])
         if n == 0:
             raise ValueError("X has no rows; expected at least one")

@@ -271,8 +271,8 @@ class Trainer(Settings):
         Returns
         -------
         (float, [(dW (n_in, n_out), db (n_out,)), ...])
-            As `get_parameters` gives the parameters.  The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host.  Not clipped; decoupled
-            decay is not part of the objective.
+            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host, as `get_parameters` gives
+            the parameters.  Not clipped; decoupled decay is not part of the objective.
         """
         batch = self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
         engine, opt = self.engine, self.optimizer
