@@ -10,7 +10,7 @@ A number x becomes (with t = w x + b)
   a, phases b and shifts c;
 * ``periodic``: cos(2 pi w_q x) and sin(2 pi w_q x), then a small linear layer and ReLU ("PLR", Gorishniy et
   al. 2022, "On embeddings for numerical features in tabular deep learning");
-* ``piecewise``: its place in each of several bins, 0 below and 1 above it, then a small linear layer (the same
+* ``piecewise``: its place in each of several bins, 0 below and 1 above it, then a small linear layer (same
   paper).  The first bin is open below and the last one above.
 
 A category becomes a learnt vector.
@@ -238,7 +238,7 @@ e = vectors[(begin[own] + (long long)code) * ld_vectors + (r - own * per)];""",
     reference=_categories,
 )
 """`per` rows for each column x of codes, `number[r]` being that of row r: the vector begin[column] + code, a
-row of `vectors`.  Codes that the column does not have are its first or last one: nothing else is ever read."""
+row of `vectors`.  Codes that the column does not have are its first or last one: nothing else is read."""
 
 
 def _categories_backward(

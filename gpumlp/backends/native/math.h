@@ -1,10 +1,11 @@
 // Elementary functions that a compiler can vectorise: arithmetic and bit operations only, no branches, no tables.
 //
 // One text serves float and double; `Real` holds what differs.  The polynomials are plain Taylor series (but for the
-// tail of erf), long enough that their truncation is below the rounding error.  Errors measured against long double:
-// at most 2 units in the last place (2.2 without fused multiply-add), see tests/backends/test_native_math.py.  NaN,
-// infinities, overflow and gradual underflow are as in libm.  This text is put in front of every kernel; it must not
-// include a header.  At its end is what compilers do not find themselves: AVX-512's approximate root.
+// tail of erf, and the sine), long enough that their truncation is below the rounding error.  Errors measured against
+// long double: at most 2 units in the last place (2.2 without fused multiply-add), of cospi and sinpi 2.6 (3.1), see
+// tests/backends/test_native_math.py.  NaN, infinities, overflow and gradual underflow are as in libm.  This text is
+// put in front of every kernel; it must not include a header.  At its end is what compilers do not find themselves:
+// AVX-512's approximate root.
 
 template <class F> struct Real;
 
@@ -227,8 +228,10 @@ template <class F> static inline F sinpi_near(F y) {
     return y * F(3.14159265358979323846) + y * (sinpi_series(y * y) * y * y + rest);
 }
 
-// x - 2 n in [-1, 1], exactly; the second time is for large numbers, whose half is not rounded to the nearest integer
+// |x| - 2 n in [-1, 1], exactly; the second time is for large numbers, whose half is not rounded to the nearest integer
 template <class F> static inline F part_of_turn(F x) {
+    const typename Real<F>::Bits sign = (typename Real<F>::Bits)1 << (8 * sizeof(F) - 1);
+    x = from_bits<F>(bits_of(x) & ~sign);
     x = x - F(2) * ((x * F(0.5) + Real<F>::round) - Real<F>::round);
     return x - F(2) * ((x * F(0.5) + Real<F>::round) - Real<F>::round);
 }
@@ -242,7 +245,7 @@ template <class F> static inline F sinpi_of(F x) {
     F t = part_of_turn(x), a = t < F(0) ? -t : t;
     F value = sinpi_near(a > F(0.5) ? F(1) - a : a);
     const typename Real<F>::Bits sign = (typename Real<F>::Bits)1 << (8 * sizeof(F) - 1);
-    return from_bits<F>(bits_of(value) ^ (bits_of(t) & sign));
+    return from_bits<F>(bits_of(value) ^ ((bits_of(t) ^ bits_of(x)) & sign));
 }
 
 static inline float sqrt(float x) { return __builtin_sqrtf(x); }
