@@ -1,4 +1,4 @@
-"""Kernels of embeddings against formulas in double precision, written another way: number by number, row by row."""
+"""Kernels of embeddings against formulas in double precision, written another way: row by row."""
 
 from __future__ import annotations
 
