@@ -1,6 +1,7 @@
 """The network: sizes, layers, initial values, and the flat buffer that holds all parameters."""
 
-from gpumlp.network.embedding import Embedded, Embedding
+from gpumlp.network.embedded import Embedded
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.initial import INITS
 from gpumlp.network.layers import Layer, flatten, layout, pad, unflatten
 from gpumlp.network.network import Network

@@ -11,7 +11,8 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.activations import get_activation
 from gpumlp.backends import Backend, get_backend
-from gpumlp.network.embedding import Embedded, Embedding
+from gpumlp.network.embedded import Embedded
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.initial import initial_parameters
 from gpumlp.network.layers import flatten, layout, unflatten
 

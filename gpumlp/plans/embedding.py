@@ -75,7 +75,7 @@ class EmbeddedInput:
         self.code = constant(np.arange(codes * own.embedding.category_size) // own.embedding.category_size)
         self.begin = constant(own.begin)
         if own.embedding.edges is not None:
-            self.bins = constant(_bins(own), network.dtype)
+            self.bins = constant(own.bins().reshape(4, -1), network.dtype)
         self.passed = constant(np.arange(len(own.rest)))
         self.same = constant(np.repeat([[0.0], [1.0], [-np.inf], [np.inf]], len(own.rest), 1), network.dtype)
 
@@ -201,17 +201,3 @@ class EmbeddedInput:
             scalars = {"count": own.embedding.frequencies, "per": own.per, "n": n}
             ops.append(Launch(PERIODIC_BACKWARD, arrays, scalars, len(arrays["g"]), n))
         return ops
-
-
-def _bins(own: Embedded) -> np.ndarray:
-    """The rows of `PIECEWISE`: of each number its bins, rows that are 0, the row of ones, and zeros."""
-    bins = np.zeros((4, len(own.numbers), own.per))
-    for number, edges in enumerate(own.embedding.edges or ()):
-        count = len(edges) - 1
-        bins[0, number, :count] = edges[:-1]
-        bins[1, number, :count] = 1 / np.diff(edges)
-        bins[2, number, 0] = -np.inf
-        bins[3, number, :count] = 1
-        bins[3, number, count - 1] = np.inf
-    bins[2:, :, own.inner] = 1
-    return bins.reshape(4, -1)

@@ -9,6 +9,7 @@ import pytest
 from tolerances import GRADIENT, RELATIVE, close
 
 import gpumlp
+from gpumlp.plans import Workspace
 
 H = 1e-5
 ROWS = 37
@@ -193,6 +194,28 @@ def test_many_networks_have_what_each_has_alone(device: str, kind: str) -> None:
             arrays(a.model.get_parameters()), arrays(b.model.get_parameters()), strict=True
         ):
             np.testing.assert_allclose(got, wanted, rtol=RELATIVE["run"] if "cuda" in device else 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("cosine", 3 + 2),
+        ("periodic of one", 8 + 1),
+        ("piecewise", 4 + 2),
+        ("categories", 1 + 2 + 1),
+        ("nothing", 1),
+    ],
+)
+def test_operations_of_a_step(device: str, kind: str, more: int) -> None:
+    """Few, and as many whatever the number of columns is; those for the columns that stay among them."""
+    counts = []
+    for embedding in (EMBEDDINGS[kind], None):
+        model = gpumlp.MLP([5, 8, 2], embedding=embedding, device=device)
+        space = Workspace(model, 16, training=True)
+        counts.append(
+            len(space.forward(16)) + len(space.backward(16, model.backend.zeros(model.flat_size, "f4"), 0))
+        )
+    assert counts[0] - counts[1] == more
 
 
 def test_one_row_and_many(device: str) -> None:
