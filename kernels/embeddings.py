@@ -68,7 +68,7 @@ def _cosine_parts(
     return v, angle, (np.arange(rows) % per == 0)[:, None], p[2, :rows, None]
 
 
-def _cosine(e: np.ndarray, x: np.ndarray, p: np.ndarray, number: np.ndarray, per: int, k: int = 0) -> None:
+def _cosine(e: np.ndarray, x: np.ndarray, p: np.ndarray, per: int, k: int = 0) -> None:
     v, angle, linear, amplitude = _cosine_parts(x[:, : e.shape[1]], p, len(e), per)
     e[...] = amplitude * np.where(linear, v, np.cos(angle)) + p[3, : len(e), None]
 
@@ -76,16 +76,17 @@ def _cosine(e: np.ndarray, x: np.ndarray, p: np.ndarray, number: np.ndarray, per
 COSINE = Kernel(
     name="gpumlp_cosine",
     outputs="T e",
-    raws="C x, C p, int32 number",
+    raws="C x, C p",
     scalars="int64 per",
-    body="""const long long own = number[r];
+    per_row="""const long long own = (unsigned)r / (unsigned)per;
 const C linear = r == own * per ? C(1) : C(0);  // a choice in the sum would keep compilers from vectorising
-const C v = x[own * ld_x + c], wave = cospi(C(2) * (p[r] * v + p[ld_p + r]));
-e = p[2 * ld_p + r] * (linear * v + (C(1) - linear) * wave) + p[3 * ld_p + r];""",
+const C w = C(2) * p[r], b = C(2) * p[ld_p + r], a = p[2 * ld_p + r], constant = p[3 * ld_p + r];
+const C* const from = x + own * ld_x;""",
+    body="e = a * (linear * from[c] + (C(1) - linear) * cospi(w * from[c] + b)) + constant;",
     reference=_cosine,
 )
-"""`per` outputs e for each number x; `number[r]` is that of row r.  p (4, outputs) has the rows w, b, a, c.
-The first output of a number is the linear one, whose w and b are not read."""
+"""`per` outputs e for each number x; p (4, outputs) has the rows w, b, a and c.  The first output of a number
+is the linear one, whose w and b are not used."""
 
 
 def _cosine_backward(
@@ -127,35 +128,28 @@ ROW_ONE {
 """g (4, outputs): the gradient of p, from d, that of e; what d holds afterwards is undefined."""
 
 
-def _periodic(
-    e: np.ndarray,
-    x: np.ndarray,
-    w: np.ndarray,
-    number: np.ndarray,
-    place: np.ndarray,
-    count: int,
-    per: int,
-    k: int = 0,
-) -> None:
-    own = number[: len(e)]
-    at = (np.arange(len(e)) - per * own)[:, None]
-    angle = x.dtype.type(_TURN) * w[place[: len(e)], None] * x[own, : e.shape[1]]
-    e[...] = np.where(at < count, np.cos(angle), np.where(at < 2 * count, np.sin(angle), at == 2 * count))
+def _periodic(e: np.ndarray, x: np.ndarray, w: np.ndarray, count: int, per: int, k: int = 0) -> None:
+    e[...] = 0
+    for own in range(len(e) // per):
+        angle = x.dtype.type(_TURN) * w[own * count : (own + 1) * count, None] * x[own, : e.shape[1]]
+        block = e[own * per : (own + 1) * per]
+        block[:count], block[count : 2 * count], block[2 * count] = np.cos(angle), np.sin(angle), 1
 
 
 PERIODIC = Kernel(
     name="gpumlp_periodic",
     outputs="T e",
-    raws="C x, C w, int32 number, int32 place",
+    raws="C x, C w",
     scalars="int64 count, int64 per",
-    body="""const long long own = number[r], at = r - own * per;
-const C sine = at < count ? C(0) : C(0.5);  // of a half turn: cos(t - pi / 2) = sin(t)
+    per_row="""const long long own = (unsigned)r / (unsigned)per, at = r - own * per;
 const C wave = at < 2 * count ? C(1) : C(0), one = at == 2 * count ? C(1) : C(0);
-e = one + wave * cospi(C(2) * w[place[r]] * x[own * ld_x + c] - sine);""",
+const C sine = at < count ? C(0) : C(0.5);  // of a half turn: cos(t - pi / 2) = sin(t)
+const C turns = at < 2 * count ? C(2) * w[own * count + (at < count ? at : at - count)] : C(0);
+const C* const from = x + own * ld_x;""",
+    body="e = one + wave * cospi(turns * from[c] - sine);",
     reference=_periodic,
 )
-"""`per` rows for each number x: cosines and sines of its `count` frequencies w, a row of ones, and zeros.
-Row r has the number `number[r]` and the frequency w[place[r]]."""
+"""`per` rows for each number x: cosines and sines of its `count` frequencies w, a row of ones, and zeros."""
 
 
 def _periodic_backward(
@@ -183,30 +177,27 @@ ROW_ONE { g[r] = C(6.28318530717958647693) * total; }""",
 """g: the gradient of the frequencies, from the output e of `PERIODIC` and its gradient d; cols = n."""
 
 
-def _piecewise(e: np.ndarray, x: np.ndarray, bins: np.ndarray, number: np.ndarray, k: int = 0) -> None:
+def _piecewise(e: np.ndarray, x: np.ndarray, bins: np.ndarray, per: int, k: int = 0) -> None:
     rows = len(e)
     start, slope, low, high = (row[:rows, None] for row in bins)
-    e[...] = np.minimum(np.maximum((x[number[:rows], : e.shape[1]] - start) * slope, low), high)
+    place = (x[np.arange(rows) // per, : e.shape[1]] - start) * slope
+    e[...] = np.minimum(np.maximum(place, low), high)
 
 
 PIECEWISE = Kernel(
     name="gpumlp_piecewise",
     outputs="T e",
-    raws="C x, C bins, int32 number",
-    body="""const C place = (x[(long long)number[r] * ld_x + c] - bins[r]) * bins[ld_bins + r];
+    raws="C x, C bins",
+    scalars="int64 per",
+    per_row="""const C start = bins[r], slope = bins[ld_bins + r];
 const C low = bins[2 * ld_bins + r], high = bins[3 * ld_bins + r];
-const C above = place < low ? low : place;
+const C* const from = x + ((unsigned)r / (unsigned)per) * ld_x;""",
+    body="""const C place = (from[c] - start) * slope, above = place < low ? low : place;
 e = above > high ? high : above;""",
     reference=_piecewise,
 )
-"""Row r, of the number `number[r]`: (x - start) slope, not below `low` and not above `high`; these four are
-the rows of `bins`.  With low = high it is a constant; with start 0, slope 1 and infinite limits x itself."""
-
-_CODE = """\
-C code = x[own * ld_x + c];
-const C last = C(begin[own + 1] - begin[own] - 1);
-code = code > C(0) ? code : C(0);
-code = code < last ? code : last;"""
+"""`per` rows for each number x: (x - start) slope, not below `low` and not above `high`, the rows of `bins`.
+With low = high it is a constant; with start 0, slope 1 and infinite limits x itself."""
 
 
 def _codes(x: np.ndarray, begin: np.ndarray, own: int) -> np.ndarray:
@@ -215,13 +206,7 @@ def _codes(x: np.ndarray, begin: np.ndarray, own: int) -> np.ndarray:
 
 
 def _categories(
-    e: np.ndarray,
-    x: np.ndarray,
-    vectors: np.ndarray,
-    number: np.ndarray,
-    begin: np.ndarray,
-    per: int,
-    k: int = 0,
+    e: np.ndarray, x: np.ndarray, vectors: np.ndarray, begin: np.ndarray, per: int, k: int = 0
 ) -> None:
     for own in range(len(begin) - 1):
         e[own * per : (own + 1) * per] = vectors[_codes(x[:, : e.shape[1]], begin, own), :per].T
@@ -230,15 +215,18 @@ def _categories(
 CATEGORIES = Kernel(
     name="gpumlp_categories",
     outputs="T e",
-    raws="C x, C vectors, int32 number, int32 begin",
+    raws="C x, C vectors, int32 begin",
     scalars="int64 per",
-    body=f"""const long long own = number[r];
-{_CODE}
-e = vectors[(begin[own] + (long long)code) * ld_vectors + (r - own * per)];""",
+    per_row="""const long long own = (unsigned)r / (unsigned)per;
+const C last = C(begin[own + 1] - begin[own] - 1);
+const C* const from = x + own * ld_x;
+const C* const vector = vectors + begin[own] * ld_vectors + (r - own * per);""",
+    body="""const C code = from[c] > C(0) ? from[c] : C(0);
+e = vector[(long long)(code < last ? code : last) * ld_vectors];""",
     reference=_categories,
 )
-"""`per` rows for each column x of codes, `number[r]` being that of row r: the vector begin[column] + code, a
-row of `vectors`.  Codes that the column does not have are its first or last one: nothing else is read."""
+"""`per` rows for each column x of codes: the vector begin[column] + code, a row of `vectors`.  Codes that the
+column does not have are its first or last one: nothing else is ever read."""
 
 
 def _categories_backward(

@@ -89,6 +89,9 @@ class Kernel:
         Per-step values (type ``C``).
     body : str
         The C++ text, see the module's docstring.
+    per_row : str
+        Of a map kernel: text ahead of the body in which everything depends on the row (and k) alone.
+        Compilers find loops over columns easier without it.
     reference : callable
         ``reference(**arrays, **scalars, **stepped, k=int[, decay=float])``: the same computation in NumPy on
         arrays of shape (rows, cols) (or any one shape for flat map kernels), in place.  Raw arrays come as
@@ -109,6 +112,7 @@ class Kernel:
     stepped: tuple[str, ...] = ()
     rowwise: bool = False
     masked: bool = False
+    per_row: str = ""
     arrays: tuple[Array, ...] = field(init=False, compare=False)
     constants: tuple[Scalar, ...] = field(init=False, compare=False)
     _names: tuple[frozenset[str], frozenset[str]] = field(init=False, compare=False, repr=False)

@@ -52,7 +52,7 @@ class EmbeddedInput:
         self.own: Embedded = network.embedded
         self.network, self.precision, self.rows = network, precision, rows
         own, backend = self.own, network.backend
-        numbers, codes, size = len(own.numbers), len(own.codes), own.embedding.per_number()
+        numbers = len(own.numbers)
         self.x = self._buffer(len(own.order), network.dtype)
         inner = -(-(own.width + 1) // 8) * 8 if precision.tensor_cores else own.width + 1
         self.full = self._buffer(inner)
@@ -66,23 +66,10 @@ class EmbeddedInput:
             return backend.asarray(np.ascontiguousarray(values, dtype))
 
         self.column = constant(own.order)
-        self.number = constant(np.arange(numbers * (own.per or size)) // (own.per or size or 1))
-        at = np.arange(numbers * own.per) % own.per if own.per else np.zeros(0)
-        count = own.embedding.frequencies
-        self.place = constant(
-            self.number_of(numbers, own.per) * count + np.where(at < 2 * count, at % count, 0)
-        )
-        self.code = constant(np.arange(codes * own.embedding.category_size) // own.embedding.category_size)
         self.begin = constant(own.begin)
-        if own.embedding.edges is not None:
+        if own.inner:
             self.bins = constant(own.bins().reshape(4, -1), network.dtype)
-        self.passed = constant(np.arange(len(own.rest)))
         self.same = constant(np.repeat([[0.0], [1.0], [-np.inf], [np.inf]], len(own.rest), 1), network.dtype)
-
-    @staticmethod
-    def number_of(numbers: int, per: int) -> np.ndarray:
-        """Which number each row of `inner` belongs to."""
-        return np.repeat(np.arange(numbers), per)
 
     def _buffer(self, n: int, dtype: Any = None) -> Any:
         stride = pad(self.rows) if self.precision.half is None else pad(max(self.rows, 8))
@@ -126,32 +113,31 @@ class EmbeddedInput:
         if own.numbers and kind == "cosine":
             arrays = {"e": self.full[:codes, :n], "x": x, "p": self._block(self.network.flat)}
             scalars = {"per": own.embedding.per_number()}
-            ops.append(Launch(COSINE, {**arrays, "number": self.number}, scalars, codes, n))
+            ops.append(Launch(COSINE, arrays, scalars, codes, n))
         elif own.numbers:
             ops += self._forward_inner(n)
         if own.codes:
-            arrays = {"e": self.full[codes:rest, :n], "x": x[len(own.numbers) :], "number": self.code}
+            arrays = {"e": self.full[codes:rest, :n], "x": x[len(own.numbers) :]}
             arrays.update(vectors=own.parts["vectors"].view(self.network.flat), begin=self.begin)
             scalars = {"per": own.embedding.category_size}
             ops.append(Launch(CATEGORIES, arrays, scalars, own.code_rows, n))
         if own.rest:
             arrays = {"e": self.full[rest : own.width, :n], "x": x[len(own.numbers) + len(own.codes) :]}
-            arrays.update(number=self.passed, bins=self.same)
-            ops.append(Launch(PIECEWISE, arrays, {}, len(own.rest), n))
+            arrays["bins"] = self.same
+            ops.append(Launch(PIECEWISE, arrays, {"per": 1}, len(own.rest), n))
         return ops
 
     def _forward_inner(self, n: int) -> list[Op]:
         """Numbers that have a linear layer of their own."""
         own, x = self.own, self.x[:, :n]
-        arrays = {"e": self.inner[:, :n], "x": x, "number": self.number}
+        arrays = {"e": self.inner[:, :n], "x": x}
         ops: list[Op] = []
         if own.embedding.kind == "piecewise":
-            ops.append(Launch(PIECEWISE, {**arrays, "bins": self.bins}, {}, len(self.inner), n))
+            ops.append(Launch(PIECEWISE, {**arrays, "bins": self.bins}, {"per": own.per}, len(self.inner), n))
         else:
             w = own.parts["frequency"].view(self.network.flat).reshape(-1)
             scalars = {"count": own.embedding.frequencies, "per": own.per}
-            arrays.update(w=w, place=self.place)
-            ops.append(Launch(PERIODIC, arrays, scalars, len(self.inner), n))
+            ops.append(Launch(PERIODIC, {**arrays, "w": w}, scalars, len(self.inner), n))
         w = self._linear(self.precision.flat)
         size = own.embedding.size
         inner, e = self._apart(self.inner, own.per, w.shape[1], n), self._apart(self.full, size, size, n)

@@ -62,7 +62,6 @@ def test_cosine(backend: Any, dtype: Any, shape: tuple[int, int, int], how: str)
     x, p, _ = cosine_case(shape, dtype)
     e = Padded(backend, np.zeros((numbers * per, n), dtype))
     arrays = {"e": e, "x": Padded(backend, x), "p": Padded(backend, p)}
-    arrays["number"] = ints(backend, np.repeat(np.arange(numbers), per))
     run(backend, how, COSINE, arrays, {"per": per}, rows=numbers * per, cols=n, dtype=dtype)
     expected = np.empty((numbers * per, n))
     for r in range(numbers * per):
@@ -110,10 +109,7 @@ def test_periodic(backend: Any, dtype: Any, shape: tuple[int, int, int], how: st
     x, w, per, expected = periodic_case(shape, dtype)
     rows = numbers * per
     e = Padded(backend, np.full((rows, n), 9.0, dtype))
-    own, at = np.divmod(np.arange(rows), per)
-    place = own * count + np.where(at < 2 * count, at % count, 0)
     arrays = {"e": e, "x": Padded(backend, x), "w": Flat(backend, w.ravel())}
-    arrays.update(number=ints(backend, own), place=ints(backend, place))
     run(backend, how, PERIODIC, arrays, {"count": count, "per": per}, rows=rows, cols=n, dtype=dtype)
     close(e.read(), expected.reshape(rows, n), "elementwise", scale=8)
 
@@ -136,27 +132,36 @@ def test_periodic_backward(backend: Any, dtype: Any, shape: tuple[int, int, int]
 
 @pytest.mark.parametrize("how", HOW)
 def test_piecewise(backend: Any, dtype: Any, how: str) -> None:
-    """Two numbers with three bins and two, a row of ones, a row of zeros, and a number as it is."""
+    """Two numbers with three bins and two, rows of zeros and of ones; and a number as it is."""
     edges = [[-1.0, 0.0, 0.5, 2.0], [0.0, 1.0, 4.0]]
     x = np.array([[-3, -1, -0.25, 0.25, 0.5, 1.25, 2, 5], [-2, 0, 0.25, 1, 2.5, 4, 5, 9]], dtype)
-    rows, expected = [], np.zeros((8, 8))
+    bins, expected = np.zeros((4, 2, 5)), np.zeros((2, 5, 8))
     for number, own in enumerate(edges):
-        for low, high in zip(own[:-1], own[1:], strict=True):
-            first, last = low == own[0], high == own[-1]
-            expected[len(rows)] = np.interp(x[number], [low, high], [0, 1])
+        for t, (low, high) in enumerate(zip(own[:-1], own[1:], strict=True)):
             place = (x[number] - low) / (high - low)
+            first, last = t == 0, t == len(own) - 2
+            bins[:, number, t] = low, 1 / (high - low), -np.inf if first else 0, np.inf if last else 1
+            expected[number, t] = np.interp(x[number], [low, high], [0, 1])
             beyond = (place < 0) & first | (place > 1) & last
-            expected[len(rows)][beyond] = place[beyond]
-            slope = 1 / (high - low)
-            rows.append((number, low, slope, -np.inf if first else 0, np.inf if last else 1))
-    rows += [(0, 0, 0, 1, 1), (1, 0, 0, 0, 0), (1, 0, 1, -np.inf, np.inf)]
-    expected[5], expected[7] = 1, x[1]
-    table = np.array(rows)
-    e = Padded(backend, np.full((8, 8), 9.0, dtype))
-    arrays = {"e": e, "x": Padded(backend, x), "bins": Padded(backend, table[:, 1:].T.astype(dtype))}
-    arrays["number"] = ints(backend, table[:, 0])
-    run(backend, how, PIECEWISE, arrays, {}, rows=8, cols=8, dtype=dtype)
-    close(e.read(), expected, "elementwise")
+            expected[number, t, beyond] = place[beyond]
+    bins[2:, :, 4] = expected[:, 4] = 1
+    e = Padded(backend, np.full((10, 8), 9.0, dtype))
+    arrays = {"e": e, "x": Padded(backend, x), "bins": Padded(backend, bins.reshape(4, 10).astype(dtype))}
+    run(backend, how, PIECEWISE, arrays, {"per": 5}, rows=10, cols=8, dtype=dtype)
+    close(e.read(), expected.reshape(10, 8), "elementwise")
+    same = np.repeat([[0.0], [1.0], [-np.inf], [np.inf]], 2, axis=1).astype(dtype)
+    arrays = {"e": (e := Padded(backend, np.zeros((2, 8), dtype))), "x": Padded(backend, x)}
+    run(
+        backend,
+        how,
+        PIECEWISE,
+        {**arrays, "bins": Padded(backend, same)},
+        {"per": 1},
+        rows=2,
+        cols=8,
+        dtype=dtype,
+    )
+    close(e.read(), x, "exact")
 
 
 #: categories of each column, length of the vectors, rows of the batch
@@ -174,7 +179,7 @@ def test_categories(backend: Any, dtype: Any, case: tuple[list[int], int, int], 
     rows = len(counts) * per
     e = Padded(backend, np.zeros((rows, n), dtype))
     arrays = {"e": e, "x": Padded(backend, codes.astype(dtype)), "vectors": Padded(backend, vectors)}
-    arrays.update(number=ints(backend, np.arange(rows) // per), begin=ints(backend, begin))
+    arrays["begin"] = ints(backend, begin)
     run(backend, how, CATEGORIES, arrays, {"per": per}, rows=rows, cols=n, dtype=dtype)
     expected = np.concatenate([vectors[b + own].T for b, own in zip(begin[:-1], codes, strict=True)])
     close(e.read(), expected, "exact")
@@ -185,7 +190,7 @@ def test_codes_that_there_are_not_read_nothing_else(backend: Any, dtype: Any) ->
     x = np.array([[-1, np.nan, 2, 3, np.inf, -np.inf, 1e30, 0.9]], dtype)
     e = Padded(backend, np.zeros((2, 8), dtype))
     arrays = {"e": e, "x": Padded(backend, x), "vectors": backend.asarray(vectors)}
-    arrays.update(number=ints(backend, [0, 0]), begin=ints(backend, [0, 3]))
+    arrays["begin"] = ints(backend, [0, 3])
     run(backend, "launch", CATEGORIES, arrays, {"per": 2}, rows=2, cols=8, dtype=dtype)
     close(e.read(), vectors[[0, 0, 2, 2, 2, 0, 2, 0]].T, "exact")
 

@@ -34,6 +34,8 @@ EMBEDDINGS = {
     "piecewise of some": E.piecewise(rows()[0], 3, bins=3, columns=[3, 0, 4]),
     "categories": E(None, categories=CODES, category_size=9),
     "nothing": E(None),
+    "no number": E("cosine", columns=[], categories={2: 4}),
+    "no bins": E("piecewise", edges=[], columns=[], categories={2: 4}),
 }
 KINDS = sorted(EMBEDDINGS)
 

@@ -228,7 +228,7 @@ class Kernels:
 
     def function(self, kernel: Kernel, form: Form) -> tuple[Any, Source]:
         """The ElementwiseKernel and its text; kernels of equal name and body share it."""
-        key = (kernel.name, kernel.body, form)
+        key = (kernel.name, kernel.per_row, kernel.body, form)
         if key not in self._made:
             text = source(kernel, form)
             function = cupy.ElementwiseKernel(

@@ -79,7 +79,7 @@ def kernel_source(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> str:
                 for a in kernel.arrays
                 if not a.role.startswith("raw")
             ),
-            kernel.body if kernel.rowwise else _map_loop(kernel),
+            kernel.body if kernel.rowwise else f"{kernel.per_row}\n{_map_loop(kernel)}",
             "}\n}\n}\n",
         ]
     )
