@@ -27,8 +27,9 @@ class Part:
     index: tuple[slice, ...]
 
     def view(self, flat: Any) -> Any:
-        """View of the array in a flat buffer."""
-        return flat[self.offset : self.offset + math.prod(self.block)].reshape(self.block)[self.index]
+        """View of the array in a flat buffer; axes of `flat` before the last one stay."""
+        whole = flat[..., self.offset : self.offset + math.prod(self.block)]
+        return whole.reshape(*flat.shape[:-1], *self.block)[(..., *self.index)]
 
 
 class Embedded:

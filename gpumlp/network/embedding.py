@@ -195,6 +195,10 @@ class Embedding:
             return list(self.columns)
         return [n for n in range(n_inputs) if n not in self.categories]
 
+    def key(self) -> tuple:
+        """Equal for embeddings of the same shapes: all but what the first values are drawn from."""
+        return tuple(str(value) for name, value in self.header().items() if name != "scale")
+
     def summary(self) -> str:
         """In a few words."""
         kind = "" if self.kind is None else f"{self.kind} embedding of {self.size}"

@@ -66,17 +66,20 @@ class Network:
         self.seed = checks.seed("seed", seed)
         self.init = init
         self.dtype = _check_dtype(dtype)
-        n_inputs, *others = self.layer_sizes
-        first = n_inputs if _check_embedding(embedding) is None else embedding.width(n_inputs)
-        self.layers, self.flat_size = layout([first, *others])
-        if embedding is not None:
-            self.embedded = Embedded(embedding, n_inputs, self.flat_size)
-            self.flat_size = self.embedded.stop
+        self.lay_out(_check_embedding(embedding))
         self.backend = get_backend(device)
         self.flat = self.backend.zeros(self.flat_size, self.dtype)
         rng = np.random.default_rng([self.seed, 0])
-        parameters: list[Any] = initial_parameters([first, *others], self.activations, init, rng)
+        parameters: list[Any] = initial_parameters(self.read_sizes, self.activations, init, rng)
         self.set_parameters(parameters + ([self.embedded.initial(rng)] if self.embedded else []))
+
+    def lay_out(self, embedding: Embedding | None) -> None:
+        """Set `layers`, `embedded` and `flat_size`."""
+        n_inputs, *others = self.layer_sizes
+        first = embedding.width(n_inputs) if embedding else n_inputs
+        self.layers, self.flat_size = layout([first, *others])
+        self.embedded = Embedded(embedding, n_inputs, self.flat_size) if embedding else None
+        self.flat_size = self.embedded.stop if self.embedded else self.flat_size
 
     def check(self) -> None:
         """Make `activations` and `dropouts`, which may be changed at any time, lists with an entry per hidden
@@ -112,6 +115,11 @@ class Network:
     def biases(self) -> Views:
         """Views (n_out,) of the parameters, one per layer; assigning to one writes into the network."""
         return Views([layer.matrix(self.flat)[-1] for layer in self.layers], "biases", self.backend)
+
+    @property
+    def read_sizes(self) -> list[int]:
+        """`layer_sizes`, but first how many numbers the first layer reads."""
+        return [self.layers[0].n_in, *self.layer_sizes[1:]]
 
     @property
     def embedding(self) -> Embedding | None:

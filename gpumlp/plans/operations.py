@@ -25,9 +25,10 @@ from gpumlp.kernels.rows import (
     partial_rows,
 )
 from gpumlp.network import Network
+from gpumlp.plans.members import launch
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.precision import GROWTH_STEPS, Precision
-from gpumlp.plans.workspace import Workspace, launch
+from gpumlp.plans.workspace import Workspace
 from gpumlp.rows import Rows
 
 __all__ = [

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any
 
-from gpumlp.backends.base import Gemm, Launch, Op
+from gpumlp.backends.base import Gemm, Op
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
-from gpumlp.kernels.kernel import Kernel
 from gpumlp.network import Network, pad
 from gpumlp.plans.embedding import EmbeddedInput
+from gpumlp.plans.members import launch, per_member
 from gpumlp.plans.precision import Precision
 
-__all__ = ["Workspace", "launch"]
-
-
-def launch(
-    network: Network,
-    kernel: Kernel,
-    arrays: dict[str, Any],
-    scalars: dict[str, Any],
-    rows: int,
-    cols: int,
-    *,
-    shared: Collection[str] = (),
-    **more: Any,
-) -> Launch:
-    """A `Launch` for all members of `network`; `shared` are arrays that are the same for all of them."""
-    if network.members is not None:
-        more.update(members=network.members, shared=[name for name in shared if name in arrays])
-    return Launch(kernel, arrays, scalars, rows, cols, **more)
-
-
-def per_member(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By-value arguments of each member as sequences."""
-    return {name: [value[name] for value in values] for name in values[0]}
+__all__ = ["Workspace"]
 
 
 class Workspace:
@@ -121,14 +98,14 @@ class Workspace:
             ops.append(Gemm(given, self.d[n][..., :rows, :], into, trans_a=not by_columns, tf32=tf32))
         if self.embedded:
             w = self.network.layers[0].matrix(self.precision.flat)
-            ops += self.embedded.backward(rows, w, self.d[0][:rows], grads)
+            ops += self.embedded.backward(rows, w, self.d[0][..., :rows, :], grads)
         return ops
 
     def _given(self, n: int, rows: int) -> tuple[Any, bool]:
         """What layer n reads of the first `rows` rows, with the constant 1, and whether it lies column by
         column."""
         if n == 0 and self.embedded:
-            return self.embedded.full[:, :rows], True
+            return self.embedded.full[..., :rows], True
         return self.full[n][..., :rows, :], False
 
     def _activation(self, make: Any, n: int, key: Any) -> tuple[Any, dict[str, Any]]:
