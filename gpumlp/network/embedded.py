@@ -89,19 +89,18 @@ class Embedded:
             shape = (count, e.frequencies)
             self.parts["frequency"] = Part("frequency", block(*shape), shape, (everything,))
         if self.inner:
-            full = (count, self.per, pad(e.size))
-            here, step = block(*full), math.prod(full[1:])
-            columns = slice(e.size)
-            self.parts["weight"] = Part("weight", here, full, (everything, slice(self.inner), columns))
-            # the row behind the weights; the view has no axis for it
-            row = slice(self.inner * full[2], self.inner * full[2] + e.size)
-            self.parts["bias"] = Part("bias", here, (count, step), (everything, row))
-            self._decay += [(here + n * step, here + n * step + self.inner * full[2]) for n in range(count)]
+            wide = pad(e.size)
+            step, biases = self.per * wide, self.inner * wide  # the biases are the row behind the weights
+            here, own = block(count, step), slice(biases, biases + e.size)
+            weights = (everything, slice(self.inner), slice(e.size))
+            self.parts["weight"] = Part("weight", here, (count, self.per, wide), weights)
+            self.parts["bias"] = Part("bias", here, (count, step), (everything, own))
+            self._decay += [(first, first + biases) for first in range(here, here + count * step, step)]
         if self.codes:
-            full = (int(self.begin[-1]), pad(e.category_size))
-            here = block(*full)
-            self.parts["vectors"] = Part("vectors", here, full, (everything, slice(e.category_size)))
-            self._decay.append((here, here + math.prod(full)))
+            vectors = (int(self.begin[-1]), pad(e.category_size))
+            here = block(*vectors)
+            self.parts["vectors"] = Part("vectors", here, vectors, (everything, slice(e.category_size)))
+            self._decay.append((here, here + math.prod(vectors)))
         return at
 
     @property

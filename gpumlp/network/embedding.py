@@ -143,7 +143,7 @@ class Embedding:
             )
         probe = cls(None, columns=columns, categories=more.get("categories", {}))
         places = probe.numbers(host.shape[1])
-        edges = []
+        edges: list[Any] = []
         for n in places:
             column = np.unique(np.quantile(host[:, n].astype(np.float64), np.linspace(0, 1, bins + 1)))
             edges.append(column if len(column) > 1 else column[0] + np.array([0.0, 1.0]))

@@ -59,10 +59,10 @@ class EmbeddedInput:
         inner = -(-(own.width + 1) // 8) * 8 if precision.tensor_cores else own.width + 1
         self.full = self._buffer(inner)
         self.full[..., own.width, :] = precision.one
-        self.inner = self._buffer(numbers * own.per) if own.inner else None
-        self.d = self._buffer(own.number_rows + own.code_rows) if training else None
+        self.inner: Any = self._buffer(numbers * own.per) if own.inner else None
+        self.d: Any = self._buffer(own.number_rows + own.code_rows) if training else None
         periodic = own.embedding.kind == "periodic" and numbers
-        self.d_inner = self._buffer(numbers * own.per) if training and periodic else None
+        self.d_inner: Any = self._buffer(numbers * own.per) if training and periodic else None
 
         def constant(values: Any, dtype: Any = np.int32) -> Any:
             return backend.asarray(np.ascontiguousarray(values, dtype))

@@ -221,7 +221,7 @@ class Kernels:
 
     def __init__(self, device: int) -> None:
         self._device = device
-        self._made: dict[tuple[str, str, Form], tuple[Any, Source]] = {}
+        self._made: dict[tuple[str, str, str, Form], tuple[Any, Source]] = {}
         self._loaded: set[int] = set()
         #: kernel's name -> seconds that compiling and loading took, all of its forms together
         self.seconds: dict[str, float] = {}
