@@ -182,6 +182,18 @@ def test_codes_that_a_column_does_not_have(device: str, code: float, why: str) -
     np.testing.assert_array_equal(flat(m), before)
 
 
+def test_codes_are_checked_for_each_of_many_networks(device: str) -> None:
+    """A network without categories takes what another one does not."""
+    bad = X.copy()
+    bad[7, 2] = 5
+    models = [gpumlp.MLP([4, 6, 1], device=device), model(EMBEDDINGS[0], device)]
+    trainers = [gpumlp.Trainer(m, loss="squared_error", optimizer="sgd") for m in models]
+    with pytest.raises(ValueError, match=r"trainers\[1\]: X\[:, 2\] holds numbers from 0 to 5"):
+        gpumlp.fit_many(trainers, bad, Y, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"X_val\[:, 2\] holds numbers from 0 to 5"):
+        gpumlp.fit_many(trainers, X, Y, validation=(bad, Y), epochs=1, progress=False)
+
+
 # ---- copies and files -----------------------------------------------
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 def test_copies(device: str, embedding: gpumlp.Embedding, tmp_path: Path) -> None:
