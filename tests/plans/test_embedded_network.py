@@ -28,14 +28,15 @@ def rows(seed: int = 0, n: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
 
 
 CODES = {2: 4, 4: 7}
+INNER = 0.6 * rows()[0]  # so that there are rows beyond the outer edges
 E = gpumlp.Embedding
 EMBEDDINGS = {
     "cosine": E("cosine", 4, scale=0.5, categories=CODES, category_size=3),
     "cosine of some": E("cosine", 3, scale=0.5, columns=[3, 0], categories={2: 4}),
     "periodic": E("periodic", 4, scale=0.5, frequencies=3, categories=CODES, category_size=3),
     "periodic of one": E("periodic", 5, scale=0.5, frequencies=4, columns=[1]),
-    "piecewise": E.piecewise(rows()[0], 4, bins=5, categories=CODES, category_size=3),
-    "piecewise of some": E.piecewise(rows()[0], 3, bins=3, columns=[3, 0, 4]),
+    "piecewise": E.piecewise(INNER, 4, bins=5, categories=CODES, category_size=3),
+    "piecewise of some": E.piecewise(INNER, 3, bins=3, columns=[3, 0, 4]),
     "categories": E(None, categories=CODES, category_size=9),
     "nothing": E(None),
     "no number": E("cosine", columns=[], categories={2: 4}),
@@ -220,16 +221,19 @@ def test_many_networks_have_what_each_has_alone(device: str, kind: str, dtype: A
 
 @pytest.mark.parametrize("kind", ["cosine", "cosine of some", "categories"])
 def test_members_of_a_plan(backend: Any, kind: str) -> None:
-    """A stack's gradients are those of its networks, on every executor."""
-    models = [network(kind, backend) for _ in range(3)]
+    """A stack's gradients are those of its networks, whose widths differ, on every executor."""
+    models = [
+        gpumlp.MLP([5, width, 2], "tanh", embedding=EMBEDDINGS[kind], dtype="float64", device=backend)
+        for width in (8, 12, 9)
+    ]
     for k, model in enumerate(models):
         model.set_parameters(moved(model.get_parameters(), seed=k))
     stack = Stack(models)
+    for k, model in enumerate(models):
+        stack.put(k, model.flat, stack.flat)
     X, n = rows(n=24)[0], 12
     gradients = []
     for each in (*models, stack):
-        for k, model in enumerate(models):
-            stack.put(k, model.flat, stack.flat)
         space = Workspace(each, n, training=True)
         grads = backend.zeros(each.flat.shape, each.dtype)
         steps = Steps(backend, (), each.dtype, 1, 24, each.members)
@@ -239,10 +243,12 @@ def test_members_of_a_plan(backend: Any, kind: str) -> None:
         space.d[-1][...] = backend.asarray(np.broadcast_to(d, space.d[-1].shape))
         ops = [gather(space, n, backend.asarray(X), steps.index, n), *space.forward(n)]
         backend.record([*ops, *space.backward(n, grads, None)], steps).run()
-        gradients.append(backend.to_numpy(grads))
-    for k, alone in enumerate(gradients[:-1]):
-        assert np.abs(alone).max() > 1e-3
-        close(gradients[-1][k], alone, "small plan")
+        gradients.append(grads)
+    for k, (model, alone) in enumerate(zip(models, gradients[:-1], strict=True)):
+        own = backend.zeros(model.flat_size, model.dtype)
+        stack.get(k, own, gradients[-1])
+        assert float(abs(own[model.embedded.start :]).max()) > 1e-3
+        close(backend.to_numpy(own), backend.to_numpy(alone), "small plan")
 
 
 @pytest.mark.parametrize(
@@ -265,6 +271,16 @@ def test_operations_of_a_step(device: str, kind: str, more: int) -> None:
             len(space.forward(16)) + len(space.backward(16, model.backend.zeros(model.flat_size, "f4"), 0))
         )
     assert counts[0] - counts[1] == more
+
+
+@pytest.mark.parametrize("kind", ["cosine", "periodic"])
+def test_streamed_rows(device: str, kind: str) -> None:
+    X, y = rows(n=200)
+    losses = []
+    for streaming in (False, True):
+        t = trainer(network(kind, device))
+        losses.append(t.fit(X, y, epochs=3, validation=0.2, streaming=streaming, progress=False).val_loss)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=RELATIVE["run"])
 
 
 def test_one_row_and_many(device: str) -> None:
