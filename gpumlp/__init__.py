@@ -12,6 +12,7 @@ from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.losses import Huber
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
+from gpumlp.network import Embedding
 from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 from gpumlp.training.halving import SuccessiveHalving
 from gpumlp.training.history import EarlyStopping, History
@@ -33,6 +34,7 @@ __all__ = [
     "DeviceError",
     "DivergenceError",
     "EarlyStopping",
+    "Embedding",
     "Ensemble",
     "History",
     "Huber",

@@ -25,9 +25,10 @@ from gpumlp.kernels.rows import (
     partial_rows,
 )
 from gpumlp.network import Network
+from gpumlp.plans.members import launch
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.precision import GROWTH_STEPS, Precision
-from gpumlp.plans.workspace import Workspace, launch
+from gpumlp.plans.workspace import Workspace
 from gpumlp.rows import Rows
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
 
 def gather(space: Workspace, n: int, X: Any, index: Any, stride: int) -> Launch:
     """Copy the next `n` rows of `X`, with the numbers index[k stride:], to the network's input."""
+    if space.embedded:
+        return space.embedded.gather(n, X, index, stride)
     kernel = gather_kernel(None if X.dtype == space.network.dtype else X.dtype.name)
     arrays = {"x": space.a[0][..., :n, :], "index": index, "X": X}
     extents = {"X": (1, space.network.layer_sizes[0]), "index": (n,)}

@@ -74,8 +74,8 @@ def _kind(member: Any) -> tuple | None:
         return None
     train, val = member.train, member.val
     model, optimizer = trainer.model, trainer.optimizer
-    if model.backend.name != "cuda":
-        return None
+    if model.backend.name != "cuda" or (model.embedded and model.embedded.inner):
+        return None  # products with members are for many networks, or for the numbers of one
     n, batch = train.n_rows, trainer.batch_size
     # a member with fewer rows fills up its last batch with a row that it does not have
     rows = ("some",) if train.spare is not None else ("all", n)
@@ -90,6 +90,7 @@ def _kind(member: Any) -> tuple | None:
         trainer.objective,
         (len(sizes), sizes[0], sizes[-1], *widths),
         tuple(model.activations),
+        model.embedding.key() if model.embedding else None,
         stack_key(optimizer),
         (id(train.X), id(train.y)),
         rows,
@@ -109,7 +110,7 @@ def _by_shape(members: Sequence[Any]) -> list[tuple[list[Any], Shape]]:
     costs least, or makes a plan of its own if that costs less."""
     shapes: dict[Shape, list[Any]] = {}
     for member in members:
-        shapes.setdefault(tuple(member.trainer.model.layer_sizes), []).append(member)
+        shapes.setdefault(tuple(member.trainer.model.read_sizes), []).append(member)
     plans: list[tuple[list[Any], Shape]] = []
     for shape in sorted(shapes, key=_size, reverse=True):
         some, best, least = shapes[shape], None, float(PLAN)
@@ -146,8 +147,12 @@ def _waves(members: list[Any], sizes: Shape) -> list[list[Any]]:
     data = {(id(rows.X), id(rows.y)): rows for m in members for rows in (m.train, m.val) if rows is not None}
     budget -= sum(row_bytes(trainer.model, rows) * rows.X.shape[0] for rows in data.values())
     budget -= FORWARD_BYTES if members[0].val is not None else 0
+    model = trainer.model
     network: Any = SimpleNamespace(
-        layer_sizes=sizes, flat_size=_size(sizes), dtype=trainer.model.dtype, members=None
+        widths=[*sizes, *model.widths[len(sizes) :]],
+        flat_size=_size(sizes) + model.flat_size - _size(tuple(model.read_sizes)),  # and the embedding's
+        dtype=model.dtype,
+        members=None,
     )
     most = max(m.train.n_rows for m in members)
     held = max((m.val.n_rows for m in members if m.val is not None), default=0)

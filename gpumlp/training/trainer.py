@@ -12,7 +12,6 @@ from gpumlp.backends.base import on_device
 from gpumlp.errors import suggest
 from gpumlp.losses import Huber, Loss, get_loss
 from gpumlp.model import MLP
-from gpumlp.network import unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
 from gpumlp.rows import Rows, check_rows, check_two_classes, split_validation
@@ -265,27 +264,26 @@ class Trainer(Settings):
         return evaluation.figures(engine.read_sums()[1:3])
 
     @on_device
-    def loss_and_grads(
-        self, X: Any, y: Any, sample_weight: Any = None
-    ) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    def loss_and_grads(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[float, list[Any]]:
         """Training objective and its gradient on given rows, by the code that `step` runs (dropout as in step
         t).
 
         Returns
         -------
         (float, [(dW (n_in, n_out), db (n_out,)), ...])
-            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host.  Not clipped; decoupled
-            decay is not part of the objective.
+            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host, as `get_parameters` gives
+            the parameters.  Not clipped; decoupled decay is not part of the objective.
         """
         batch = self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
         engine, opt = self.engine, self.optimizer
         value = float(engine.read_sums()[0]) / batch.weight
         flat = engine.backend.to_numpy(engine.grads) / engine.precision.loss_scale()[0]
-        grads = unflatten(self.model.layers, flat)
-        for (dW, _), (W, _) in zip(grads, self.model.get_parameters(), strict=True):
-            np.add(dW, opt.l2 * W + opt.l1 * np.sign(W), out=dW)
-            value += opt.l1 * float(np.abs(W).sum()) + 0.5 * opt.l2 * float(np.square(W).sum())
-        return value, grads
+        held = engine.backend.to_numpy(self.model.flat)
+        for start, stop, decay in self.model.segments:
+            w = held[start:stop] if decay else held[:0]
+            flat[start : start + len(w)] += opt.l2 * w + opt.l1 * np.sign(w)
+            value += opt.l1 * float(np.abs(w).sum()) + 0.5 * opt.l2 * float(np.square(w).sum())
+        return value, self.model.unflattened(flat)
 
     # ---- files, printing and pickling -----------------------------------------------
     @on_device

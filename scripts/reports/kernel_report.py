@@ -34,7 +34,7 @@ from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
 
 import gpumlp
-from gpumlp.kernels import rows
+from gpumlp.kernels import embeddings, rows
 from scripts.reports.cuda_compiler import (
     ARCHITECTURES,
     Compiled,
@@ -159,6 +159,13 @@ def row_kernels(quick: bool) -> Iterator[Kernel]:
     yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
 
 
+def embedding_kernels() -> Iterator[Kernel]:
+    """What makes the inputs of the first layer, and its gradients."""
+    yield from (embeddings.columns_kernel(), embeddings.COSINE, embeddings.PERIODIC, embeddings.PIECEWISE)
+    yield from (embeddings.CATEGORIES, embeddings.COSINE_BACKWARD, embeddings.PERIODIC_BACKWARD)
+    yield embeddings.CATEGORIES_BACKWARD
+
+
 def member_kernels(rules: Iterable[Any]) -> Iterator[tuple[Kernel, str]]:
     """(kernel, dtype): a sample of what runs for many networks at once."""
     relu = [make("relu", dropout) for make in (forward_kernel, backward_kernel) for dropout in (False, True)]
@@ -184,7 +191,7 @@ def cases(quick: bool) -> list[Case]:
     for dtype in ("float32",) if quick else ("float32", "float64"):
         for rule, optimizer, clip in optimizers(quick):
             add(optimizer.kernel(clip=clip), dtype, rule)
-        for kernel in (*activations(quick), *row_kernels(quick)):
+        for kernel in (*activations(quick), *row_kernels(quick), *embedding_kernels()):
             add(kernel, dtype)
     rules = [make(lr=1e-3) for make in gpumlp.optimizers.OPTIMIZERS.values()]
     for rule, optimizer in zip(gpumlp.optimizers.OPTIMIZERS, rules, strict=True):  # `update` of many arrays
@@ -198,6 +205,7 @@ def cases(quick: bool) -> list[Case]:
         for kernel in (
             *half,
             *(training_kernel(name, False, scaled) for name in losses),
+            *(kernel for kernel in embedding_kernels() if any(a.ctype == "T" for a in kernel.arrays)),
             *updates,
             rows.CAST,
         ):

@@ -151,7 +151,11 @@ class NativeBackend(HostBackend):
             return
         values = [stepped[name] for name in function.stepped]
         shape, table = (op.rows, op.cols), pack_segments(op.segments)
-        self._run(pack(function, op.arrays, op.scalars, shape, function.own_columns, table, values=values))
+        by_rows = op.kernel.rowwise  # a share of columns would be all rows over again
+        columns = function.own_columns
+        self._run(
+            pack(function, op.arrays, op.scalars, shape, columns, table, by_rows=by_rows, values=values)
+        )
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]
