@@ -12,7 +12,7 @@ from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.losses import Huber
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
-from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
+from gpumlp.optimizers import SGD, Adadelta, AdaGrad, Adam, AdamW, Lion, NAdam, RAdam, RMSProp, Yogi
 from gpumlp.training.halving import SuccessiveHalving
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.many import fit_many
@@ -28,6 +28,7 @@ __all__ = [
     "MLP",
     "SGD",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
     "DeviceError",
@@ -36,12 +37,16 @@ __all__ = [
     "Ensemble",
     "History",
     "Huber",
+    "Lion",
     "MLPClassifier",
     "MLPRegressor",
     "ModelFileError",
+    "NAdam",
+    "RAdam",
     "RMSProp",
     "SuccessiveHalving",
     "Trainer",
+    "Yogi",
     "__version__",
     "fit_many",
     "free_memory",

@@ -177,7 +177,64 @@ def adam(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
     return w - lr * (s["v"] / (1 - b1**t)) / (np.sqrt(second / (1 - b2**t)) + o.eps)
 
 
-RULES = {"sgd": sgd, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adam}
+def adadelta(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    s["g2"] = o.rho * s.get("g2", 0) + (1 - o.rho) * g**2
+    move = np.sqrt(s.get("x2", 0) + o.eps) / np.sqrt(s["g2"] + o.eps) * g
+    s["x2"] = o.rho * s.get("x2", 0) + (1 - o.rho) * move**2
+    return w - lr * move
+
+
+def yogi(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    s["v"] = b1 * s.get("v", 0) + (1 - b1) * g
+    old = s.get("s", o.initial_accumulator + 0 * g)
+    s["s"] = old - (1 - b2) * np.sign(old - g**2) * g**2
+    if not o.bias_correction:
+        return w - lr * s["v"] / (np.sqrt(s["s"]) + o.eps)
+    return w - lr * (s["v"] / (1 - b1**t)) / (np.sqrt(s["s"] / (1 - b2**t)) + o.eps)
+
+
+def nadam(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    now, after = (b1 * (1 - 0.5 * 0.96 ** (n * o.momentum_decay)) for n in (t, t + 1))
+    s["product"] = s.get("product", 1.0) * now
+    s["v"] = b1 * s.get("v", 0) + (1 - b1) * g
+    s["s"] = b2 * s.get("s", 0) + (1 - b2) * g**2
+    mean = (1 - now) / (1 - s["product"]) * g + after / (1 - s["product"] * after) * s["v"]
+    return w - lr * mean / (np.sqrt(s["s"] / (1 - b2**t)) + o.eps)
+
+
+def radam(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    s["v"] = b1 * s.get("v", 0) + (1 - b1) * g
+    s["s"] = b2 * s.get("s", 0) + (1 - b2) * g**2
+    mean, limit = s["v"] / (1 - b1**t), 2 / (1 - b2) - 1
+    n = limit - 2 * t * b2**t / (1 - b2**t)
+    if n <= 5:
+        return w - lr * mean
+    r = math.sqrt((n - 4) * (n - 2) * limit / ((limit - 4) * (limit - 2) * n))
+    return w - lr * mean * r * math.sqrt(1 - b2**t) / (np.sqrt(s["s"]) + o.eps)
+
+
+def lion(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    w = w - lr * np.sign(b1 * s.get("m", 0) + (1 - b1) * g)
+    s["m"] = b2 * s.get("m", 0) + (1 - b2) * g
+    return w
+
+
+RULES = {
+    "sgd": sgd,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adam,
+    "adadelta": adadelta,
+    "yogi": yogi,
+    "nadam": nadam,
+    "radam": radam,
+    "lion": lion,
+}
 
 
 def step(o: Any, w: Any, g: Any, s: dict, t: int, *, decay: Any = 1.0, clip: float = 1.0) -> Any:

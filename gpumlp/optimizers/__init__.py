@@ -9,7 +9,17 @@ import copy
 
 from gpumlp.checks import flag, number
 from gpumlp.errors import suggest
-from gpumlp.kernels.optimizers import adagrad, adam, rmsprop, sgd
+from gpumlp.kernels.optimizers import (
+    adadelta,
+    adagrad,
+    adam,
+    lion,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+    yogi,
+)
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.base import Optimizer
 from gpumlp.optimizers.stacked import StackedOptimizer, stack_key
@@ -18,12 +28,17 @@ __all__ = [
     "OPTIMIZERS",
     "SGD",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "Lion",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSProp",
     "Rule",
     "StackedOptimizer",
+    "Yogi",
     "get_optimizer",
     "optimizer_class",
     "stack_key",
@@ -51,9 +66,30 @@ class AdamW(Optimizer, adam.AdamW):
     __doc__ = adam.AdamW.__doc__
 
 
+class Adadelta(Optimizer, adadelta.Adadelta):
+    __doc__ = adadelta.Adadelta.__doc__
+
+
+class Yogi(Optimizer, yogi.Yogi):
+    __doc__ = yogi.Yogi.__doc__
+
+
+class NAdam(Optimizer, nadam.NAdam):
+    __doc__ = nadam.NAdam.__doc__
+
+
+class RAdam(Optimizer, radam.RAdam):
+    __doc__ = radam.RAdam.__doc__
+
+
+class Lion(Optimizer, lion.Lion):
+    __doc__ = lion.Lion.__doc__
+
+
 #: name -> class; add a class of your own, and its name is known everywhere
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    optimizer.name: optimizer for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW)
+    optimizer.name: optimizer
+    for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW, Adadelta, Yogi, NAdam, RAdam, Lion)
 }
 
 

@@ -21,7 +21,7 @@ __all__ = ["Optimizer"]
 
 
 class Optimizer(Rule):
-    """A rule that remembers: base of `SGD`, `AdaGrad`, `RMSProp`, `Adam` and `AdamW`.
+    """A rule that remembers: base of all of `OPTIMIZERS`: `SGD`, `Adam` ...
 
     The hyper-parameters are attributes; assignments to them count from the next step on.
 

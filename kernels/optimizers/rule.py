@@ -119,6 +119,18 @@ class Rule:
         called = f"{type(self).__name__}: {name}"
         setattr(self, name, number(called, value, low, high, open_low=open_low, expected=expected))
 
+    def check_betas(self) -> None:
+        """Check the two numbers of `betas`, for rules that have them."""
+        given: Any = getattr(self, "betas")  # noqa: B009 - a field of some rules only
+        try:
+            beta1, beta2 = given
+            betas = number("beta1", beta1, 0, 1), number("beta2", beta2, 0, 1)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{type(self).__name__}: betas={given!r}; expected two numbers >= 0 and < 1"
+            ) from None
+        setattr(self, "betas", betas)  # noqa: B010
+
     # ---- what is made of it -----------------------------------------------
     def hyperparameters(self) -> dict[str, Any]:
         """Constructor arguments as a dict, checked."""

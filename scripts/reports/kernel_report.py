@@ -50,7 +50,10 @@ from scripts.shared.machine import cpu_count
 from scripts.shared.show import table
 
 #: bytes per parameter that the formulas ask for, float32: gradient read, parameter and state read and written
-LIMITS = {"momentum": 20, "adagrad": 20, "rmsprop": 20, "adam": 28, "adamw": 28}
+LIMITS = {
+    **dict.fromkeys(("momentum", "adagrad", "rmsprop", "lion"), 20),
+    **dict.fromkeys(("adam", "adamw", "adadelta", "yogi", "nadam", "radam"), 28),
+}
 _PENALTIES: dict[str, dict[str, float]] = {
     "plain": {},
     "l2": {"l2": 1e-4},
@@ -121,6 +124,7 @@ def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
         gpumlp.RMSProp(lr, centered=True, momentum=0.9),
         gpumlp.Adam(lr, amsgrad=True),
         gpumlp.Adam(lr, eps_hat=True),
+        gpumlp.Yogi(lr, bias_correction=False),
     ]
     if not quick:
         options += [
