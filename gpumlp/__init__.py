@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
-from gpumlp.losses import Huber
+from gpumlp.losses import BinaryCrossEntropy, Huber, Quantile, SoftmaxCrossEntropy
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
 from gpumlp.optimizers import SGD, Adadelta, AdaGrad, Adam, AdamW, Lion, NAdam, RAdam, RMSProp, Yogi
 from gpumlp.training.halving import SuccessiveHalving
@@ -31,6 +31,7 @@ __all__ = [
     "Adadelta",
     "Adam",
     "AdamW",
+    "BinaryCrossEntropy",
     "DeviceError",
     "DivergenceError",
     "EarlyStopping",
@@ -42,8 +43,10 @@ __all__ = [
     "MLPRegressor",
     "ModelFileError",
     "NAdam",
+    "Quantile",
     "RAdam",
     "RMSProp",
+    "SoftmaxCrossEntropy",
     "SuccessiveHalving",
     "Trainer",
     "Yogi",

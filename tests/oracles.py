@@ -85,16 +85,41 @@ def _huber(z: float, y: float, delta: float) -> tuple[float, float]:
     return delta * (abs(d) - delta / 2), math.copysign(delta, d)
 
 
+def _binary(z: float, y: float) -> tuple[float, float]:
+    return y * _log1pexp(-z) + (1 - y) * _log1pexp(z), _sigmoid(z) - y
+
+
+def _smoothed_row(z: Any, y: Any, delta: float) -> tuple[float, list[float]]:
+    """The mean of the losses of all labels, each as often as it is wanted."""
+    rows = [_softmax_row(z, label, 0.0) for label in range(len(z))]
+    wanted = [delta / len(z) + (1 - delta) * (label == int(y)) for label in range(len(z))]
+    value = math.fsum(q * v for q, (v, _) in zip(wanted, rows, strict=True))
+    return value, [p - q for p, q in zip(softmax(z), wanted, strict=True)]
+
+
+def pinball(z: float, y: float, level: float) -> tuple[float, float]:
+    d = y - z
+    return max(level * d, (level - 1) * d), 0.0 if d == 0 else -level if d > 0 else 1 - level
+
+
+def _quantiles(z: Any, y: Any, levels: Any) -> tuple[float, list[float]]:
+    pairs = [pinball(float(a), float(y[0]), float(q)) for a, q in zip(z, levels, strict=True)]
+    return math.fsum(v for v, _ in pairs) / len(pairs), [g / len(pairs) for _, g in pairs]
+
+
 #: name -> f(z, y, delta) -> (value, gradient)
 LOSSES = {
     "softmax_cross_entropy": _softmax_row,
-    "binary_cross_entropy": _mean_of(
-        lambda z, y, _: (y * _log1pexp(-z) + (1 - y) * _log1pexp(z), _sigmoid(z) - y)
-    ),
+    "binary_cross_entropy": _mean_of(lambda z, y, _: _binary(z, y)),
     "squared_error": _mean_of(lambda z, y, _: (0.5 * (z - y) ** 2, z - y)),
     "absolute_error": _mean_of(lambda z, y, _: (abs(z - y), float(np.sign(z - y)))),
     "huber": _mean_of(_huber),
     "poisson": _mean_of(lambda z, y, _: (_exp(z) - y * z, _exp(z) - y)),
+    "softmax_cross_entropy_smoothed": _smoothed_row,
+    "binary_cross_entropy_smoothed": _mean_of(
+        lambda z, y, s: _binary(z, (1 - s) * y + s / 2),
+    ),
+    "quantile": _quantiles,
 }
 
 LINKS = {
@@ -102,14 +127,17 @@ LINKS = {
     "exp": lambda row: np.array([_exp(v) for v in row]),
     "sigmoid": lambda row: np.array([_sigmoid(v) for v in row]),
     "softmax": softmax,
+    "sorted": lambda row: np.array(sorted(row)),
 }
 
 
 def score(loss: str, z: np.ndarray, y: Any) -> float:
     """The row's metric: 1 or 0 for right or wrong, else the sum of squared errors of the prediction."""
-    if loss == "softmax_cross_entropy":
+    if loss == "quantile":
+        return float((sorted(z)[(len(z) - 1) // 2] - y[0]) ** 2)
+    if loss.startswith("softmax_cross_entropy"):
         return float(int(np.argmax(z)) == int(y))
-    if loss == "binary_cross_entropy":
+    if loss.startswith("binary_cross_entropy"):
         return float(all((a > 0) == (b > 0.5) for a, b in zip(z, y, strict=True)))
     predicted = [_exp(v) if loss == "poisson" else v for v in z]
     return math.fsum((a - b) ** 2 for a, b in zip(predicted, y, strict=True))

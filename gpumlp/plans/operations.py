@@ -64,11 +64,15 @@ def _loss(
     arrays = {"z": space.z[-1][..., :n, :], "index": steps.index, "y": rows.y, **own}
     if rows.w is not None:
         arrays["w"] = rows.w
+    loss, n_out, given = objective.loss, space.network.layer_sizes[-1], rows.X.shape[0]
+    if loss.levels:
+        arrays["delta"] = space.network.backend.asarray(np.array(objective.delta, space.network.dtype))
     values = {"stride": stride, "per_output": objective.per_output, "delta": objective.delta}
+    values["centre"] = objective.centre
     scalars = {s.name: values[s.name] for s in kernel.constants}
-    n_out, given = space.network.layer_sizes[-1], rows.X.shape[0]
     extents = {
-        "y": (given,) if objective.loss.classes else (given, n_out),
+        "y": (given,) if loss.classes else (given, loss.targets(n_out)),
+        "delta": (n_out,),
         "w": (given,),
         "index": (n,),
         "row_loss": (n,),

@@ -29,7 +29,7 @@ __all__ = ["load_trainer", "save_trainer"]
 #: keys of the header's "trainer" -> type of their value; "state" names the optimiser's state arrays
 _TRAINER: dict[str, Any] = {
     "loss": str,
-    "delta": (int, float),
+    "delta": (int, float, list),
     "optimizer": str,
     "hyperparameters": dict,
     "t": int,

@@ -10,7 +10,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends.base import on_device
 from gpumlp.errors import suggest
-from gpumlp.losses import Huber, Loss, get_loss
+from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
 from gpumlp.model import MLP
 from gpumlp.network import unflatten
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
@@ -37,9 +37,10 @@ class Trainer(Settings):
     model : MLP
         Trained in place, on the device where it is.  Training (not making the trainer) sets its `output`,
         which says how `predict` reads the network, to fit the loss.
-    loss : str, gpumlp.Huber, or a loss of `gpumlp.losses.LOSSES`
+    loss : str, an object with a constant, or a loss of `gpumlp.losses.LOSSES`
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error" (half the mean square),
-        "absolute_error", "huber", "poisson".
+        "absolute_error", "huber", "poisson", "quantile".  Objects: `gpumlp.Huber`, `gpumlp.Quantile`,
+        `gpumlp.SoftmaxCrossEntropy`, `gpumlp.BinaryCrossEntropy` (smoothed labels).
     optimizer : str or Optimizer
         A name, or an object such as ``gpumlp.Adam(lr=1e-3)``.  The trainer works with a copy of it,
         `self.optimizer`.
@@ -94,7 +95,7 @@ class Trainer(Settings):
         self,
         model: MLP,
         *,
-        loss: str | Huber | Loss,
+        loss: str | LossObject | Loss,
         optimizer: str | Optimizer,
         batch_size: int = 128,
         l1: float = 0.0,
@@ -114,11 +115,7 @@ class Trainer(Settings):
         self.schedule, self.seed, self.precision = schedule, seed, precision
         self.callbacks = callbacks
         n_out = model.layer_sizes[-1]
-        if kind.classes and n_out < 2:
-            raise ValueError(
-                f"{kind.name} needs at least 2 outputs (one per class), the network has {n_out}; "
-                "for two classes with one output use binary_cross_entropy"
-            )
+        check_outputs(kind, delta, n_out)
         # elementwise losses are means over the outputs
         self._objective = Objective(kind, delta, 1.0 if kind.classes else 1.0 / n_out)
         self.epoch = 0

@@ -35,6 +35,7 @@ from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, trai
 
 import gpumlp
 from gpumlp.kernels import rows
+from gpumlp.plans import OUTPUTS
 from scripts.reports.cuda_compiler import (
     ARCHITECTURES,
     Compiled,
@@ -158,7 +159,7 @@ def row_kernels(quick: bool) -> Iterator[Kernel]:
         for weighted in (False,) if quick else (False, True):
             yield training_kernel(name, weighted)
             yield evaluation_kernel(name, weighted)
-    for link in ("identity", "sigmoid", "softmax", "exp"):
+    for link in OUTPUTS:
         yield output_kernel(link)
     yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
 
