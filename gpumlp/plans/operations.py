@@ -79,7 +79,7 @@ def _loss(
         "row_metric": (n,),
     }
     extents = {name: shape for name, shape in extents.items() if name in arrays}
-    shared = ["y", "w"] if rows.w is not None and rows.w.ndim == 1 else ["y"]
+    shared = ["y", *(["w"] if rows.w is not None and rows.w.ndim == 1 else []), *(["delta"] * loss.levels)]
     return launch(space.network, kernel, arrays, scalars, n, n_out, shared=shared, extents=extents)
 
 
