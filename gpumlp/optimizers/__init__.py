@@ -115,10 +115,12 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return OPTIMIZERS[name]
 
 
-def with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) -> Optimizer:
-    """A copy of `optimizer` with these penalties; ValueError if it has its own already."""
+def with_penalties(
+    optimizer: Optimizer, l1: float, l2: float, proximal: bool, average: float = 0.0
+) -> Optimizer:
+    """A copy of `optimizer` with these penalties and this average; ValueError if it has its own already."""
     optimizer = copy.deepcopy(optimizer)
-    for name, given in (("l1", l1), ("l2", l2)):
+    for name, given in (("l1", l1), ("l2", l2), ("average", average)):
         value = number(name, given, 0, expected="a number >= 0 and finite")
         if value == 0:
             continue

@@ -15,7 +15,7 @@ __all__ = ["StackedOptimizer", "stack_key"]
 def stack_key(optimizer: Optimizer) -> tuple:
     """Equal for optimisers that can be stacked: their kernels differ at most in penalties that are 0."""
     proximal = optimizer.penalties()[3]
-    return type(optimizer), optimizer.options(), optimizer.state_names(), proximal
+    return type(optimizer), optimizer.options(), optimizer.arrays(), proximal
 
 
 class StackedOptimizer:
@@ -42,7 +42,7 @@ class StackedOptimizer:
             setattr(widest, name, max(float(getattr(one, name)) for one in optimizers))
         widest._kernels = {}
         self.t, self._widest, self._stack = 0, widest, stack
-        zeros = {name: stack.backend.zeros(stack.flat.shape, stack.dtype) for name in widest.state_names()}
+        zeros = {name: stack.backend.zeros(stack.flat.shape, stack.dtype) for name in widest.arrays()}
         self.state: list[dict[str, Any]] = [zeros]
 
     def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:

@@ -171,7 +171,7 @@ def _too_large(value: Any) -> bool:
 
 def _optimizer(given: dict[str, Any]) -> Optimizer:
     rule: Any = optimizer_class(given["optimizer"])
-    options = given["hyperparameters"]
+    options = {"average": 0.0, **given["hyperparameters"]}  # files of earlier versions know no average
     names = {f.name for f in fields(rule)}
     for name in sorted(names ^ set(options)):
         raise ValueError(
@@ -195,8 +195,8 @@ def _restore(trainer: Any, given: dict[str, Any], saved: Saved, model: MLP) -> N
     optimizer = trainer.optimizer
     held = []
     if given["t"] or given["state"]:
-        if sorted(given["state"]) != sorted(optimizer.state_names()):
-            raise ValueError(f"its state is {given['state']}, expected {list(optimizer.state_names())}")
+        if sorted(given["state"]) != sorted(optimizer.arrays()):
+            raise ValueError(f"its state is {given['state']}, expected {list(optimizer.arrays())}")
         state = {
             n: flatten(model.layers, saved.pairs(f"{n}_"), model.flat_size, model.dtype)
             for n in given["state"]

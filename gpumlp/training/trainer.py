@@ -51,6 +51,10 @@ class Trainer(Settings):
         Penalties l1 sum |w| and (l2/2) sum w^2 on weights, not biases; see `Optimizer`.
     proximal : bool
         Treat l1 by soft thresholding (exact zeros) instead of the subgradient.
+    average : float
+        > 0: the model has moving averages of the parameters between steps, for evaluation, early stopping,
+        callbacks, predictions and files; steps go on from the parameters themselves, which are then
+        `optimizer.state[0]["average"]`.  Usually 0.99 to 0.9999; see `Optimizer`.
     clip_norm : float, optional
         Scale the gradient of the data loss down to this Euclidean norm if it is longer (to 0 if the norm
         overflows).
@@ -101,6 +105,7 @@ class Trainer(Settings):
         l1: float = 0.0,
         l2: float = 0.0,
         proximal: bool = False,
+        average: float = 0.0,
         clip_norm: float | None = None,
         schedule: str | Callable | None = None,
         seed: int = 0,
@@ -109,7 +114,7 @@ class Trainer(Settings):
     ) -> None:
         self.model = model
         kind, delta = get_loss(loss)
-        self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal)
+        self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal, average)
         self.batch_size = batch_size
         self.clip_norm = clip_norm
         self.schedule, self.seed, self.precision = schedule, seed, precision

@@ -126,6 +126,7 @@ def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
         gpumlp.Adam(lr, amsgrad=True),
         gpumlp.Adam(lr, eps_hat=True),
         gpumlp.Yogi(lr, bias_correction=False),
+        gpumlp.AdamW(lr, average=0.999),
     ]
     if not quick:
         options += [
@@ -150,7 +151,7 @@ def activations(quick: bool) -> Iterator[Kernel]:
                 continue
             yield forward_kernel(name, dropout)
             yield backward_kernel(name, dropout)
-    yield rows.GATHER
+    yield from (rows.GATHER, rows.EXCHANGE)
 
 
 def row_kernels(quick: bool) -> Iterator[Kernel]:

@@ -183,7 +183,7 @@ def test_weights_and_biases_of_flat_members(
     """An optimiser's launch over (members, flat size): no decay for biases, in each of them."""
     rng, rule = np.random.default_rng(size), OPTIMIZERS[name](lr=0.01, weight_decay=0.1)
     kernel, segments = rule.kernel(), [(0, size - 5, 1.0), (size - 5, size, 0.0)]
-    names = ("g", "p", *rule.state_names())
+    names = ("g", "p", *rule.arrays())
     start = {name: rng.random((members, size)).astype(dtype) for name in names}
     arrays = {name: backend.asarray(a) for name, a in start.items()}
     ones = {name: backend.asarray(a.copy()) for name, a in start.items()}
