@@ -12,7 +12,7 @@ from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
 from gpumlp.losses import BinaryCrossEntropy, Huber, Quantile, SoftmaxCrossEntropy
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
-from gpumlp.optimizers import SGD, Adadelta, AdaGrad, Adam, AdamW, Lion, NAdam, RAdam, RMSProp, Yogi
+from gpumlp.optimizers import SGD, Adadelta, AdaGrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp, Yogi
 from gpumlp.training.halving import SuccessiveHalving
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.many import fit_many
@@ -42,6 +42,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "ModelFileError",
+    "Muon",
     "NAdam",
     "Quantile",
     "RAdam",

@@ -251,6 +251,26 @@ def lion(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
     return w
 
 
+def orthogonal(u: np.ndarray, rounds: int = 5) -> np.ndarray:
+    """Muon's Newton-Schulz rounds as its authors write them."""
+    x = u / max(np.linalg.norm(u), 1e-7)
+    x = x.T if len(u) > u.shape[1] else x
+    for _ in range(rounds):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if len(u) > u.shape[1] else x
+
+
+def muon(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    if np.ndim(w) != 2 or not np.size(w):
+        return adam(w, g, s, t, lr, o)
+    rows, cols = w.shape  # of outputs and inputs
+    s["m"] = o.momentum * s.get("m", 0) + (1 - o.momentum) * g
+    u = o.momentum * s["m"] + (1 - o.momentum) * g if o.nesterov else s["m"]
+    size = 0.2 * math.sqrt(max(rows, cols)) if o.match_rms else math.sqrt(max(1, rows / cols))
+    return w - lr * size * orthogonal(u, o.ns_steps)
+
+
 RULES = {
     "sgd": sgd,
     "adagrad": adagrad,
@@ -262,6 +282,7 @@ RULES = {
     "nadam": nadam,
     "radam": radam,
     "lion": lion,
+    "muon": muon,
 }
 
 

@@ -41,6 +41,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "nadam": [{"lr": 0.02, "momentum_decay": decay} for decay in (0.0, 4e-3, 0.5)],
     # 5 steps without the root, none without it, and never with it
     "radam": [{"lr": 0.02}, {"lr": 0.02, "betas": (0.8, 0.99)}, {"lr": 0.02, "betas": (0.9, 0.5)}],
+    # arrays of one dimension, which these test cases have, are AdamW's
+    "muon": [
+        {"lr": 0.02},
+        {"lr": 0.02, "momentum": 0.5, "nesterov": False, "match_rms": True, "ns_steps": 3},
+        {"lr": 0.02, "amsgrad": True, "eps_hat": True},
+    ],
     "lion": [{"lr": 0.02}, {"lr": 0.02, "betas": (0.5, 0.5)}],
 }
 

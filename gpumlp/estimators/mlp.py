@@ -52,8 +52,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `sklearn.neural_network.MLPClassifier`, with the same defaults.  `activation` takes every name
         of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also those of
-        `gpumlp.optimizers.OPTIMIZERS`: "adagrad", "rmsprop" (decay 0.9), "nadam" ..., and "adamw" (`alpha` is
-        the decoupled decay, not divided by the batch, not part of the loss).
+        `gpumlp.optimizers.OPTIMIZERS`: "adagrad", "rmsprop" (decay 0.9), "nadam" ..., and "adamw", "muon"
+        (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).
     dropout : float or list of float, default=0.0
         Probability that a hidden unit is dropped in training; one for all hidden layers, or one each.
     l1 : float, default=0.0

@@ -22,6 +22,7 @@ from gpumlp.kernels.optimizers import (
 )
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.base import Optimizer
+from gpumlp.optimizers.muon import Muon, newton_schulz
 from gpumlp.optimizers.stacked import StackedOptimizer, stack_key
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Lion",
+    "Muon",
     "NAdam",
     "Optimizer",
     "RAdam",
@@ -40,6 +42,7 @@ __all__ = [
     "StackedOptimizer",
     "Yogi",
     "get_optimizer",
+    "newton_schulz",
     "optimizer_class",
     "stack_key",
     "with_penalties",
@@ -89,7 +92,7 @@ class Lion(Optimizer, lion.Lion):
 #: name -> class; add a class of your own, and its name is known everywhere
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     optimizer.name: optimizer
-    for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW, Adadelta, Yogi, NAdam, RAdam, Lion)
+    for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW, Adadelta, Yogi, NAdam, RAdam, Lion, Muon)
 }
 
 

@@ -38,6 +38,9 @@ class Optimizer(Rule):
         For each parameter its state arrays by name, and its shape as "_shape".
     """
 
+    #: arrays of the parameters' size that its steps in a plan need besides the state
+    scratch = 0
+
     def __post_init__(self) -> None:
         self.t = 0
         self.state: list[dict[str, Any]] = []

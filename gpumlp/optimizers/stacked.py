@@ -8,6 +8,7 @@ from typing import Any
 
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.optimizers.base import Optimizer
+from gpumlp.optimizers.muon import Muon
 
 __all__ = ["StackedOptimizer", "stack_key"]
 
@@ -15,6 +16,8 @@ __all__ = ["StackedOptimizer", "stack_key"]
 def stack_key(optimizer: Optimizer) -> tuple:
     """Equal for optimisers that can be stacked: their kernels differ at most in penalties that are 0."""
     proximal = optimizer.penalties()[3]
+    if isinstance(optimizer, Muon):  # its operations are those of one network
+        return ("alone", id(optimizer))
     return type(optimizer), optimizer.options(), optimizer.arrays(), proximal
 
 

@@ -67,6 +67,8 @@ class Rule:
         self.check()
 
     # ---- what a rule defines -----------------------------------------------
+    #: whether what the kernel gets as g is a gradient, which clipping and loss scaling scale
+    scaled: ClassVar[bool] = True
     #: text that computes `C delta` (to be subtracted from the parameter) from `grad`, the state, and `lr`
     body: ClassVar[str]
 
@@ -187,12 +189,7 @@ class Rule:
         l1, l2, decoupled, proximal = self.penalties()
         clip = clip and not guard
         pieces = [
-            "if (clip_scale[0] > C(0)) {" if guard else "",
-            "C grad = g * clip_scale[0];" if clip or guard else "C grad = g;",
-            "grad += decay * l2 * p;" if l2 else "",
-            "grad += decay * l1 * ((p > C(0) ? C(1) : C(0)) - (p < C(0) ? C(1) : C(0)));"
-            if l1 and not proximal
-            else "",
+            *self.gradient_lines(clip and self.scaled, guard),
             "p -= decay * (lr * weight_decay) * p;" if decoupled else "",
             self.text(),
             "p -= delta;",
@@ -225,8 +222,20 @@ class Rule:
             stepped=tuple(stepped),
             masked=l1 or l2 or decoupled,
             body="\n".join(filter(None, pieces)),
-            reference=_reference(self.rule, l1, l2, decoupled, proximal, guard),
+            reference=_reference(self.rule, l1, l2, decoupled, proximal, guard, self.scaled),
         )
+
+    def gradient_lines(self, clip: bool, guard: bool) -> list[str]:
+        """The text's beginning: `C grad`, with penalties."""
+        l1, l2, _, proximal = self.penalties()
+        return [
+            "if (clip_scale[0] > C(0)) {" if guard else "",
+            "C grad = g * clip_scale[0];" if clip or (guard and self.scaled) else "C grad = g;",
+            "grad += decay * l2 * p;" if l2 else "",
+            "grad += decay * l1 * ((p > C(0) ? C(1) : C(0)) - (p < C(0) ? C(1) : C(0)));"
+            if l1 and not proximal
+            else "",
+        ]
 
     def scalars(self, kernel: Kernel) -> dict[str, float]:
         """By-value arguments for `kernel`."""
@@ -239,12 +248,18 @@ class Rule:
 
 
 def _reference(
-    rule: Callable[..., np.ndarray], l1: bool, l2: bool, decoupled: bool, proximal: bool, guard: bool
+    rule: Callable[..., np.ndarray],
+    l1: bool,
+    l2: bool,
+    decoupled: bool,
+    proximal: bool,
+    guard: bool,
+    scaled: bool,
 ) -> Callable:
     def run(
         g: Any, p: Any, lr: Any, decay: float = 1.0, clip_scale: Any = None, k: int = 0, **values: Any
     ) -> None:
-        grad = g * clip_scale[0] if clip_scale is not None else g
+        grad = g * clip_scale[0] if clip_scale is not None and scaled else g
         penalty2, penalty1 = values.pop("l2", 0.0), values.pop("l1", 0.0)
         weight_decay, blend = values.pop("weight_decay", 0.0), values.pop("blend", 0.0)
         average = values.pop("average", None)

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
+from gpumlp.kernels.optimizers import muon
 
 import gpumlp
 from gpumlp.kernels import rows
@@ -53,7 +54,7 @@ from scripts.shared.show import table
 #: bytes per parameter that the formulas ask for, float32: gradient read, parameter and state read and written
 LIMITS = {
     **dict.fromkeys(("momentum", "adagrad", "rmsprop", "lion"), 20),
-    **dict.fromkeys(("adam", "adamw", "adadelta", "yogi", "nadam", "radam"), 28),
+    **dict.fromkeys(("adam", "adamw", "adadelta", "yogi", "nadam", "radam", "muon"), 28),
 }
 _PENALTIES: dict[str, dict[str, float]] = {
     "plain": {},
@@ -117,7 +118,7 @@ def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
     rules["momentum"] = lambda **given: gpumlp.SGD(momentum=0.9, **given)
     for name, make in rules.items():
         for label, penalties in _PENALTIES.items():
-            given = {"weight_decay": 0.0} if name == "adamw" and label != "plain" else {}
+            given = {"weight_decay": 0.0} if name in ("adamw", "muon") and label != "plain" else {}
             yield name, make(lr=lr, **{**given, **penalties}), "clip" in label
     options = [
         gpumlp.SGD(lr, momentum=0.9, nesterov=True),
@@ -151,7 +152,11 @@ def activations(quick: bool) -> Iterator[Kernel]:
                 continue
             yield forward_kernel(name, dropout)
             yield backward_kernel(name, dropout)
-    yield from (rows.GATHER, rows.EXCHANGE)
+    yield from (rows.GATHER, rows.EXCHANGE, muon.SCALE, muon.BLEND)
+    for penalties in ({}, {"l1": 1e-5, "l2": 1e-4}):
+        for clip in (False, True):
+            yield gpumlp.Muon(1e-3, **penalties).direction_kernel(clip=clip)
+    yield gpumlp.Muon(1e-3, average=0.999).applied(3, 4).kernel()
 
 
 def row_kernels(quick: bool) -> Iterator[Kernel]:
@@ -163,6 +168,7 @@ def row_kernels(quick: bool) -> Iterator[Kernel]:
     for link in OUTPUTS:
         yield output_kernel(link)
     yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
+    yield from (muon.ROW_SQUARES, muon.INVERSE_NORM)
 
 
 def member_kernels(rules: Iterable[Any]) -> Iterator[tuple[Kernel, str]]:

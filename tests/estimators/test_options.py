@@ -26,7 +26,7 @@ def clf(**options: Any) -> MLPClassifier:
 
 
 # ---- more solvers and activations -----------------------------------------------
-@pytest.mark.parametrize("solver", sorted(set(OPTIMIZERS) - {"sgd", "adam"}))
+@pytest.mark.parametrize("solver", sorted(set(OPTIMIZERS) - {"sgd", "adam", "muon"}))
 @pytest.mark.parametrize("weighted", [False, True])
 def test_solvers_are_the_optimizers(solver: str, weighted: bool, device: str) -> None:
     """Three full-batch epochs, against gradients from `Trainer` and updates by the optimiser itself."""

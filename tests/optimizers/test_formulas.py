@@ -72,7 +72,12 @@ def by_hand(rule: str, w: float, gradients: list[float]) -> float:
             s = s + 0.001 * math.copysign(g * g, g * g - s)
             w = w - 0.01 * (v / (1 - 0.9**t)) / (math.sqrt(s / (1 - 0.999**t)) + 1e-3)
         else:  # 12.10
-            assert rule in ("adam", "adamw")
+            assert rule in ("adam", "adamw", "muon")  # one number is no matrix
+            if rule == "muon":
+                w = w - 0.02 * 0.1 * w
+                v, s = 0.9 * v + 0.1 * g, 0.999 * s + 0.001 * g * g
+                w = w - 0.02 * (v / (1 - 0.9**t)) / (math.sqrt(s / (1 - 0.999**t)) + 1e-6)
+                continue
             if rule == "adamw":
                 w = w - 0.001 * 0.01 * w
             v = 0.9 * v + 0.1 * g

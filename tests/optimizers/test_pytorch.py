@@ -90,8 +90,8 @@ def _cases() -> list[tuple[str, Any, Any]]:
     return cases
 
 
-#: compared in test_optax.py
-NOT_IN_PYTORCH = {"yogi", "lion"}
+#: compared in test_optax.py, and test_muon.py
+NOT_IN_PYTORCH = {"yogi", "lion", "muon"}
 CASES = _cases()
 
 
