@@ -190,6 +190,11 @@ def _check_options(arguments: argparse.Namespace) -> None:
                 f"{name} has {len(values)} entries, and --hidden has {counted(layers, 'layer')}; give one, "
                 "or one each"
             )
+    if arguments.loss is not None and LOSSES[arguments.loss].levels:
+        raise UsageError(
+            f"--loss {arguments.loss} has several outputs for a target, which tables do not show; in Python: "
+            "gpumlp.MLPRegressor(gpumlp.Quantile(levels))"
+        )
     if arguments.early_stopping and arguments.validation_fraction == 0:
         raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
     get_backend(arguments.device)

@@ -82,6 +82,10 @@ class Preparation:
                 f"{path!r} answers {n_out} yes-or-no questions at once, which the command line cannot "
                 "read from a table; use gpumlp.load in Python"
             )
+        if model.output not in _LOSS_OF:
+            raise ModelFileError(
+                f"{path!r} predicts quantiles, which the command line cannot; use gpumlp.load in Python"
+            )
         stored = model.extra.get("preparation")
         if stored is None:
             task = "classification" if model.output in ("softmax", "sigmoid") else "regression"
