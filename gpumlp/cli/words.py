@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from gpumlp.activations import ACTIVATIONS
-from gpumlp.errors import UsageError, nearest, suggest
+from gpumlp.cli.values import (
+    fraction,
+    hidden,
+    integer,
+    list_of,
+    name_of,
+    not_negative,
+    option,
+    patience,
+    positive,
+)
+from gpumlp.errors import UsageError, nearest
 from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.schedules import SCHEDULES
@@ -38,102 +47,6 @@ class _Parser(argparse.ArgumentParser):
         near = nearest(given[2:], names) if given else None
         hint = f". Did you mean --{near}?" if near else ""
         self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
-
-
-# ---- values of options ---------------------------------------------------------------------------
-def _number(text: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    good = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    if not good or math.isinf(value):
-        span = f"{'>' if open_low else '>='} {low:g}" + (
-            f" and {'<' if open_high else '<='} {high:g}" if high < math.inf else ""
-        )
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number {span}")
-    return value
-
-
-def positive(text: str) -> float:
-    """A finite number > 0."""
-    return _number(text, 0, math.inf, open_low=True)
-
-
-def not_negative(text: str) -> float:
-    """A finite number >= 0."""
-    return _number(text, 0, math.inf)
-
-
-def fraction(text: str) -> float:
-    """A number >= 0 and < 1."""
-    return _number(text, 0, 1, open_high=True)
-
-
-def patience(text: str) -> int:
-    """A whole number; DATA right after the option would be taken for it."""
-    try:
-        return _integer(1)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error} (give DATA before it, or a number after it)") from None
-
-
-def _integer(low: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if value < low or value >= 2**63:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= {low}")
-        return value
-
-    return convert
-
-
-def _name(kind: str, known: Iterable[str]) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in known:
-            raise argparse.ArgumentTypeError(suggest(kind, text, known))
-        return text
-
-    return convert
-
-
-def _list(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    def split(text: str) -> list[Any]:
-        parts = [convert(part.strip()) for part in text.split(",") if part.strip()]
-        if not parts:
-            raise argparse.ArgumentTypeError("the list is empty")
-        return parts
-
-    return split
-
-
-def hidden(text: str) -> list[int]:
-    """Sizes of the hidden layers; "none" for a linear model."""
-    if text.strip().lower() == "none":
-        return []
-    try:
-        return _list(_integer(1))(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}; for a linear model: none") from None
-
-
-def option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE for a field of an optimiser."""
-    name, sign, value = text.partition("=")
-    if not sign or not name or not value:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=VALUE, for example momentum=0.9")
-    if value.lower() in ("true", "false"):
-        return name.strip(), value.lower() == "true"
-    try:
-        parts = tuple(map(float, value.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; the value must be a number, true or false, or numbers with commas (betas=0.9,0.99)"
-        ) from None
-    return name.strip(), parts[0] if len(parts) == 1 else parts
 
 
 # ---- the words -----------------------------------------------------------------------------------
@@ -172,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     _device(bench, default="all", text="one executor (numpy, native, cuda, ...) instead of all")
     bench.add_argument(
         "--optimizer",
-        type=_name("optimizer", OPTIMIZERS),
+        type=name_of("optimizer", OPTIMIZERS),
         default="adam",
         metavar="NAME",
         help=f"{', '.join(OPTIMIZERS)} (default: adam)",
@@ -217,16 +130,16 @@ def _add_train(commands: Any) -> None:
     data.add_argument("--target", metavar="COL", help="column to learn (.npz: array; .npy: column number)")
     data.add_argument(
         "--features",
-        type=_list(str),
+        type=list_of(str),
         metavar="COLS",
         help="feature columns, a,b,c (default: all others; .npz: name of the array)",
     )
     data.add_argument(
-        "--drop", type=_list(str), default=[], metavar="COLS", help="columns to leave out, a,b,c"
+        "--drop", type=list_of(str), default=[], metavar="COLS", help="columns to leave out, a,b,c"
     )
     data.add_argument(
         "--task",
-        type=_name("task", _TASKS),
+        type=name_of("task", _TASKS),
         metavar=f"{{{','.join(_TASKS)}}}",
         default="auto",
         help=f"auto (the default): {TASK_RULE}",
@@ -267,20 +180,20 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--activation",
-        type=_list(_name("activation", ACTIVATIONS)),
+        type=list_of(name_of("activation", ACTIVATIONS)),
         default=["relu"],
         metavar="NAME",
         help=f"one, or one per hidden layer: {', '.join(ACTIVATIONS)} (default: relu)",
     )
     group.add_argument(
         "--dropout",
-        type=_list(fraction),
+        type=list_of(fraction),
         metavar="P",
         help="one probability, or one per hidden layer (default: 0; digits: 0.2)",
     )
     group.add_argument(
         "--dtype",
-        type=_name("dtype", _DTYPES),
+        type=name_of("dtype", _DTYPES),
         metavar=f"{{{','.join(_DTYPES)}}}",
         default="float32",
         help="of parameters and computation (default: float32)",
@@ -288,7 +201,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     _device(group)
     group.add_argument(
         "--seed",
-        type=_integer(0),
+        type=integer(0),
         default=0,
         metavar="N",
         help="of split, initial values, row order, dropout (default: 0)",
@@ -299,13 +212,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument(
         "--loss",
-        type=_name("loss", LOSSES),
+        type=name_of("loss", LOSSES),
         metavar="NAME",
         help=f"{', '.join(LOSSES)} (default: softmax_cross_entropy or squared_error)",
     )
     group.add_argument(
         "--optimizer",
-        type=_name("optimizer", OPTIMIZERS),
+        type=name_of("optimizer", OPTIMIZERS),
         default="adam",
         metavar="NAME",
         help=f"{', '.join(OPTIMIZERS)} (default: adam)",
@@ -321,19 +234,19 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=positive, metavar="X", help="learning rate (default: the optimizer's)")
     group.add_argument(
         "--schedule",
-        type=_name("schedule", SCHEDULES),
+        type=name_of("schedule", SCHEDULES),
         metavar="NAME",
         help=f"of the learning rate: {', '.join(SCHEDULES)} (default: constant)",
     )
     group.add_argument(
         "--epochs",
-        type=_integer(1),
+        type=integer(1),
         metavar="N",
         help="passes over the rows (default: 40; up to 200 for small tables, so that there are 800 steps)",
     )
     group.add_argument(
         "--batch-size",
-        type=_integer(1),
+        type=integer(1),
         metavar="N",
         help="rows per step (default: 32, 64 or 128, by the number of rows)",
     )
@@ -357,7 +270,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 def _features_array(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
-        type=_list(str),
+        type=list_of(str),
         metavar="ARRAY",
         help="name of the array of features in an .npz file; for "
         "a CSV file and a model without feature names, the columns a,b,c",

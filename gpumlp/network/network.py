@@ -100,6 +100,16 @@ class Network:
         return Views([layer.matrix(self.flat)[-1] for layer in self.layers], "biases", self.backend)
 
     @property
+    def n_inputs(self) -> int:
+        """Width of the input layer."""
+        return self.layer_sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the output layer."""
+        return self.layer_sizes[-1]
+
+    @property
     def n_params(self) -> int:
         """Number of weights and biases (without padding)."""
         return sum((layer.n_in + 1) * layer.n_out for layer in self.layers)
