@@ -49,13 +49,13 @@ _UNDO = {
 
 
 def figures_of(
-    evaluate: Callable[[np.ndarray, np.ndarray], dict[str, float]], parts: Mapping[str, Rows]
+    parts: Mapping[str, Callable[[], dict[str, float]]],
 ) -> tuple[dict[str, dict[str, float]], BaseException | None]:
     """The figures of each part of the data, and the exception that prevented the rest of them, if any."""
     figures: dict[str, dict[str, float]] = {}
     try:
-        for name, rows in parts.items():
-            figures[name] = evaluate(*rows)
+        for name, evaluate in parts.items():
+            figures[name] = evaluate()
     except BaseException as error:
         return figures, error
     return figures, None

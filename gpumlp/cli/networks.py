@@ -61,9 +61,11 @@ def make_trainer(
     """A new network for prepared rows, and its trainer."""
     outputs = len(prep.classes) if LOSSES[prep.loss].classes else 1
     activation = arguments.activation
+    if isinstance(activation, list) and len(activation) == 1:
+        activation = activation[0]
     model = MLP(
         [n_inputs, *hidden, outputs],
-        activation if len(activation) == len(hidden) else activation[0],
+        activation,
         dropout=dropout,
         seed=seed,
         dtype=arguments.dtype,

@@ -18,8 +18,7 @@ from gpumlp.datasets import load_digits
 from gpumlp.errors import DivergenceError, UsageError
 from gpumlp.files.atomic import check_apart, check_writable, replaces
 from gpumlp.losses import LOSSES
-from gpumlp.model import MLP
-from gpumlp.model.saved import save_model
+from gpumlp.model import MLP, Ensemble
 from gpumlp.optimizers import Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
 from gpumlp.tables import Table, TableError, read_table
@@ -29,7 +28,7 @@ from gpumlp.tables.preparation import Preparation
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["Data", "digits_table", "prepare", "train"]
+__all__ = ["Data", "check_outputs", "digits_table", "diverged", "prepare", "save", "train"]
 
 _DIGITS_DROPOUT = 0.2
 
@@ -55,7 +54,7 @@ def train(arguments: argparse.Namespace) -> None:
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
     say = (lambda text: None) if arguments.quiet else print
-    _check_outputs(arguments)
+    check_outputs(arguments)
     optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
     _check_options(arguments)
     data = prepare(arguments, say)
@@ -80,7 +79,7 @@ def train(arguments: argparse.Namespace) -> None:
             raise
         interrupted = True
     except DivergenceError as error:
-        raise _diverged(arguments, error, trainer.optimizer) from None
+        raise diverged(arguments, error, trainer.optimizer) from None
     history, seconds = trainer.history, time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
@@ -88,11 +87,13 @@ def train(arguments: argparse.Namespace) -> None:
     if interrupted:
         say(done)
     parts = data.parts()
-    figures, problem = figures_of(lambda X, y: in_units(trainer.evaluate(X, y), data.prep), parts)
+    figures, problem = figures_of(
+        {name: lambda rows=rows: in_units(trainer.evaluate(*rows), data.prep) for name, rows in parts.items()}
+    )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
     # before anything is printed or drawn: that may fail, or wait for a reader
-    old = _save(arguments, model, data.prep, history, figures)
+    old = save(arguments, model, data.prep, figures, epochs=len(history))
     if isinstance(problem, KeyboardInterrupt):
         raise KeyboardInterrupt(f" after the training; the model was saved to {arguments.out}") from None
     if problem is not None:
@@ -133,13 +134,15 @@ def _count(rows: Rows | None) -> int:
     return 0 if rows is None else len(rows[1])
 
 
-def _check_outputs(arguments: argparse.Namespace) -> None:
+def check_outputs(arguments: argparse.Namespace, table: str | None = None) -> None:
     """Before anything is read or trained: can the results be written, and not over the data?"""
     check_apart(
-        [("--out", arguments.out), ("--plot", arguments.plot)],
+        [("--out", arguments.out), ("--plot", arguments.plot), ("--csv", table)],
         [("DATA", arguments.data), ("--test", arguments.test)],
     )
     check_writable(arguments.out, "the model", (".npz",))
+    if table is not None:
+        check_writable(table, "the trials")
     if arguments.plot is not None:
         check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
         require_matplotlib()
@@ -159,7 +162,9 @@ def _check_options(arguments: argparse.Namespace) -> None:
     get_backend(arguments.device)
 
 
-def _diverged(arguments: argparse.Namespace, error: DivergenceError, optimizer: Optimizer) -> DivergenceError:
+def diverged(
+    arguments: argparse.Namespace, error: DivergenceError, optimizer: Optimizer, what: str = "training"
+) -> DivergenceError:
     """The error in words of the command line."""
     ways = [f"--lr {min(optimizer.lr / 10, type(optimizer)().lr):g}"]
     if arguments.clip_norm is None or arguments.clip_norm > 1:
@@ -168,7 +173,7 @@ def _diverged(arguments: argparse.Namespace, error: DivergenceError, optimizer: 
         ways.append("leave out --no-standardize")
     more = f", or {ways[-1]}" if len(ways) > 1 else ""
     return DivergenceError(
-        f"training diverged: {error.where}; no model was saved. Try {', '.join(ways[:-1] or ways)}{more}"
+        f"{what} diverged: {error.where}; no model was saved. Try {', '.join(ways[:-1] or ways)}{more}"
     )
 
 
@@ -178,7 +183,9 @@ def _read(arguments: argparse.Namespace) -> Table:
             arguments.data, target=arguments.target, features=arguments.features, drop=arguments.drop
         )
     if arguments.target or arguments.features or arguments.drop or arguments.test:
-        raise UsageError("--target, --features, --drop and --test need a data file: gpumlp train DATA ...")
+        raise UsageError(
+            f"--target, --features, --drop and --test need a data file: {arguments.parser.prog} DATA ..."
+        )
     return digits_table()
 
 
@@ -262,16 +269,15 @@ def prepare(arguments: argparse.Namespace, say: Any) -> Data:
     return Data(prep, train_rows, parts[1], parts[2])
 
 
-def _save(
+def save(
     arguments: argparse.Namespace,
-    model: MLP,
+    model: MLP | Ensemble,
     prep: Preparation,
-    history: History,
     figures: dict[str, dict[str, float]],
+    **summary: Any,
 ) -> str:
-    """Save the model; what to add to the message that it is."""
-    summary = {
-        "epochs": len(history),
+    """Save the model, with a `summary` of its training; what to add to the message that it is."""
+    summary |= {
         "optimizer": arguments.optimizer,
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
@@ -281,7 +287,8 @@ def _save(
         },
     }
     old = replaces(arguments.out)
-    save_model(model, arguments.out, {"preparation": prep.to_dict(), "training": summary})
+    model.extra = {"preparation": prep.to_dict(), "training": summary}
+    model.save(arguments.out)
     arguments.saved.append(arguments.out)
     return old
 

@@ -12,6 +12,8 @@ from gpumlp.errors import suggest
 
 __all__ = [
     "Span",
+    "at_least_two",
+    "before_data",
     "fraction",
     "hidden",
     "integer",
@@ -19,7 +21,6 @@ __all__ = [
     "name_of",
     "not_negative",
     "option",
-    "patience",
     "positive",
     "span_of",
 ]
@@ -54,12 +55,21 @@ def fraction(text: str) -> float:
     return _number(text, 0, 1, open_high=True)
 
 
-def patience(text: str) -> int:
-    """A whole number; DATA right after the option would be taken for it."""
-    try:
-        return integer(1)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error} (give DATA before it, or a number after it)") from None
+def at_least_two(text: str) -> float:
+    """A finite number >= 2."""
+    return _number(text, 2, math.inf)
+
+
+def before_data(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Of an option that may be without a value: DATA right after it would be taken for one."""
+
+    def read(text: str) -> Any:
+        try:
+            return convert(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error} (give DATA before it, or a number after it)") from None
+
+    return read
 
 
 def integer(low: int) -> Callable[[str], int]:
@@ -130,7 +140,7 @@ class Span:
         The ends of the range, or the values.
     is_range : bool
     scale : str
-        "log" or "linear", of a range.
+        "log" or "linear".
     whole : bool
         Only whole numbers.
     """
@@ -157,13 +167,14 @@ class Span:
         return (":" if self.is_range else ",").join(texts)
 
 
-def span_of(convert: Callable[[str], Any], scale: str = "linear") -> Callable[[str], Span]:
+def span_of(
+    convert: Callable[[str], Any], scale: str = "linear", whole: bool = False
+) -> Callable[[str], Span]:
     """LOW:HIGH, a number, or numbers with commas."""
 
     def split(text: str) -> Span:
-        whole = isinstance(convert("1"), int)
         if ":" not in text:
-            return Span(tuple(list_of(convert)(text)), whole=whole)
+            return Span(tuple(list_of(convert)(text)), False, scale, whole)
         parts = [convert(part.strip()) for part in text.split(":")]
         if len(parts) != 2 or not parts[0] < parts[1]:
             raise argparse.ArgumentTypeError(

@@ -5,22 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from gpumlp.activations import ACTIVATIONS
+from gpumlp.cli.groups import add_device, add_network, add_training
 from gpumlp.cli.values import (
+    at_least_two,
+    before_data,
     fraction,
-    hidden,
     integer,
     list_of,
     name_of,
     not_negative,
-    option,
-    patience,
     positive,
+    span_of,
 )
 from gpumlp.errors import UsageError, nearest
-from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
-from gpumlp.schedules import SCHEDULES
 from gpumlp.version import __version__
 
 __all__ = ["COMMANDS", "make_parser"]
@@ -50,9 +48,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 # ---- the words -----------------------------------------------------------------------------------
-COMMANDS = ("train", "evaluate", "predict", "info", "bench")
+COMMANDS = ("train", "tune", "evaluate", "predict", "info", "bench")
 _TASKS = ("auto", "classification", "regression")
-_DTYPES = ("float32", "float64")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -66,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gpumlp {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_train(commands)
+    _add_tune(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     info = _command(
@@ -74,15 +72,17 @@ def make_parser() -> argparse.ArgumentParser:
         "versions, devices, why a GPU cannot be used; or what a model file holds",
         "system",
     )
-    info.add_argument("model", nargs="?", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
-    _device(info)
+    info.add_argument(
+        "model", nargs="?", metavar="MODEL", help="file of 'gpumlp train' or 'gpumlp tune', or of MLP.save"
+    )
+    add_device(info)
     bench = _command(
         commands,
         "bench",
         "measure this machine: training step and optimiser update on each executor",
         "system",
     )
-    _device(bench, default="all", text="one executor (numpy, native, cuda, ...) instead of all")
+    add_device(bench, default="all", text="one executor (numpy, native, cuda, ...) instead of all")
     bench.add_argument(
         "--optimizer",
         type=name_of("optimizer", OPTIMIZERS),
@@ -109,17 +109,112 @@ def _command(commands: Any, name: str, text: str, module: str) -> argparse.Argum
     return parser
 
 
-def _device(
-    parser: Any,
-    default: str = "auto",
-    text: str = "auto, cpu, numpy, native, cuda, cuda:1 ... (default: auto)",
-) -> None:
-    parser.add_argument("--device", default=default, metavar="NAME", help=text)
-
-
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "train a model on a table, or on the embedded digits", "train")
     parser.set_defaults(goes_on=True)  # a training is worth more than what it prints
+    _add_data(parser)
+    add_network(parser, one=True)
+    add_training(parser, one=True)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out", default=DEFAULT_MODEL, metavar="MODEL", help=f"model file (default: {DEFAULT_MODEL})"
+    )
+    output.add_argument("--plot", metavar="FILE.png", help="draw the learning curves (.png, .svg or .pdf)")
+    output.add_argument("--quiet", action="store_true", help="print the final figures only")
+
+
+def _add_tune(commands: Any) -> None:
+    parser = _command(
+        commands, "tune", "train many networks with settings drawn at random, and save the best", "tune"
+    )
+    parser.epilog = (
+        "RANGE is LOW:HIGH, one number, or numbers with commas, of which one is drawn. Of a range for the "
+        "learning rate, the weight decay and the width the logarithm is drawn uniformly."
+    )
+    parser.set_defaults(goes_on=True)
+    _add_data(parser)
+    parser.set_defaults(validation_fraction=None)  # the same, but none with --folds
+    group = parser.add_argument_group("search")
+    group.add_argument("--trials", type=integer(1), default=32, metavar="N", help="how many (default: 32)")
+    group.add_argument(
+        "--lr",
+        type=span_of(positive, "log"),
+        metavar="RANGE",
+        help="learning rate (default: from 0.3 to 30 times the optimizer's own; adam: 0.0003:0.03)",
+    )
+    group.add_argument(
+        "--layers",
+        type=span_of(integer(0), whole=True),
+        default="1:3",
+        metavar="RANGE",
+        help="number of hidden layers (default: 1:3; 0: a linear model)",
+    )
+    group.add_argument(
+        "--width",
+        type=span_of(integer(1), "log", whole=True),
+        default="16:256",
+        metavar="RANGE",
+        help="units of each hidden layer (default: 16:256)",
+    )
+    group.add_argument(
+        "--dropout",
+        type=span_of(fraction),
+        default="0:0.3",
+        metavar="RANGE",
+        help="probability (default: 0:0.3)",
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=span_of(not_negative, "log"),
+        default="0.0001:0.3",
+        metavar="RANGE",
+        help="decoupled decay (default: 0.0001:0.3)",
+    )
+    group.add_argument(
+        "--halving",
+        type=before_data(at_least_two),
+        nargs="?",
+        const=3.0,
+        metavar="FACTOR",
+        help="end the worst trials early: at rungs after ..., epochs/FACTOR^2, epochs/FACTOR epochs the best "
+        "1/FACTOR of those that are left go on (3 if no number is given)",
+    )
+    group.add_argument(
+        "--folds",
+        type=integer(2),
+        metavar="K",
+        help="train each trial K times, each time without another K-th of the rows, and judge it by the mean "
+        "over these; the best trial's K networks answer together",
+    )
+    group.add_argument(
+        "--ensemble",
+        type=integer(1),
+        metavar="N",
+        help="save N trials that answer together, chosen one by one (again, maybe) so that their mean is "
+        "best on the validation rows",
+    )
+    add_network(parser, one=False)
+    add_training(parser, one=False)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "-o",
+        "--output",
+        "--out",
+        dest="out",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"model file (default: {DEFAULT_MODEL})",
+    )
+    output.add_argument("--csv", metavar="FILE.csv", help="write settings and results of all trials")
+    output.add_argument(
+        "--plot",
+        metavar="FILE.png",
+        help="draw the validation loss of all trials by epoch and by each setting (.png, .svg or .pdf)",
+    )
+    output.add_argument("--quiet", action="store_true", help="print the final figures only")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
         "data",
@@ -159,112 +254,6 @@ def _add_train(commands: Any) -> None:
         help="rows held out for validation (default: 0.15)",
     )
     data.add_argument("--no-standardize", action="store_true", help="take features and target as they are")
-    _add_network(parser)
-    _add_training(parser)
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out", default=DEFAULT_MODEL, metavar="MODEL", help=f"model file (default: {DEFAULT_MODEL})"
-    )
-    output.add_argument("--plot", metavar="FILE.png", help="draw the learning curves (.png, .svg or .pdf)")
-    output.add_argument("--quiet", action="store_true", help="print the final figures only")
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("network")
-    group.add_argument(
-        "--hidden",
-        type=hidden,
-        default=[256, 128],
-        metavar="SIZES",
-        help="sizes of the hidden layers (default: 256,128; none: a linear model)",
-    )
-    group.add_argument(
-        "--activation",
-        type=list_of(name_of("activation", ACTIVATIONS)),
-        default=["relu"],
-        metavar="NAME",
-        help=f"one, or one per hidden layer: {', '.join(ACTIVATIONS)} (default: relu)",
-    )
-    group.add_argument(
-        "--dropout",
-        type=list_of(fraction),
-        metavar="P",
-        help="one probability, or one per hidden layer (default: 0; digits: 0.2)",
-    )
-    group.add_argument(
-        "--dtype",
-        type=name_of("dtype", _DTYPES),
-        metavar=f"{{{','.join(_DTYPES)}}}",
-        default="float32",
-        help="of parameters and computation (default: float32)",
-    )
-    _device(group)
-    group.add_argument(
-        "--seed",
-        type=integer(0),
-        default=0,
-        metavar="N",
-        help="of split, initial values, row order, dropout (default: 0)",
-    )
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--loss",
-        type=name_of("loss", LOSSES),
-        metavar="NAME",
-        help=f"{', '.join(LOSSES)} (default: softmax_cross_entropy or squared_error)",
-    )
-    group.add_argument(
-        "--optimizer",
-        type=name_of("optimizer", OPTIMIZERS),
-        default="adam",
-        metavar="NAME",
-        help=f"{', '.join(OPTIMIZERS)} (default: adam)",
-    )
-    group.add_argument(
-        "--optimizer-option",
-        type=option,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any option of the optimizer, as momentum=0.9; may be repeated",
-    )
-    group.add_argument("--lr", type=positive, metavar="X", help="learning rate (default: the optimizer's)")
-    group.add_argument(
-        "--schedule",
-        type=name_of("schedule", SCHEDULES),
-        metavar="NAME",
-        help=f"of the learning rate: {', '.join(SCHEDULES)} (default: constant)",
-    )
-    group.add_argument(
-        "--epochs",
-        type=integer(1),
-        metavar="N",
-        help="passes over the rows (default: 40; up to 200 for small tables, so that there are 800 steps)",
-    )
-    group.add_argument(
-        "--batch-size",
-        type=integer(1),
-        metavar="N",
-        help="rows per step (default: 32, 64 or 128, by the number of rows)",
-    )
-    group.add_argument("--l1", type=not_negative, default=0.0, metavar="X", help="penalty X |w|")
-    group.add_argument("--l2", type=not_negative, default=0.0, metavar="X", help="penalty X/2 w^2")
-    group.add_argument(
-        "--weight-decay", type=not_negative, metavar="X", help="decoupled decay (default: the optimizer's)"
-    )
-    group.add_argument("--clip-norm", type=positive, metavar="X", help="longest gradient")
-    group.add_argument(
-        "--early-stopping",
-        type=patience,
-        nargs="?",
-        const=10,
-        metavar="PATIENCE",
-        help="stop after so many epochs without a better validation loss (10 if no number is given) and "
-        "restore the best weights",
-    )
 
 
 def _features_array(parser: argparse.ArgumentParser) -> None:
@@ -279,18 +268,22 @@ def _features_array(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", "figures of a model on a table", "models")
-    parser.add_argument("model", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
+    parser.add_argument(
+        "model", metavar="MODEL", help="file of 'gpumlp train' or 'gpumlp tune', or of MLP.save"
+    )
     parser.add_argument(
         "data", nargs="?", metavar="DATA", help=f"a file with the target, as for 'gpumlp train'; {_DIGITS}"
     )
     parser.add_argument("--target", metavar="COL", help="target column or array (default: as in training)")
     _features_array(parser)
-    _device(parser)
+    add_device(parser)
 
 
 def _add_predict(commands: Any) -> None:
     parser = _command(commands, "predict", "predictions of a model for the rows of a table", "models")
-    parser.add_argument("model", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
+    parser.add_argument(
+        "model", metavar="MODEL", help="file of 'gpumlp train' or 'gpumlp tune', or of MLP.save"
+    )
     parser.add_argument(
         "data",
         nargs="?",
@@ -302,4 +295,4 @@ def _add_predict(commands: Any) -> None:
     )
     parser.add_argument("--proba", action="store_true", help="add the probability of each class")
     _features_array(parser)
-    _device(parser)
+    add_device(parser)
