@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def train(arguments: argparse.Namespace) -> None:
         say(done)
     parts = data.parts()
     figures, problem = figures_of(
-        {name: lambda rows=rows: in_units(trainer.evaluate(*rows), data.prep) for name, rows in parts.items()}
+        {name: partial(_evaluate, trainer, data.prep, rows) for name, rows in parts.items()}
     )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
@@ -114,6 +115,10 @@ def train(arguments: argparse.Namespace) -> None:
 def _dropout_text(model: MLP) -> str:
     rates = [model.dropout] if isinstance(model.dropout, (int, float)) else model.dropout
     return f", dropout {','.join(f'{p:g}' for p in rates)}" if any(rates) else ""
+
+
+def _evaluate(trainer: Trainer, prep: Preparation, rows: Rows) -> dict[str, float]:
+    return in_units(trainer.evaluate(*rows), prep)
 
 
 def _trainer(arguments: argparse.Namespace, data: Data, optimizer: Optimizer) -> Trainer:

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -253,14 +254,15 @@ class _Search:
         """How the figures of each part of the data are found."""
         prep = self.data.prep
         parts: dict[str, Callable[[], dict[str, float]]] = {
-            name: lambda rows=rows: evaluate_model(model, prep, *rows)  # type: ignore[misc]
-            for name, rows in self.data.parts().items()
+            name: partial(evaluate_model, model, prep, *rows) for name, rows in self.data.parts().items()
         }
-        if self._folds is not None:
-            mean: Callable[[], Any] = lambda: sum(map(self._answers, chosen)) / len(chosen)  # noqa: E731
-            held = {"validation": lambda: evaluate_answers(mean(), prep, self._y)}
-            parts = {"train": parts.pop("train"), **held, **parts}
-        return parts
+        if self._folds is None:
+            return parts
+        return {"train": parts.pop("train"), "validation": partial(self._evaluate_held, chosen), **parts}
+
+    def _evaluate_held(self, chosen: Sequence[Trial]) -> dict[str, float]:
+        mean = np.mean([self._answers(trial) for trial in chosen], axis=0)
+        return evaluate_answers(mean, self.data.prep, self._held()[1])
 
     def counts(self) -> dict[str, int]:
         """Rows of each part."""
