@@ -21,9 +21,10 @@ from gpumlp.errors import UsageError, nearest
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.version import __version__
 
-__all__ = ["COMMANDS", "make_parser"]
+__all__ = ["COMMANDS", "VALIDATION", "make_parser"]
 
 DEFAULT_MODEL = "gpumlp-model.npz"
+VALIDATION = 0.15  # fraction of the rows
 
 #: the rule of `gpumlp.tables.fit.detect_task`, in the words of docs/cli.md
 TASK_RULE = (
@@ -249,9 +250,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--validation-fraction",
         type=fraction,
-        default=0.15,
+        default=VALIDATION,
         metavar="F",
-        help="rows held out for validation (default: 0.15)",
+        help=f"rows held out for validation (default: {VALIDATION:g})",
     )
     data.add_argument("--no-standardize", action="store_true", help="take features and target as they are")
 

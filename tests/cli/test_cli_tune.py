@@ -15,7 +15,7 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.cli import trials, tune
+from gpumlp.cli import search, trials
 from gpumlp.cli.values import Span, fraction, integer, positive, span_of
 
 ON_CUDA = "cuda" in os.environ.get("GPUMLP_TEST_DEVICE", "")
@@ -36,13 +36,13 @@ def figure(out: str, part: str, column: int) -> float:
 def given(monkeypatch) -> dict[str, Any]:
     """What `fit_many` is called with."""
     seen: dict[str, Any] = {}
-    real = tune.fit_many
+    real = search.fit_many
 
     def spy(trainers: Any, X: Any, y: Any, **more: Any) -> Any:
         seen.update(more, trainers=trainers, X=X, y=y)
         return real(trainers, X, y, **more)
 
-    monkeypatch.setattr(tune, "fit_many", spy)
+    monkeypatch.setattr(search, "fit_many", spy)
     return seen
 
 
@@ -283,17 +283,34 @@ def test_diverged_trials_are_told_and_not_chosen(run, flowers, fails):
 
 
 def test_a_diverged_fold_of_every_trial_is_told(run, flowers, fails, monkeypatch):
-    real = tune.fit_many
+    real = search.fit_many
 
     def spoil(trainers: Any, *given: Any, **more: Any) -> Any:
         for trainer in trainers[::2]:
             trainer.optimizer = gpumlp.SGD(lr=1e38)
         return real(trainers, *given, **more)
 
-    monkeypatch.setattr(tune, "fit_many", spoil)
+    monkeypatch.setattr(search, "fit_many", spoil)
     assert "all 3 trials diverged" in fails(
         "tune", flowers, *SMALL, "--trials", 3, "--folds", 2, "--layers", 2
     )
+
+
+def test_trials_without_a_finite_validation_loss(run, flowers, fails, monkeypatch):
+    real = search.fit_many
+
+    def spoil(trainers: Any, *given: Any, **more: Any) -> Any:
+        histories = real(trainers, *given, **more)
+        for history in histories:
+            history.metrics["val_loss"] = [float("nan")] * len(history)
+        return histories
+
+    monkeypatch.setattr(search, "fit_many", spoil)
+    assert "no trial has a finite validation loss; no model" in fails("tune", flowers, *SMALL, "--trials", 2)
+
+
+def test_the_largest_seed(run, flowers):
+    assert run("tune", flowers, *SMALL, "--trials", 2, "--seed", 2**63 - 1).code == 0
 
 
 class TestRefusals:
@@ -302,7 +319,7 @@ class TestRefusals:
         def refuse(*args, **kwargs):
             raise AssertionError("training was started")
 
-        monkeypatch.setattr(tune, "fit_many", refuse)
+        monkeypatch.setattr(search, "fit_many", refuse)
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -393,7 +410,7 @@ class TestInterrupts:
             raise KeyboardInterrupt
 
         interrupt_in_evaluation(9)
-        monkeypatch.setattr(tune, "evaluate_model", interrupt)
+        monkeypatch.setattr(search, "evaluate_model", interrupt)
         result = run("tune", flowers, *SMALL, "--trials", 4)
         assert result.code == 130 and "interrupted; nothing was saved" in result.err
         assert os.listdir(tmp_path) == ["flowers.csv"]
@@ -402,7 +419,7 @@ class TestInterrupts:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(tune, "evaluate_model", interrupt)
+        monkeypatch.setattr(search, "evaluate_model", interrupt)
         result = run("tune", flowers, *SMALL, "--trials", 3, "-o", "m.npz")
         assert result.code == 130
         assert result.err == "\ngpumlp: interrupted after the trainings; the model was saved to m.npz\n"
@@ -447,8 +464,8 @@ def test_the_picture(run, flowers, more):
 
 def test_progress_says_how_many_networks_are_left(run, flowers, monkeypatch, capsys):
     pytest.importorskip("tqdm")
-    real = tune.fit_many
-    monkeypatch.setattr(tune, "fit_many", lambda *a, **k: real(*a, **{**k, "progress": True}))
+    real = search.fit_many
+    monkeypatch.setattr(search, "fit_many", lambda *a, **k: real(*a, **{**k, "progress": True}))
     words = ("--target", "kind", "--width", 64, "--epochs", 150, "--early-stopping", 150, "--trials", 4)
     result = run("tune", flowers, *words)
     assert result.code == 0 and re.search(r"\d of 4 networks", result.err)
