@@ -10,8 +10,8 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
-from gpumlp.model import MLP
-from gpumlp.model.load import load_model
+from gpumlp.model import MLP, Ensemble
+from gpumlp.model.load import load
 from gpumlp.rows.arrays import frame_numbers
 from gpumlp.tables.preparation import Preparation, quoted
 
@@ -24,12 +24,12 @@ class PreparedModel:
 
     Attributes
     ----------
-    model : MLP
-        The bare network, which takes scaled rows.
+    model : MLP or Ensemble
+        The bare network or networks, which take scaled rows.
     preparation : Preparation
     """
 
-    model: MLP
+    model: MLP | Ensemble
     preparation: Preparation
 
     @property
@@ -78,7 +78,7 @@ class PreparedModel:
         return np.asarray(self.model.predict_proba(self._inputs(X)))
 
     def _inputs(self, X: Any) -> np.ndarray:
-        n = self.model.layer_sizes[0]
+        n = self.model.n_inputs
         if self.feature_names and hasattr(X, "columns"):
             missing = [name for name in self.feature_names if name not in X.columns]
             if missing:
@@ -115,7 +115,7 @@ def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
         It is no model, or it was saved without a preparation (by `MLP.save`).
     """
     name = os.fspath(path)
-    model = load_model(name, device)
+    model = load(name, device)
     if "preparation" not in model.extra:
         raise ModelFileError(
             f"{name!r} holds a network without stored scaling and names (it was not written by "

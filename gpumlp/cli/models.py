@@ -10,17 +10,17 @@ import sys
 
 import numpy as np
 
+from gpumlp.cli.figures import evaluate_model, print_figures
 from gpumlp.cli.output import write_data
-from gpumlp.cli.train import digits_table, in_units, print_figures
+from gpumlp.cli.train import digits_table
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.archive import shown
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
-from gpumlp.model import MLP
-from gpumlp.model.load import load_model
+from gpumlp.model import MLP, Ensemble
+from gpumlp.model.load import load
 from gpumlp.tables import Table, TableError, read_table
 from gpumlp.tables.base import counted, printable, some
 from gpumlp.tables.preparation import Preparation
-from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]
 
@@ -30,10 +30,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     model, prep = _model(arguments)
     table = _rows(arguments, model, prep, need_target=True)
     X, y = prep.inputs(table.X, model.dtype), prep.targets(table, model.dtype)
-    trainer = Trainer(model, loss=prep.loss, optimizer="sgd")
     trained = " (all of them, training rows too)" if arguments.data is None else ""
     print(f"model     {model!r}\ndata      {table.source}: {counted(len(X), 'row')}{trained}\n")
-    print_figures({"data": in_units(trainer.evaluate(X, y), prep)}, {"data": len(X)})
+    print_figures({"data": evaluate_model(model, prep, X, y)}, {"data": len(X)})
     if prep.task == "classification":
         _print_classes(prep.classes, y, np.asarray(model.predict(X)))
 
@@ -74,7 +73,7 @@ def predict(arguments: argparse.Namespace) -> None:
 def describe(arguments: argparse.Namespace) -> None:
     """Print what a model file holds: the network, what it takes and gives, how it was trained."""
     model, prep = _model(arguments)
-    n = model.layer_sizes[0]
+    n = model.n_inputs
     lines = {
         "model": repr(model),
         "takes": counted(n, "feature") + (f": {some(prep.features)}" if prep.features else ""),
@@ -84,7 +83,7 @@ def describe(arguments: argparse.Namespace) -> None:
     if prep.classes:
         lines["gives"] += f", {len(prep.classes)} classes: {some(prep.classes)}"
     training = model.extra.get("training")
-    if isinstance(training, dict):  # of 'gpumlp train'; users may have stored anything
+    if isinstance(training, dict):  # of the command line; users may have stored anything
         figures = training.get("figures")
         lines["trained"] = _listed({n: v for n, v in training.items() if n != "figures"})
         lines |= {str(p): _listed(v) for p, v in figures.items()} if isinstance(figures, dict) else {}
@@ -99,20 +98,21 @@ def _listed(values: object) -> str:
     return ", ".join(f"{str(name).replace('_', ' ')} {v}" for name, v in numbers.items())
 
 
-def _model(arguments: argparse.Namespace) -> tuple[MLP, Preparation]:
+def _model(arguments: argparse.Namespace) -> tuple[MLP | Ensemble, Preparation]:
     if os.path.isdir(arguments.model):
         raise UsageError(
-            f"{arguments.model!r} is a directory; MODEL is a file written by 'gpumlp train' or MLP.save"
+            f"{arguments.model!r} is a directory; MODEL is a file written by 'gpumlp train' or "
+            "'gpumlp tune', or by MLP.save"
         )
-    model = load_model(arguments.model, arguments.device)
+    model = load(arguments.model, arguments.device)
     return model, Preparation.of_model(model, arguments.model)
 
 
-def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Table:
+def _digits(arguments: argparse.Namespace, model: MLP | Ensemble, prep: Preparation) -> Table:
     """The rows if no file is given, for a model that takes them."""
     if getattr(arguments, "target", None) or arguments.features:
         raise UsageError("--target and --features need a data file; give DATA after MODEL")
-    table, n = digits_table(), model.layer_sizes[0]
+    table, n = digits_table(), model.n_inputs
     if n != table.X.shape[1] or prep.features:
         raise UsageError(
             f"give DATA after MODEL: without it the embedded digits are taken, {table.X.shape[1]} pixels "
@@ -122,11 +122,13 @@ def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Tab
     return table
 
 
-def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_target: bool) -> Table:
+def _rows(
+    arguments: argparse.Namespace, model: MLP | Ensemble, prep: Preparation, need_target: bool
+) -> Table:
     """The rows of the data file, with the model's features in the model's order."""
     if arguments.data is None:
         return _digits(arguments, model, prep)
-    n = model.layer_sizes[0]
+    n = model.n_inputs
     ending = os.path.splitext(arguments.data)[1].lower()
     target = getattr(arguments, "target", None) or prep.target or None
     if (
