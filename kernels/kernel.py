@@ -21,7 +21,8 @@ The text of a body
 * Names in `stepped` are per-step values of type `C`; they come from row `k` of the plan's step table, or by
   value when a kernel is launched alone (then `k` = 0).
 * If `masked`, the variable `decay` is 1 for an element that is a weight and 0 for a bias.
-* Portable functions: sqrt rsqrt exp log log1p expm1 tanh erf fabs (all on `C`), comparison, ?:, integers.
+* Portable functions: sqrt rsqrt exp log log1p expm1 tanh erf cospi sinpi fabs (all on `C`), comparison, ?:,
+  integers.  cospi(x) is cos(pi x).
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ class Kernel:
         Per-step values (type ``C``).
     body : str
         The C++ text, see the module's docstring.
+    per_row : str
+        Of a map kernel: text ahead of the body in which everything depends on the row (and k) alone.
+        Compilers find loops over columns easier without it.
     reference : callable
         ``reference(**arrays, **scalars, **stepped, k=int[, decay=float])``: the same computation in NumPy on
         arrays of shape (rows, cols) (or any one shape for flat map kernels), in place.  Raw arrays come as
@@ -108,6 +112,7 @@ class Kernel:
     stepped: tuple[str, ...] = ()
     rowwise: bool = False
     masked: bool = False
+    per_row: str = ""
     arrays: tuple[Array, ...] = field(init=False, compare=False)
     constants: tuple[Scalar, ...] = field(init=False, compare=False)
     _names: tuple[frozenset[str], frozenset[str]] = field(init=False, compare=False, repr=False)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.export.embedding import embedded
 from gpumlp.export.graph import Graph
 from gpumlp.model import MLP
+from gpumlp.network import Embedded
 
 __all__ = ["Layers", "layers_of", "linked", "mean_of", "network"]
 
@@ -23,10 +25,12 @@ class Layers:
     parameters : list of (W (n_in, n_out), b (n_out,))
     activations : list of str
         One for each hidden layer.
+    embedding : (Embedded, dict of its parameters), optional
     """
 
     parameters: Sequence[tuple[np.ndarray, np.ndarray]]
     activations: Sequence[str]
+    embedding: tuple[Embedded, dict[str, np.ndarray]] | None = None
 
     @property
     def n_in(self) -> int:
@@ -41,13 +45,15 @@ class Layers:
 
 def layers_of(model: MLP) -> Layers:
     """Those of a model."""
-    if getattr(model, "embedding", None) is not None:
-        raise ValueError("a network with embeddings cannot be exported to ONNX by itself")
-    return Layers(model.get_parameters(), list(model.activations))
+    parameters = model.get_parameters()
+    embedding = (model.embedded, parameters.pop()) if model.embedded else None
+    return Layers(parameters, list(model.activations), embedding)
 
 
 def network(graph: Graph, layers: Layers, x: str) -> str:
     """The network's output (rows, n_out), nothing applied to it."""
+    if layers.embedding:
+        x = embedded(graph, *layers.embedding, x)
     for number, (w, b) in enumerate(layers.parameters):
         x = graph.node("Gemm", x, graph.constant(w), graph.constant(b))
         if number < len(layers.activations):
@@ -82,10 +88,12 @@ def _activation(graph: Graph, name: str, z: str) -> str:
     return _ACTIVATIONS[name](graph, z)
 
 
-def linked(graph: Graph, z: str, link: str) -> str:
-    """`z` with "identity", "softmax", "sigmoid" or "exp" applied."""
+def linked(graph: Graph, z: str, link: str, n_out: int) -> str:
+    """`z` (rows, n_out) with "identity", "softmax", "sigmoid", "exp" or "sorted" applied."""
     if link == "identity":
         return z
+    if link == "sorted":
+        return graph.node("TopK", z, graph.constant([n_out], np.int64), unused=1, axis=1, largest=0)
     if link == "softmax":
         return graph.node("Softmax", z, axis=1)
     return graph.node({"sigmoid": "Sigmoid", "exp": "Exp"}[link], z)

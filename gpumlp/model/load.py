@@ -9,7 +9,7 @@ from gpumlp.backends import get_backend
 from gpumlp.files.atomic import PathLike
 from gpumlp.model.ensemble import Ensemble
 from gpumlp.model.mlp import MLP
-from gpumlp.model.saved import ENSEMBLE, Saved, bad_file, read, read_members
+from gpumlp.model.saved import ENSEMBLE, Saved, bad_file, embedding_of, read, read_members
 
 __all__ = ["load", "load_model", "model_of"]
 
@@ -64,10 +64,11 @@ def model_of(name: str, saved: Saved, device: Any) -> MLP:
             init=0.0,
             dtype=header["dtype"],
             device=device,
+            embedding=embedding_of(header),
         )
     except (ValueError, TypeError) as error:
         raise bad_file(name, error) from None
-    model.set_parameters(saved.pairs())
+    model.set_parameters(saved.parameters())
     model.output = header["output"]
     model.extra = header["extra"]
     return model

@@ -10,7 +10,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.backends.base import on_device
-from gpumlp.network import Network
+from gpumlp.network import Embedding, Network
 from gpumlp.plans import OUTPUTS, Forward
 from gpumlp.rows.arrays import array_module
 
@@ -44,19 +44,23 @@ class MLP(Network):
         "float32" or "float64".
     device : str
         "auto", "cpu", "numpy", "native", "cuda" (or "gpu"), "cuda:1".
+    embedding : Embedding, optional
+        What the inputs become before the first layer: embedded numbers and categories.
 
     Attributes
     ----------
     weights, biases : list of arrays
         Views (n_in, n_out) and (n_out,) of the parameters on the model's device; writing to them changes the
         model.
+    embedding_parameters : dict of arrays
+        The same of the embedding, by name; see `Embedding`.
     n_params : int
-        Number of weights and biases (without padding).
+        Number of parameters (without padding).
     extra : dict
         Anything that JSON can hold, kept in the model's file: the command line stores names and scaling here.
     output : str
-        "identity", "softmax", "sigmoid" or "exp": how `predict` reads the network's output.  Training with a
-        `Trainer` sets it according to the loss.
+        "identity", "softmax", "sigmoid", "exp" or "sorted" (quantiles): how `predict` reads the network's
+        output.  Training with a `Trainer` sets it according to the loss.
 
     Raises
     ------
@@ -87,9 +91,17 @@ class MLP(Network):
         seed: int = 0,
         dtype: Any = "float32",
         device: str | Backend = "auto",
+        embedding: Embedding | None = None,
     ) -> None:
         super().__init__(
-            layer_sizes, activation, dropout=dropout, init=init, seed=seed, dtype=dtype, device=device
+            layer_sizes,
+            activation,
+            dropout=dropout,
+            init=init,
+            seed=seed,
+            dtype=dtype,
+            device=device,
+            embedding=embedding,
         )
         self.output = "identity"
         self.extra: dict[str, Any] = {}
@@ -119,7 +131,7 @@ class MLP(Network):
 
         `output` decides which; training with a `Trainer` sets it according to the loss.  A new network
         returns the values of `forward`.  Making a `Trainer`, or evaluating with one, does not change it."""
-        z = self.outputs(X, "exp" if self.output == "exp" else "identity")
+        z = self.outputs(X, self.output if self.output in ("exp", "sorted") else "identity")
         if self.output in ("softmax", "sigmoid"):
             check_answers(z)
         one = z.shape[1] == 1
@@ -144,7 +156,7 @@ class MLP(Network):
 
     @on_device
     def outputs(self, X: Any, link: str) -> Any:
-        """As `forward`, with "identity", "softmax", "sigmoid" or "exp" applied, whatever `output` is."""
+        """As `forward`, with one of the values that `output` may have applied, whatever it is."""
         if self._forward is None or not self._forward.serves(self):
             self._forward = Forward(self)
         return self._forward(X, link)
@@ -158,6 +170,7 @@ class MLP(Network):
     def __repr__(self) -> str:
         names = list(self.activations) or ["linear"]
         names = names[:1] if len(set(names)) == 1 else names
+        names = [self.embedding.summary(), *names] if self.embedding else names
         return (
             f"MLP({'-'.join(map(str, self.layer_sizes))}, {', '.join(names)}, {self.n_params} parameters, "
             f"{self.dtype}, {self.backend.name} on {self.device})"

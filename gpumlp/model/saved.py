@@ -2,7 +2,8 @@
 
 It is an archive (`gpumlp.files.archive`) with, for layer l, `w<l>` (n_in, n_out) and `b<l>` (n_out,) in the
 model's dtype.  Its header has the keys of `_HEADER`; `extra` is whatever the writer wants to keep with it
-(the command line: feature names, classes, standardisation and a summary of the training).
+(the command line: feature names, classes, standardisation and a summary of the training).  With an embedding
+it has "embedding" too, and the arrays `embedding_<name>` are its parameters.
 
 The file of a training is a model's file that holds more, see `gpumlp.training.saved`: the header's "trainer",
 whose "state" names arrays that are there once more for each parameter, as `<name>_w<l>` and `<name>_b<l>`.
@@ -11,7 +12,7 @@ whose "state" names arrays that are there once more for each parameter, as `<nam
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from gpumlp.errors import ModelFileError
 from gpumlp.files.archive import Archive, BadFile, shown, some, write_archive
 from gpumlp.files.atomic import PathLike
 from gpumlp.files.npz import open_file
+from gpumlp.network import Embedding
 from gpumlp.plans import OUTPUTS
 from gpumlp.version import __version__
 
@@ -29,9 +31,9 @@ __all__ = [
     "ENSEMBLE",
     "FORMAT_VERSION",
     "Saved",
+    "arrays_of",
     "bad_file",
-    "named",
-    "pairs_of",
+    "embedding_of",
     "read",
     "read_members",
     "save_ensemble",
@@ -51,6 +53,7 @@ _HEADER: dict[str, Any] = {
     "output": str,
     "extra": dict,
 }
+_EMBEDDING = "embedding_"  # begins the names of its arrays
 _STATES = 16  # state arrays that an optimiser may have; none has more than three
 
 
@@ -68,10 +71,14 @@ class Saved:
     header: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
-    def pairs(self, prefix: str = "") -> list[tuple[np.ndarray, np.ndarray]]:
-        """[(weights (n_in, n_out), biases (n_out,)), ...] of the model, or of the state array `<prefix>`."""
+    def parameters(self, prefix: str = "") -> list[Any]:
+        """What `Network.get_parameters` gives: of the model, or of the state array `<prefix>`."""
         layers = range(len(self.header["layer_sizes"]) - 1)
-        return [(self.arrays[f"{prefix}w{n}"], self.arrays[f"{prefix}b{n}"]) for n in layers]
+        found: list[Any] = [(self.arrays[f"{prefix}w{n}"], self.arrays[f"{prefix}b{n}"]) for n in layers]
+        if embedding := embedding_of(self.header):
+            names = embedding.shapes(self.header["layer_sizes"][0])
+            found.append({name: self.arrays[f"{prefix}{_EMBEDDING}{name}"] for name in names})
+        return found
 
 
 def save_model(model: Any, path: PathLike, extra: dict[str, Any] | None = None) -> None:
@@ -99,9 +106,9 @@ def write(
     model: Any, path: PathLike, extra: dict[str, Any], more: Mapping[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
     """Write a model, with more entries in the header and more arrays."""
-    parameters = _finite(model, "the model")
+    own = _finite(model, "the model")
     header = {**_first(FORMAT), **_entries(model), "extra": _json(extra), **more}
-    write_archive(path, header, {**named("", parameters), **arrays})
+    write_archive(path, header, {**own, **arrays})
 
 
 def save_ensemble(ensemble: Any, path: PathLike) -> None:
@@ -110,7 +117,8 @@ def save_ensemble(ensemble: Any, path: PathLike) -> None:
     models = [model for model, _ in ensemble.members()]
     arrays: dict[str, np.ndarray] = {}
     for number, model in enumerate(models):
-        arrays.update(named(f"m{number}_", _finite(model, f"the ensemble's model {number}")))
+        own = _finite(model, f"the ensemble's model {number}")
+        arrays.update({f"m{number}_{name}": array for name, array in own.items()})
     place = {id(model): number for number, model in enumerate(models)}
     header = {
         **_first(ENSEMBLE),
@@ -136,7 +144,9 @@ def _first(kind: str) -> dict[str, Any]:
 
 def _entries(model: Any) -> dict[str, Any]:
     """The header's entries of a model, but for `extra`."""
+    embedding = {"embedding": model.embedding.header()} if model.embedding else {}
     return {
+        **embedding,
         "layer_sizes": [int(n) for n in model.layer_sizes],
         "activations": list(model.activations),
         "dropout": model.dropout,
@@ -145,27 +155,38 @@ def _entries(model: Any) -> dict[str, Any]:
     }
 
 
-def _finite(model: Any, what: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`pairs_of` its parameters; ValueError if one is not finite."""
+def _finite(model: Any, what: str) -> dict[str, np.ndarray]:
+    """`arrays_of` its parameters; ValueError if one is not finite."""
     model.check()
-    parameters = pairs_of(model, model.flat)
-    for number, (w, b) in enumerate(parameters):
-        if not (np.isfinite(w).all() and np.isfinite(b).all()):
-            raise ValueError(f"{what} was not saved: layer {number} has parameters that are NaN or infinite")
-    return parameters
+    arrays = arrays_of(model, model.flat)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            where = "the embedding" if name.startswith(_EMBEDDING) else f"layer {name[1:]}"
+            raise ValueError(f"{what} was not saved: {where} has parameters that are NaN or infinite")
+    return arrays
 
 
-def pairs_of(model: Any, flat: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """[(weights, biases), ...] of a flat buffer of the model's layout: views, if it is on the host."""
+def arrays_of(model: Any, flat: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a flat buffer of the model's layout, by name: views, if it is on the host."""
     host = flat if isinstance(flat, np.ndarray) else model.backend.to_numpy(flat)
-    return [(m[:-1], m[-1]) for m in (layer.matrix(host) for layer in model.layers)]
+    found: dict[str, np.ndarray] = {}
+    for n, layer in enumerate(model.layers):
+        matrix = layer.matrix(host)
+        found[f"{prefix}w{n}"], found[f"{prefix}b{n}"] = matrix[:-1], matrix[-1]
+    views = model.embedded.views(host) if model.embedded else {}
+    return {**found, **{f"{prefix}{_EMBEDDING}{name}": view for name, view in views.items()}}
 
 
-def named(prefix: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of `Saved.pairs`, by name."""
-    return {
-        f"{prefix}{kind}{n}": x for n, pair in enumerate(pairs) for kind, x in zip("wb", pair, strict=True)
-    }
+def embedding_of(header: dict[str, Any]) -> Embedding | None:
+    """That of a network's header; BadFile if it is none."""
+    if header.get("embedding") is None:
+        return None
+    try:
+        embedding = Embedding.from_header(header["embedding"])
+        embedding.shapes(header["layer_sizes"][0])
+    except (ValueError, TypeError) as error:
+        raise BadFile(f"the header's 'embedding': {error}") from None
+    return embedding
 
 
 def read(name: str) -> Saved:
@@ -201,7 +222,10 @@ def read_members(name: str) -> tuple[dict[str, Any], list[Saved]]:
         expected = 0
         for part in parts.values():
             _check_header(part)
-            expected += 2 * (len(part["layer_sizes"]) - 1) * (1 + len(_states(part)))
+            embedding = embedding_of(part)
+            count = 2 * (len(part["layer_sizes"]) - 1)
+            count += len(embedding.shapes(part["layer_sizes"][0])) if embedding else 0
+            expected += count * (1 + len(_states(part)))
         if expected > 2 * len(archive.names) + 1000:  # a short header may name millions
             raise BadFile(f"arrays {some(archive.names)}, expected {expected} for these layers")
         for prefix, part in parts.items():
@@ -217,12 +241,16 @@ def read_members(name: str) -> tuple[dict[str, Any], list[Saved]]:
 
 def _spec(header: dict[str, Any], first: str = "") -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """dtype and shape of the arrays of a network, by name; all names begin with `first`."""
-    sizes, dtype = header["layer_sizes"], np.dtype(header["dtype"])
+    (n_inputs, *others), dtype = header["layer_sizes"], np.dtype(header["dtype"])
     spec: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+    embedding = embedding_of(header)
+    sizes = [embedding.width(n_inputs) if embedding else n_inputs, *others]
+    shapes = embedding.shapes(n_inputs) if embedding else {}
     for prefix in ("", *(f"{n}_" for n in _states(header))):
         for number, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             spec[f"{first}{prefix}w{number}"] = dtype, shape
             spec[f"{first}{prefix}b{number}"] = dtype, shape[1:]
+        spec.update((f"{first}{prefix}{_EMBEDDING}{name}", (dtype, shape)) for name, shape in shapes.items())
     return spec
 
 

@@ -32,18 +32,18 @@ INITS = {
 
 
 def initial_parameters(
-    sizes: Sequence[int], activations: Sequence[str], init: str | float, seed: int
+    sizes: Sequence[int], activations: Sequence[str], init: str | float, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Initial values [(W (n_in, n_out), b (n_out,)), ...] in float64, drawn on the host.
 
-    The generator is ``numpy.random.default_rng([seed, 0])``; layers are drawn in order, W before b.
+    A network's `rng` is ``numpy.random.default_rng([seed, 0])``; layers are drawn in order, W before b, and
+    then the parameters of an embedding.
     """
     sigma = float(init) if isinstance(init, (int, float)) and not isinstance(init, bool) else None
     if sigma is None and init not in INITS:
         raise ValueError(suggest("init", init, INITS))
     if sigma is not None and not 0 <= sigma < math.inf:
         raise ValueError(f"init={init!r}; expected a standard deviation >= 0 or one of {', '.join(INITS)}")
-    rng = np.random.default_rng([seed, 0])
     parameters = []
     for n, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         last = n == len(sizes) - 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.activations import get_activation
 from gpumlp.backends import Backend, get_backend
+from gpumlp.network.embedded import Embedded
+from gpumlp.network.embedding import Embedding
 from gpumlp.network.initial import initial_parameters
 from gpumlp.network.layers import flatten, layout, unflatten
 
@@ -31,11 +34,14 @@ class Network:
         All parameters; see `gpumlp.network.layers`.  `to` and unpickling make a new one.
     layers : list of Layer
         Where each layer lies in `flat`.
+    embedded : Embedded or None
+        What the inputs become before the first layer, and where its parameters lie in `flat`.
     members : int or None
         See `Stack`.
     """
 
     members: int | None = None
+    embedded: Embedded | None = None
 
     def __init__(
         self,
@@ -47,6 +53,7 @@ class Network:
         seed: int = 0,
         dtype: Any = "float32",
         device: str | Backend = "auto",
+        embedding: Embedding | None = None,
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations: Any = activation
@@ -59,10 +66,20 @@ class Network:
         self.seed = checks.seed("seed", seed)
         self.init = init
         self.dtype = _check_dtype(dtype)
-        self.layers, self.flat_size = layout(self.layer_sizes)
+        self.lay_out(_check_embedding(embedding))
         self.backend = get_backend(device)
         self.flat = self.backend.zeros(self.flat_size, self.dtype)
-        self.set_parameters(initial_parameters(self.layer_sizes, self.activations, init, self.seed))
+        rng = np.random.default_rng([self.seed, 0])
+        parameters: list[Any] = initial_parameters(self.read_sizes, self.activations, init, rng)
+        self.set_parameters(parameters + ([self.embedded.initial(rng)] if self.embedded else []))
+
+    def lay_out(self, embedding: Embedding | None) -> None:
+        """Set `layers`, `embedded` and `flat_size`."""
+        n_inputs, *others = self.layer_sizes
+        first = embedding.width(n_inputs) if embedding else n_inputs
+        self.layers, self.flat_size = layout([first, *others])
+        self.embedded = Embedded(embedding, n_inputs, self.flat_size) if embedding else None
+        self.flat_size = self.embedded.stop if self.embedded else self.flat_size
 
     def check(self) -> None:
         """Make `activations` and `dropouts`, which may be changed at any time, lists with an entry per hidden
@@ -100,28 +117,82 @@ class Network:
         return Views([layer.matrix(self.flat)[-1] for layer in self.layers], "biases", self.backend)
 
     @property
+    def read_sizes(self) -> list[int]:
+        """`layer_sizes`, but first how many numbers the first layer reads."""
+        return [self.layers[0].n_in, *self.layer_sizes[1:]]
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """What the inputs become before the first layer."""
+        return self.embedded.embedding if self.embedded else None
+
+    @property
+    def categories(self) -> dict[int, int]:
+        """Number of categories of each column that holds codes."""
+        return dict(self.embedding.categories) if self.embedding else {}
+
+    @property
+    def embedding_parameters(self) -> dict[str, Any]:
+        """Views of the embedding's parameters, by name; see `Embedding`."""
+        return self.embedded.views(self.flat) if self.embedded else {}
+
+    @property
+    def n_inputs(self) -> int:
+        """Width of the input layer."""
+        return self.layer_sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the output layer."""
+        return self.layer_sizes[-1]
+
+    @property
     def n_params(self) -> int:
-        """Number of weights and biases (without padding)."""
-        return sum((layer.n_in + 1) * layer.n_out for layer in self.layers)
+        """Number of parameters (without padding)."""
+        layers = sum((layer.n_in + 1) * layer.n_out for layer in self.layers)
+        shapes = self.embedding.shapes(self.layer_sizes[0]) if self.embedding else {}
+        return layers + sum(map(math.prod, shapes.values()))
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers of each row a forward pass keeps, by buffer."""
+        own = self.embedded
+        return self.layer_sizes + ([own.width, len(own.numbers) * own.per] if own else [])
 
     @property
     def segments(self) -> list[tuple[int, int, float]]:
         """Ranges of the flat buffer with decay 1 (weights) and 0 (biases and padding behind them)."""
         ranges = []
-        for layer, stop in zip(
-            self.layers, [*(n.offset for n in self.layers[1:]), self.flat_size], strict=True
-        ):
+        end = self.embedded.start if self.embedded else self.flat_size
+        for layer, stop in zip(self.layers, [*(n.offset for n in self.layers[1:]), end], strict=True):
             bias = layer.offset + layer.n_in * layer.ld
             ranges += [(layer.offset, bias, 1.0), (bias, stop, 0.0)]
-        return ranges
+        return ranges + (self.embedded.segments if self.embedded else [])
 
-    def get_parameters(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Copies [(W, b), ...] on the host."""
-        return unflatten(self.layers, self.backend.to_numpy(self.flat))
+    def get_parameters(self) -> list[Any]:
+        """Copies [(W, b), ...] on the host; with an embedding, a dict of its parameters follows."""
+        return self.unflattened(self.backend.to_numpy(self.flat))
 
-    def set_parameters(self, parameters: Sequence[tuple[Any, Any]]) -> None:
-        """Take over [(W (n_in, n_out), b (n_out,)), ...] from the host; ValueError if a shape differs."""
-        self.backend.copy(self.flat, flatten(self.layers, parameters, self.flat_size, self.dtype))
+    def set_parameters(self, parameters: Sequence[Any]) -> None:
+        """Take over [(W (n_in, n_out), b (n_out,)), ...] from the host, and with an embedding a dict of its
+        parameters; ValueError if a shape differs."""
+        self.backend.copy(self.flat, self.flattened(parameters))
+
+    def flattened(self, parameters: Sequence[Any]) -> np.ndarray:
+        """What `get_parameters` gives, as a flat buffer on the host; ValueError if a shape differs."""
+        pairs = list(parameters)
+        own = pairs.pop() if self.embedded and len(pairs) == len(self.layers) + 1 else None
+        host = flatten(self.layers, pairs, self.flat_size, self.dtype)
+        if self.embedded:
+            self.embedded.fill(host, own)
+        return host
+
+    def unflattened(self, host: np.ndarray) -> list[Any]:
+        """The same for a flat buffer on the host, of parameters or what is laid out like them; copies."""
+        pairs: list[Any] = unflatten(self.layers, host)
+        if self.embedded:
+            pairs.append({name: view.copy() for name, view in self.embedded.views(host).items()})
+        return pairs
 
     def to(self, device: str | Backend) -> Any:
         """Move the parameters to another device, in place; returns the network."""
@@ -176,6 +247,12 @@ def _placed(backend: Backend, host: np.ndarray) -> Any:
     array = backend.empty(host.shape, host.dtype)
     backend.copy(array, host)
     return array
+
+
+def _check_embedding(embedding: Any) -> Any:
+    if embedding is not None and not isinstance(embedding, Embedding):
+        raise TypeError(f"embedding={embedding!r}; expected a gpumlp.Embedding or None")
+    return embedding
 
 
 def _check_dtype(dtype: Any) -> np.dtype:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpumlp.network.layers import layout
 from gpumlp.network.network import Network
 
 __all__ = ["Stack"]
 
 
 class Stack(Network):
-    """Networks on one device, of one depth, dtype and activations, with one parameter buffer.
+    """Networks on one device, of one depth, dtype, embedding and activations, with one parameter buffer.
 
     Narrower hidden layers are padded with units whose parameters are 0.  With activations that are 0 at 0
     these units give 0 and get no gradient, so their parameters stay 0 under every update rule.
@@ -38,7 +37,7 @@ class Stack(Network):
         self.networks, self.members = list(networks), len(networks)
         self.backend, self.dtype, self.activations = first.backend, first.dtype, list(first.activations)
         self.layer_sizes = [max(sizes) for sizes in zip(*(n.layer_sizes for n in networks), strict=True)]
-        self.layers, self.flat_size = layout(self.layer_sizes)
+        self.lay_out(first.embedding)
         self.dropouts = [list(rates) for rates in zip(*(n.dropouts for n in networks), strict=True)]
         self.flat = self.backend.zeros((self.members, self.flat_size), self.dtype)
 
@@ -52,6 +51,12 @@ class Stack(Network):
             mine, place = layer.matrix(own), wide.matrix(stacked[member])
             pairs.append((mine[:-1], place[: layer.n_in, : layer.n_out]))
             pairs.append((mine[-1], place[-1, : layer.n_out]))
+        if network.embedded and self.embedded:
+            mine, place = (
+                flat[e.start : e.stop]
+                for flat, e in ((own, network.embedded), (stacked[member], self.embedded))
+            )
+            pairs.append((mine, place))
         return pairs
 
     def put(self, member: int, own: Any, stacked: Any) -> None:

@@ -21,12 +21,12 @@ __all__ = ["FORWARD_BYTES", "FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes
 #: most rows that a forward pass handles at a time, and how much memory their activations may take
 FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
 #: what may be applied to a network's output
-OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
+OUTPUTS = ("identity", "softmax", "sigmoid", "exp", "sorted")
 
 
 def forward_bytes(network: Network, rows: int) -> int:
     """Approximate size of the activations of `rows` rows in a forward pass."""
-    return network.dtype.itemsize * rows * sum(n + 8 for n in network.layer_sizes)
+    return network.dtype.itemsize * rows * sum(n + 8 for n in network.widths)
 
 
 def forward_rows(network: Network) -> int:
@@ -56,7 +56,8 @@ class Forward:
         """The network's output (n_rows, n_outputs) with `link` applied, in chunks: a CuPy array if `X` is
         one, else a NumPy array."""
         network = self.network
-        X = check_features(X, network.layer_sizes[0], network.backend, network.dtype)
+        n_in, codes = network.layer_sizes[0], network.categories
+        X = check_features(X, n_in, network.backend, network.dtype, categories=codes)
         n = X.shape[0]
         xp = network.backend.xp if is_cuda(X) else np
         out = xp.empty((n, network.layer_sizes[-1]), network.dtype)

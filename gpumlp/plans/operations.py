@@ -25,9 +25,12 @@ from gpumlp.kernels.rows import (
     partial_rows,
 )
 from gpumlp.network import Network
+from gpumlp.optimizers import Muon
+from gpumlp.plans.matrices import muon_ops
+from gpumlp.plans.members import launch
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.precision import GROWTH_STEPS, Precision
-from gpumlp.plans.workspace import Workspace, launch
+from gpumlp.plans.workspace import Workspace
 from gpumlp.rows import Rows
 
 __all__ = [
@@ -43,6 +46,8 @@ __all__ = [
 
 def gather(space: Workspace, n: int, X: Any, index: Any, stride: int) -> Launch:
     """Copy the next `n` rows of `X`, with the numbers index[k stride:], to the network's input."""
+    if space.embedded:
+        return space.embedded.gather(n, X, index, stride)
     kernel = gather_kernel(None if X.dtype == space.network.dtype else X.dtype.name)
     arrays = {"x": space.a[0][..., :n, :], "index": index, "X": X}
     extents = {"X": (1, space.network.layer_sizes[0]), "index": (n,)}
@@ -64,18 +69,22 @@ def _loss(
     arrays = {"z": space.z[-1][..., :n, :], "index": steps.index, "y": rows.y, **own}
     if rows.w is not None:
         arrays["w"] = rows.w
+    loss, n_out, given = objective.loss, space.network.layer_sizes[-1], rows.X.shape[0]
+    if loss.levels:
+        arrays["delta"] = space.network.backend.asarray(np.array(objective.delta, space.network.dtype))
     values = {"stride": stride, "per_output": objective.per_output, "delta": objective.delta}
+    values["centre"] = objective.centre
     scalars = {s.name: values[s.name] for s in kernel.constants}
-    n_out, given = space.network.layer_sizes[-1], rows.X.shape[0]
     extents = {
-        "y": (given,) if objective.loss.classes else (given, n_out),
+        "y": (given,) if loss.classes else (given, loss.targets(n_out)),
+        "delta": (n_out,),
         "w": (given,),
         "index": (n,),
         "row_loss": (n,),
         "row_metric": (n,),
     }
     extents = {name: shape for name, shape in extents.items() if name in arrays}
-    shared = ["y", "w"] if rows.w is not None and rows.w.ndim == 1 else ["y"]
+    shared = ["y", *(["w"] if rows.w is not None and rows.w.ndim == 1 else []), *(["delta"] * loss.levels)]
     return launch(space.network, kernel, arrays, scalars, n, n_out, shared=shared, extents=extents)
 
 
@@ -166,6 +175,9 @@ def optimizer_ops(
             arrays["clip_scale"] = network.backend.zeros((*network.lead, 1), network.dtype)
             norm = {"partial": partial, "clip_scale": arrays["clip_scale"]}
             ops.append(launch(network, CLIP, norm, {"limit": clip_norm}, 1, rows))
+    if isinstance(optimizer, Muon):
+        kind = {"clip": clip_norm is not None, "half": half is not None, "guard": scaler is not None}
+        return [*ops, *muon_ops(network, optimizer, arrays, **kind)]
     segments = network.segments if kernel.masked else None
     scalars = optimizer.scalars(kernel)
     ops.append(launch(network, kernel, arrays, scalars, 1, network.flat_size, segments=segments, tick="last"))

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any
 
-from gpumlp.backends.base import Gemm, Launch, Op
+from gpumlp.backends.base import Gemm, Op
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
-from gpumlp.kernels.kernel import Kernel
 from gpumlp.network import Network, pad
+from gpumlp.plans.embedding import EmbeddedInput
+from gpumlp.plans.members import launch, per_member
 from gpumlp.plans.precision import Precision
 
-__all__ = ["Workspace", "launch"]
-
-
-def launch(
-    network: Network,
-    kernel: Kernel,
-    arrays: dict[str, Any],
-    scalars: dict[str, Any],
-    rows: int,
-    cols: int,
-    *,
-    shared: Collection[str] = (),
-    **more: Any,
-) -> Launch:
-    """A `Launch` for all members of `network`; `shared` are arrays that are the same for all of them."""
-    if network.members is not None:
-        more.update(members=network.members, shared=[name for name in shared if name in arrays])
-    return Launch(kernel, arrays, scalars, rows, cols, **more)
-
-
-def per_member(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By-value arguments of each member as sequences."""
-    return {name: [value[name] for value in values] for name in values[0]}
+__all__ = ["Workspace"]
 
 
 class Workspace:
@@ -47,7 +25,8 @@ class Workspace:
     inner dimension of products is a multiple of 8 (or 1, 2, 4 for narrow TF32): cuBLAS reads such rows in
     pieces of 16 bytes.
 
-    Where the network has members, all arrays have their axis first.
+    Where the network has members, all arrays have their axis first.  With an embedding, `embedded` has what
+    the first layer reads.
     """
 
     def __init__(
@@ -58,6 +37,9 @@ class Workspace:
         backend, dtype, sizes = network.backend, self.precision.dtype, network.layer_sizes
         pad, lead = self._pad, network.lead
         self.full = [self._with_one(n) for n in sizes[:-1]]
+        self.embedded: EmbeddedInput | None = None
+        if network.embedded:
+            self.embedded = EmbeddedInput(network, rows, training, self.precision)
         self.a = [full[..., :n] for full, n in zip(self.full, sizes[:-1], strict=True)]
         self.z = []
         for n, name, a in zip(sizes[1:-1], network.activations, self.a[1:], strict=True):
@@ -78,11 +60,12 @@ class Workspace:
 
     def forward(self, rows: int, key: Any = None) -> list[Op]:
         """Gemms and activations for the first `rows` rows; with `key`, dropout."""
-        ops: list[Op] = []
+        ops: list[Op] = self.embedded.forward(rows) if self.embedded else []
         for n, layer in enumerate(self.network.layers):
             z = self.z[n][..., :rows, :]
-            w = layer.matrix(self.precision.flat, self.full[n].shape[-1])
-            ops.append(Gemm(self.full[n][..., :rows, :], w, z, tf32=self.precision.tf32))
+            given, by_columns = self._given(n, rows)
+            w = layer.matrix(self.precision.flat, given.shape[-2 if by_columns else -1])
+            ops.append(Gemm(given, w, z, trans_a=by_columns, tf32=self.precision.tf32))
             if n < len(self.network.activations):
                 kernel, scalars = self._activation(forward_kernel, n, key)
                 if kernel.name != "gpumlp_identity":
@@ -109,10 +92,21 @@ class Workspace:
                 value = (self.z[n - 1] if source == "z" else self.a[n])[..., :rows, :]
                 arrays = {source: value, "d": below}
                 ops.append(launch(self.network, kernel, arrays, scalars, rows, layer.n_in))
-        for full, d, layer in zip(self.full, self.d, self.network.layers, strict=True):
-            into = layer.matrix(grads, full.shape[-1])
-            ops.append(Gemm(full[..., :rows, :], d[..., :rows, :], into, trans_a=True, tf32=tf32))
+        for n, layer in enumerate(self.network.layers):
+            given, by_columns = self._given(n, rows)
+            into = layer.matrix(grads, given.shape[-2 if by_columns else -1])
+            ops.append(Gemm(given, self.d[n][..., :rows, :], into, trans_a=not by_columns, tf32=tf32))
+        if self.embedded:
+            w = self.network.layers[0].matrix(self.precision.flat)
+            ops += self.embedded.backward(rows, w, self.d[0][..., :rows, :], grads)
         return ops
+
+    def _given(self, n: int, rows: int) -> tuple[Any, bool]:
+        """What layer n reads of the first `rows` rows, with the constant 1, and whether it lies column by
+        column."""
+        if n == 0 and self.embedded:
+            return self.embedded.full[..., :rows], True
+        return self.full[n][..., :rows, :], False
 
     def _activation(self, make: Any, n: int, key: Any) -> tuple[Any, dict[str, Any]]:
         rate, name = self.network.dropouts[n], self.network.activations[n]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,11 +37,19 @@ def _cast(name: str, x: Any, dtype: np.dtype) -> Any:
     return x.astype(dtype, copy=False)
 
 
-def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, name: str = "X") -> Any:
+def check_features(
+    X: Any,
+    n_inputs: int,
+    backend: Backend,
+    dtype: np.dtype,
+    name: str = "X",
+    categories: Mapping[int, int] = MappingProxyType({}),
+) -> Any:
     """`X` as a C-contiguous array (n, n_inputs), on the device if it came from there, else on the host.
 
     It keeps its dtype, and is not copied, if `kernels.rows.gather_kernel` can read it; else it is converted
-    to `dtype`, the model's.  All values are finite as `dtype`.  Objects and complex numbers are refused.
+    to `dtype`, the model's.  All values are finite as `dtype`.  Objects and complex numbers are refused, and
+    so is a column of `categories` (column: how many) that holds anything but their codes.
     """
     X = read_array(name, X)
     if is_cuda(X):
@@ -67,12 +77,28 @@ def check_features(X: Any, n_inputs: int, backend: Backend, dtype: np.dtype, nam
     if X.shape[1] != n_inputs:
         raise ValueError(f"{name} has {X.shape[1]} features (columns), the network was built for {n_inputs}")
     check_range(name, X, dtype)
+    for column, count in categories.items():
+        _check_codes(f"{name}[:, {column}]", X[:, column], count)
     if X.dtype.kind == "b":
         X = X.view(np.uint8)
     plain = X.flags.c_contiguous and getattr(X.flags, "aligned", True)  # CuPy's are always aligned
     if plain and X.dtype.name in FIXED and X.dtype.isnative:
         return X
     return X.astype(dtype, order="C")
+
+
+def _check_codes(name: str, codes: Any, count: int) -> None:
+    """ValueError unless all are whole numbers from 0 to count - 1."""
+    if not len(codes):
+        return
+    low, high = codes.min(), codes.max()
+    fractions = codes.dtype.kind == "f" and bool((codes != array_module(codes).floor(codes)).any())
+    if fractions or low < 0 or high >= count:
+        held = "fractions" if fractions else f"numbers from {_short(int(low))} to {_short(int(high))}"
+        raise ValueError(
+            f"{name} holds {held}; the network embeds this column as {count} categories, so it needs whole "
+            f"numbers 0..{count - 1}"
+        )
 
 
 def check_targets(
@@ -106,6 +132,12 @@ def check_targets(
         return _class_numbers(y, n_outputs, name, loss, xp)
     if y.ndim == 1:
         y = y.reshape(-1, 1)
+    if loss.levels and (y.ndim != 2 or y.shape[1] != 1):
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)}; {loss.name} learns quantiles of one target: expected "
+            f"({n_rows},)"
+        )
+    n_outputs = loss.targets(n_outputs)
     if y.ndim != 2 or y.shape[1] != n_outputs:
         raise ValueError(
             f"{name} has shape {tuple(y.shape)}, the network has {n_outputs} outputs; expected "
@@ -176,7 +208,8 @@ def check_weights(
 
 def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:
     """At least one row, fit for `model` and `loss`: `check_features`, `check_targets`, `check_weights`."""
-    X = check_features(X, model.layer_sizes[0], model.backend, model.dtype, f"X{suffix}")
+    n_in, codes = model.layer_sizes[0], model.categories
+    X = check_features(X, n_in, model.backend, model.dtype, f"X{suffix}", codes)
     if X.shape[0] == 0:
         raise ValueError(f"X{suffix} has no rows; expected at least one")
     n_out = model.layer_sizes[-1]

@@ -145,6 +145,8 @@ class ResidentEpochs:
         self.steps.fill(table)
         self.steps.send()
         done = self.n_steps
+        if self._update:
+            self.engine.exchange_averages()
         try:
             with self.engine.backend.range("gpumlp:steps"):
                 if self._full:
@@ -157,6 +159,7 @@ class ResidentEpochs:
         finally:
             if self._update:
                 self.engine.optimizer.t += done
+                self.engine.exchange_averages()
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

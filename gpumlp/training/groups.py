@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -31,18 +32,19 @@ def stacked(members: Sequence[Any]) -> list[Any]:
     for member in members:
         kinds.setdefault(_kind(member) or ("alone", id(member)), []).append(member)
     jobs: list[Any] = []
+    plans = itertools.count()
     rows: dict[tuple, SharedRows] = {}
     for kind, some in kinds.items():
         if kind[0] == "alone":
             jobs += some
             continue
         shared = rows.setdefault((id(some[0].train.X), id(some[0].train.y)), SharedRows())
-        for plan, sizes in _by_shape(some):
-            waves = _waves(plan, sizes)
+        for together, sizes in _by_shape(some):
+            plan, waves = next(plans), _waves(together, sizes)
             if len(waves[0]) > 1:
-                jobs += [Stacked(wave, shared, id(plan)) for wave in waves]
+                jobs += [Stacked(wave, shared, plan) for wave in waves]
             else:
-                jobs += plan
+                jobs += together
     return jobs
 
 
@@ -65,11 +67,15 @@ def wave_text(jobs: Sequence[Any]) -> str:
 
 
 def _kind(member: Any) -> tuple | None:
-    """Equal for members that may share a plan; None for one that trains alone."""
-    trainer, train, val = member.trainer, member.train, member.val
-    model, optimizer = trainer.model, trainer.optimizer
-    if model.backend.name != "cuda":
+    """Equal for members that may share a plan; None for one that trains alone, as all that are no fits of
+    trainers do."""
+    trainer = getattr(member, "trainer", None)
+    if trainer is None:
         return None
+    train, val = member.train, member.val
+    model, optimizer = trainer.model, trainer.optimizer
+    if model.backend.name != "cuda" or (model.embedded and model.embedded.inner):
+        return None  # products with members are for many networks, or for the numbers of one
     n, batch = train.n_rows, trainer.batch_size
     # a member with fewer rows fills up its last batch with a row that it does not have
     rows = ("some",) if train.spare is not None else ("all", n)
@@ -84,6 +90,7 @@ def _kind(member: Any) -> tuple | None:
         trainer.objective,
         (len(sizes), sizes[0], sizes[-1], *widths),
         tuple(model.activations),
+        model.embedding.key() if model.embedding else None,
         stack_key(optimizer),
         (id(train.X), id(train.y)),
         rows,
@@ -103,7 +110,7 @@ def _by_shape(members: Sequence[Any]) -> list[tuple[list[Any], Shape]]:
     costs least, or makes a plan of its own if that costs less."""
     shapes: dict[Shape, list[Any]] = {}
     for member in members:
-        shapes.setdefault(tuple(member.trainer.model.layer_sizes), []).append(member)
+        shapes.setdefault(tuple(member.trainer.model.read_sizes), []).append(member)
     plans: list[tuple[list[Any], Shape]] = []
     for shape in sorted(shapes, key=_size, reverse=True):
         some, best, least = shapes[shape], None, float(PLAN)
@@ -140,8 +147,12 @@ def _waves(members: list[Any], sizes: Shape) -> list[list[Any]]:
     data = {(id(rows.X), id(rows.y)): rows for m in members for rows in (m.train, m.val) if rows is not None}
     budget -= sum(row_bytes(trainer.model, rows) * rows.X.shape[0] for rows in data.values())
     budget -= FORWARD_BYTES if members[0].val is not None else 0
+    model = trainer.model
     network: Any = SimpleNamespace(
-        layer_sizes=sizes, flat_size=_size(sizes), dtype=trainer.model.dtype, members=None
+        widths=[*sizes, *model.widths[len(sizes) :]],
+        flat_size=_size(sizes) + model.flat_size - _size(tuple(model.read_sizes)),  # and the embedding's
+        dtype=model.dtype,
+        members=None,
     )
     most = max(m.train.n_rows for m in members)
     held = max((m.val.n_rows for m in members if m.val is not None), default=0)

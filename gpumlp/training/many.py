@@ -151,7 +151,9 @@ class _Given:
         """Those with the numbers `index`, fit for `trainer`."""
         model, loss = trainer.model, trainer.loss
         n_in, n_out, backend, dtype = model.layer_sizes[0], model.layer_sizes[-1], model.backend, model.dtype
-        X = self._once((n_in, backend.device, dtype), lambda: check_features(self._X, n_in, backend, dtype))
+        codes = model.categories
+        key: tuple = (n_in, backend.device, dtype, *codes.items())
+        X = self._once(key, lambda: check_features(self._X, n_in, backend, dtype, "X", codes))
         n = int(X.shape[0])
         if n == 0:
             raise ValueError("X has no rows; expected at least one")
@@ -166,10 +168,9 @@ class _Given:
             return held
         model, loss = trainer.model, trainer.loss
         X, y, w = (*held, None)[:3]
-        key = id(X), id(y), id(w), model.layer_sizes[0], model.layer_sizes[-1], loss.name
-        return self._once(
-            (*key, model.backend.device, model.dtype), lambda: check_rows(model, loss, X, y, w, "_val")
-        )
+        shape = model.layer_sizes[0], model.layer_sizes[-1], *model.categories.items()
+        key = id(X), id(y), id(w), *shape, loss.name, model.backend.device, model.dtype
+        return self._once(key, lambda: check_rows(model, loss, X, y, w, "_val"))
 
     def _weights(self, trainer: Trainer, w: Any, index: np.ndarray | None, n: int) -> Any:
         """Of all rows; those of `index` as a fit of these rows alone would have them."""

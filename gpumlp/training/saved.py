@@ -19,8 +19,7 @@ from gpumlp.files.atomic import PathLike
 from gpumlp.losses import saved_loss
 from gpumlp.model.load import model_of
 from gpumlp.model.mlp import MLP
-from gpumlp.model.saved import Saved, bad_file, named, pairs_of, read, write
-from gpumlp.network import flatten
+from gpumlp.model.saved import Saved, arrays_of, bad_file, read, write
 from gpumlp.optimizers import Optimizer, optimizer_class
 from gpumlp.schedules import schedule_from_dict, schedule_to_dict
 
@@ -29,7 +28,7 @@ __all__ = ["load_trainer", "save_trainer"]
 #: keys of the header's "trainer" -> type of their value; "state" names the optimiser's state arrays
 _TRAINER: dict[str, Any] = {
     "loss": str,
-    "delta": (int, float),
+    "delta": (int, float, list),
     "optimizer": str,
     "hyperparameters": dict,
     "t": int,
@@ -76,7 +75,7 @@ def save_trainer(trainer: Any, path: PathLike) -> None:
             raise ValueError(f"the training was not saved: its {key} is {value!r} ({error})") from None
     arrays: dict[str, np.ndarray] = {}
     for name, array in state.items():
-        arrays.update(named(f"{name}_", pairs_of(model, array)))
+        arrays.update(arrays_of(model, array, f"{name}_"))
     write(model, path, model.extra, {"trainer": header}, arrays)
 
 
@@ -171,7 +170,7 @@ def _too_large(value: Any) -> bool:
 
 def _optimizer(given: dict[str, Any]) -> Optimizer:
     rule: Any = optimizer_class(given["optimizer"])
-    options = given["hyperparameters"]
+    options = {"average": 0.0, **given["hyperparameters"]}  # files of earlier versions know no average
     names = {f.name for f in fields(rule)}
     for name in sorted(names ^ set(options)):
         raise ValueError(
@@ -195,12 +194,9 @@ def _restore(trainer: Any, given: dict[str, Any], saved: Saved, model: MLP) -> N
     optimizer = trainer.optimizer
     held = []
     if given["t"] or given["state"]:
-        if sorted(given["state"]) != sorted(optimizer.state_names()):
-            raise ValueError(f"its state is {given['state']}, expected {list(optimizer.state_names())}")
-        state = {
-            n: flatten(model.layers, saved.pairs(f"{n}_"), model.flat_size, model.dtype)
-            for n in given["state"]
-        }
+        if sorted(given["state"]) != sorted(optimizer.arrays()):
+            raise ValueError(f"its state is {given['state']}, expected {list(optimizer.arrays())}")
+        state = {n: model.flattened(saved.parameters(f"{n}_")) for n in given["state"]}
         held = [{**state, "_shape": (model.flat_size,)}]
     optimizer.load_state_dict({**optimizer.state_dict(), "t": given["t"], "state": held})
     trainer.epoch = given["epoch"]

@@ -43,7 +43,9 @@ def test_values(activation: str, n_out: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(answer["value"], model.predict(X), **WITHIN)
 
 
-@pytest.mark.parametrize(("output", "n_out"), [("softmax", 4), ("sigmoid", 1), ("sigmoid", 3), ("exp", 2)])
+@pytest.mark.parametrize(
+    ("output", "n_out"), [("softmax", 4), ("sigmoid", 1), ("sigmoid", 3), ("exp", 2), ("sorted", 4)]
+)
 @pytest.mark.parametrize("size", [1, 3])
 def test_classes_and_ensembles(output: str, n_out: int, size: int) -> None:
     X, models = rows(), [gpumlp.MLP([5, 16, n_out], "tanh", seed=k, device="cpu") for k in range(size)]
@@ -51,7 +53,7 @@ def test_classes_and_ensembles(output: str, n_out: int, size: int) -> None:
         model.output = output
     model = models[0] if size == 1 else gpumlp.Ensemble([*models, models[0]])
     answer = run(gpumlp.export.to_onnx(model), X)
-    if output == "exp":
+    if output in ("exp", "sorted"):
         np.testing.assert_allclose(answer["value"], model.predict(X), **WITHIN)
         return
     np.testing.assert_array_equal(answer["label"], model.predict(X))
@@ -62,6 +64,32 @@ def test_in_double_precision() -> None:
     model, X = gpumlp.MLP([5, 16, 3], "tanh", dtype="float64", seed=1, device="cpu"), rows(dtype=np.float64)
     answer = run(gpumlp.export.to_onnx(model, dtype="float64"), X)
     np.testing.assert_allclose(answer["value"], model.predict(X), rtol=1e-12, atol=1e-12)
+
+
+CODES = {1: 4, 3: 7}
+EMBEDDINGS = [
+    gpumlp.Embedding("cosine", 6, scale=1.5, categories=CODES),
+    gpumlp.Embedding("periodic", 6, scale=1.5, frequencies=5, columns=[4, 0]),
+    gpumlp.Embedding.piecewise(np.round(rows(), 1), 4, bins=9, columns=[0, 2], categories=CODES),
+    gpumlp.Embedding(None, categories=CODES),
+    gpumlp.Embedding(None),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("embedding", EMBEDDINGS, ids=lambda e: e.summary())
+def test_embeddings(embedding: gpumlp.Embedding, dtype: str) -> None:
+    X, rng = rows(dtype=dtype), np.random.default_rng(1)
+    for column, count in CODES.items():
+        X[:, column] = rng.integers(0, count, len(X))
+    model = gpumlp.MLP([5, 8, 2], "tanh", embedding=embedding, dtype=dtype, device="cpu")
+    *pairs, own = model.get_parameters()
+    own = {name: a + 0.3 * rng.normal(size=a.shape) for name, a in own.items()}
+    model.set_parameters([*pairs, own])
+    within = WITHIN if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-12}
+    for given in (model, gpumlp.Ensemble([model, model])):
+        answer = run(gpumlp.export.to_onnx(given, dtype=dtype), X)
+        np.testing.assert_allclose(answer["value"], model.predict(X), **within)
 
 
 def targets(kind: str, X: np.ndarray) -> np.ndarray:

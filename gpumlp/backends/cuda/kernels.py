@@ -221,14 +221,14 @@ class Kernels:
 
     def __init__(self, device: int) -> None:
         self._device = device
-        self._made: dict[tuple[str, str, Form], tuple[Any, Source]] = {}
+        self._made: dict[tuple[str, str, str, Form], tuple[Any, Source]] = {}
         self._loaded: set[int] = set()
         #: kernel's name -> seconds that compiling and loading took, all of its forms together
         self.seconds: dict[str, float] = {}
 
     def function(self, kernel: Kernel, form: Form) -> tuple[Any, Source]:
         """The ElementwiseKernel and its text; kernels of equal name and body share it."""
-        key = (kernel.name, kernel.body, form)
+        key = (kernel.name, kernel.per_row, kernel.body, form)
         if key not in self._made:
             text = source(kernel, form)
             function = cupy.ElementwiseKernel(

@@ -116,7 +116,8 @@ def array_dtype(array: Array, form: Form) -> str:
 
 def needs_stride(kernel: Kernel, array: Array) -> bool:
     """Whether ``ld_<name>`` is a parameter (map and row forms)."""
-    return not array.role.startswith("raw") or re.search(rf"\bld_{array.name}\b", kernel.body) is not None
+    text = kernel.per_row + kernel.body
+    return not array.role.startswith("raw") or re.search(rf"\bld_{array.name}\b", text) is not None
 
 
 def source(kernel: Kernel, form: Form) -> Source:
@@ -246,7 +247,7 @@ def _element(kernel: Kernel) -> tuple[list[Array], list[str]]:
     parameters = ["const long long c"]
     parameters += [f"C {a.name}" if a.role == "in" else f"C& {a.name}" for a in plain]
     parameters += ["const C decay"] if kernel.masked else []
-    return plain, [f"auto element_ = [&]({', '.join(parameters)}) {{", kernel.body, "};"]
+    return plain, [kernel.per_row, f"auto element_ = [&]({', '.join(parameters)}) {{", kernel.body, "};"]
 
 
 def _calls(kernel: Kernel, plain: list[Array], column: str, value: str, decay: str) -> list[str]:

@@ -28,7 +28,7 @@ from gpumlp.backends.native.call import (
     pack_segments,
     real_dtype,
 )
-from gpumlp.backends.native.plan import NativePlan, runtime
+from gpumlp.backends.native.plan import Batch, NativePlan, runtime
 from gpumlp.backends.native.text import HEADER_WORDS
 from gpumlp.backends.numpy import HostBackend, address_of
 from gpumlp.errors import DeviceError
@@ -121,6 +121,9 @@ class NativeBackend(HostBackend):
     def lanes(self) -> int:
         return runtime().threads
 
+    def batch(self) -> Any:
+        return Batch() if runtime().threads > 1 else None
+
     @staticmethod
     def forget() -> None:
         """Go on as a new process would: see `build.forget`."""
@@ -148,7 +151,11 @@ class NativeBackend(HostBackend):
             return
         values = [stepped[name] for name in function.stepped]
         shape, table = (op.rows, op.cols), pack_segments(op.segments)
-        self._run(pack(function, op.arrays, op.scalars, shape, function.own_columns, table, values=values))
+        by_rows = op.kernel.rowwise  # a share of columns would be all rows over again
+        columns = function.own_columns
+        self._run(
+            pack(function, op.arrays, op.scalars, shape, columns, table, by_rows=by_rows, values=values)
+        )
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]

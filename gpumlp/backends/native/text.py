@@ -14,7 +14,7 @@ __all__ = ["HEADER_WORDS", "NARROW", "cost", "kernel_source", "runtime_source", 
 
 NARROW = 10  # most columns of a row kernel that is compiled for its number of columns
 HEADER_WORDS = 7  # of an operation, before its slots: see LaunchWord in operations.h
-_COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|for)\b")
+_COSTLY = re.compile(r"\b(?:exp|expm1|log|log1p|tanh|erf|cospi|sinpi|for)\b")
 _CALLED = re.compile(r"(\w+)\s*\(")
 _SLOW = re.compile(r"\br?sqrt\b|/")
 #: what vectors cannot do: choices, comparisons, loops, bits, other types, casts, places
@@ -79,7 +79,7 @@ def kernel_source(kernel: Kernel, dtype: np.dtype, narrow: int = 0) -> str:
                 for a in kernel.arrays
                 if not a.role.startswith("raw")
             ),
-            kernel.body if kernel.rowwise else _map_loop(kernel),
+            kernel.body if kernel.rowwise else f"{kernel.per_row}\n{_map_loop(kernel)}",
             "}\n}\n}\n",
         ]
     )
