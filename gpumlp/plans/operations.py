@@ -14,7 +14,9 @@ import numpy as np
 from gpumlp.backends.base import Backend, Launch, Op, Steps
 from gpumlp.kernels.losses import evaluation_kernel, training_kernel
 from gpumlp.kernels.rows import (
+    CAST,
     CLIP,
+    EXCHANGE,
     LOSS_SCALE,
     NOT_FINITE,
     STORE_SUM,
@@ -35,6 +37,7 @@ from gpumlp.rows import Rows
 
 __all__ = [
     "evaluation_ops",
+    "exchange_ops",
     "gather",
     "not_finite_ops",
     "optimizer_ops",
@@ -181,6 +184,18 @@ def optimizer_ops(
     segments = network.segments if kernel.masked else None
     scalars = optimizer.scalars(kernel)
     ops.append(launch(network, kernel, arrays, scalars, 1, network.flat_size, segments=segments, tick="last"))
+    return ops
+
+
+def exchange_ops(network: Network, optimizer: Any, precision: Precision) -> list[Op]:
+    """Exchange the parameters with their moving averages; none where the optimiser keeps none."""
+    average = optimizer.state[0].get("average")
+    if average is None:
+        return []
+    n, flat = network.flat_size, network.flat
+    ops: list[Op] = [launch(network, EXCHANGE, {"a": flat, "b": average}, {}, 1, n)]
+    if precision.half is not None:
+        ops.append(launch(network, CAST, {"p": flat, "p_half": precision.half}, {}, 1, n))
     return ops
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Op, Steps
-from gpumlp.kernels.rows import EXCHANGE
 from gpumlp.network import Network
-from gpumlp.plans import Objective, Precision, Workspace, optimizer_ops, training_ops
+from gpumlp.plans import Objective, Precision, Workspace, exchange_ops, optimizer_ops, training_ops
 from gpumlp.rows import Rows, dropout_key
 
 __all__ = ["Engine", "Recipe"]
@@ -120,17 +119,13 @@ class Engine:
         dropout = ("t_low", "t_high") if np.any(self.network.dropouts) else ()
         return ("inv_weight", *dropout, *self.optimizer.kernel(clip=self.clip_norm is not None).stepped)
 
-    def exchange_averages(self) -> None:
-        """Exchange the parameters with their averages, if the optimiser keeps them.
+    def exchange_ops(self) -> list[Op]:
+        """Exchange the parameters with their averages; none if the optimiser keeps no averages.
 
         Steps find the parameters in `network.flat`; whatever happens between two calls for steps finds the
         averages there: evaluation, the best epoch, callbacks, files.
         """
-        average = self.optimizer.state[0].get("average")
-        if average is not None:
-            arrays = {"a": self.network.flat.reshape(-1), "b": average.reshape(-1)}
-            self.backend.launch(EXCHANGE, arrays, {}, {}, rows=1, cols=average.size)
-            self.precision.refresh()
+        return exchange_ops(self.network, self.optimizer, self.precision)
 
     def step_ops(
         self, space: Workspace, n: int, stride: int, rows: Rows, steps: Steps, row_loss: Any, update: bool
