@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from numbers import Integral, Real
@@ -169,6 +169,14 @@ class BaseMLP(BaseEstimator, ABC):
         return True
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Any, incremental: bool) -> Any:
+        for _ in self._pieces(X, y, sample_weight, validation, incremental):
+            pass
+        return self
+
+    def _pieces(
+        self, X: Any, y: Any, sample_weight: Any, validation: Any, incremental: bool
+    ) -> Generator[str, None, None]:
+        """`fit` in pieces, as `Loop.pieces`; nothing is left of it if it is refused before the first one."""
         with unchanged_if_refused(self):
             hidden = self.hidden_layer_sizes
             hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
@@ -187,15 +195,14 @@ class BaseMLP(BaseEstimator, ABC):
                 self._initialize(sizes, np.dtype(self.dtype or rows.X.dtype))
             self.out_activation_, self._activation = self._objective()[1], self.activation
             training = self._trained_network(rows, val)
-            fitting: Any = (
+            fitting = (
                 self._lbfgs(training.model, rows, validation)
                 if self.solver == "lbfgs"
                 else self._stochastic(training, rows, val, incremental)
             )
-        fitting()
+        yield from fitting
         if not all(np.isfinite(w).all() for w in chain(self.coefs_, self.intercepts_)):
             raise ValueError(_NOT_FINITE)
-        return self
 
     def _check_sizes(self, sizes: list[int]) -> None:
         """ValueError if a network that is trained further is asked for other layers."""
@@ -282,8 +289,8 @@ class BaseMLP(BaseEstimator, ABC):
             held.arena = arena
             self.coefs_, self.intercepts_ = list(arena.coefs), list(arena.intercepts)
 
-    def _lbfgs(self, model: MLP, rows: Samples, validation: Any) -> Any:
-        """A call that trains the network with L-BFGS."""
+    def _lbfgs(self, model: MLP, rows: Samples, validation: Any) -> Generator[str, None, None]:
+        """Trains the network with L-BFGS, in one piece."""
         if validation is not None or self.l1 > 0 or any(model.dropouts):
             raise ValueError(
                 "solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(OPTIMIZERS)
@@ -292,7 +299,8 @@ class BaseMLP(BaseEstimator, ABC):
         y, w = cast(rows.y, model.dtype), cast(rows.w, model.dtype)
         function = AllRows(engine, dense(rows.X, model.dtype), y, w, self._constant(rows.y))
 
-        def fit() -> None:
+        def fit() -> Generator[str, None, None]:
+            yield from ()
             import scipy.optimize
             from sklearn.utils.optimize import _check_optimize_result
 
@@ -308,17 +316,19 @@ class BaseMLP(BaseEstimator, ABC):
             function.set(result.x)
             self._read_parameters(model)
 
-        return fit
+        return fit()
 
-    def _stochastic(self, training: Training, rows: Samples, val: Samples | None, incremental: bool) -> Any:
-        """A call that trains the network epoch by epoch."""
+    def _stochastic(
+        self, training: Training, rows: Samples, val: Samples | None, incremental: bool
+    ) -> Generator[str, None, None]:
+        """Trains the network epoch by epoch."""
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = Solver(self)
         if any(training.model.dropouts) and not (incremental and hasattr(self, "_dropout_seed")):
             self._dropout_seed = int(self._random_state.randint(2**31 - 1))
         if not hasattr(self, "loss_curve_") or (self.best_loss_ is None) != bool(self.early_stopping):
             start_records(self)
-        return StochasticFit(self, training, rows, val, incremental).run
+        return StochasticFit(self, training, rows, val, incremental).pieces()
 
     # ---- use -----------------------------------------------
     def _output(self, X: Any, *links: str) -> Any:

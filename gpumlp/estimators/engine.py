@@ -200,8 +200,20 @@ class Passes:
         return penalty_ops(self.model, self._out[len(self._starts) : -2]) if self.optimizer.l2 > 0 else ()
 
     # ---- epochs -----------------------------------------------
-    def run_epoch(self, order: np.ndarray, lr: float) -> tuple[float, dict[str, float]]:
-        """One pass over the rows.
+    def start_epoch(self, order: np.ndarray, lr: float) -> None:
+        """Give the device one pass over the rows."""
+        epochs, opt = self.epochs, self.optimizer
+        assert epochs is not None
+        epochs.order[:] = order
+        opt.lr = lr
+        table, self._inv = self._table(epochs)
+        epochs.run_steps(table)
+        self._collect.run()
+        if self.evaluation:
+            self.evaluation.run()
+
+    def end_epoch(self) -> tuple[float, dict[str, float]]:
+        """Wait for the pass.
 
         Returns
         -------
@@ -209,23 +221,15 @@ class Passes:
             scikit-learn's loss of the epoch, and for validation rows {"loss", "accuracy"} or {"loss", "rmse",
             "r2"}.
         """
-        epochs, opt = self.epochs, self.optimizer
+        epochs, n_steps = self.epochs, len(self._starts)
         assert epochs is not None
-        n_steps = epochs.n_steps
-        epochs.order[:] = order
-        opt.lr = lr
-        table, inv = self._table(epochs)
-        epochs.run_steps(table)
-        self._collect.run()
-        if self.evaluation:
-            self.evaluation.run()
         out = self.engine.backend.to_numpy(self._out).astype(np.float64)
-        losses = out[:n_steps] * self.scale + 0.5 * opt.l2 * out[n_steps:-2]
+        losses = out[:n_steps] * self.scale + 0.5 * self.optimizer.l2 * out[n_steps:-2]
         if self.constant is not None:
             w = epochs.rows.weights
             weighted = self.constant if w is None else self.constant * w
-            losses += np.add.reduceat(weighted[order], self._starts)
-        loss = float(np.dot(losses * inv, self._sizes)) / epochs.rows.n_rows
+            losses += np.add.reduceat(weighted[epochs.order], self._starts)
+        loss = float(np.dot(losses * self._inv, self._sizes)) / epochs.rows.n_rows
         return loss, self._figures(out[-2:]) if self.evaluation else {}
 
     def _table(self, epochs: ResidentEpochs) -> tuple[dict[str, np.ndarray], np.ndarray]:

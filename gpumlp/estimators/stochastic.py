@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
+from gpumlp.backends.lane import here
 from gpumlp.estimators.engine import Passes
 from gpumlp.estimators.inputs import (
     Samples,
@@ -20,6 +22,7 @@ from gpumlp.estimators.inputs import (
     to_host,
 )
 from gpumlp.model import MLP
+from gpumlp.training.loop import RECORDED, WORKING
 
 __all__ = ["StochasticFit", "Training", "start_records"]
 
@@ -55,7 +58,7 @@ class Training:
 
 
 class StochasticFit:
-    """One call, ready to `run`: the rows are on the device.
+    """One call, ready to train: the rows are on the device.
 
     Parameters
     ----------
@@ -137,19 +140,26 @@ class StochasticFit:
         return best
 
     # ---- epochs -----------------------------------------------
-    def run(self) -> None:
-        """Train; then the estimator has the parameters, with early stopping the best ones."""
-        est, model, best = self.est, self.model, self.best
+    def pieces(self) -> Generator[str, None, None]:
+        """Train, in pieces as `Loop.pieces`; then the estimator has the parameters, with early stopping the
+        best ones, also if the generator is closed before."""
         try:
-            self._epochs()
+            yield from self._epochs()
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
+        except GeneratorExit:
+            self._end()
+            raise
+        self._end()
+
+    def _end(self) -> None:
+        est, model, best = self.est, self.model, self.best
         if best is not None:
             model.backend.copy(model.flat, best)
             est._best_parameters = model.get_parameters()
         est._read_parameters(model)
 
-    def _epochs(self) -> None:
+    def _epochs(self) -> Generator[str, None, None]:
         est, n, order = self.est, self.n, np.arange(self.n)
         est.n_iter_ = 0
         for _ in range(est.max_iter):
@@ -157,7 +167,9 @@ class StochasticFit:
                 permutation = np.arange(n)
                 est._random_state.shuffle(permutation)
                 order = order[permutation]
-            est.loss_, figures = self.engine.run_epoch(order, est._optimizer.learning_rate)
+            self.engine.start_epoch(order, est._optimizer.learning_rate)
+            yield WORKING
+            est.loss_, figures = self.engine.end_epoch()
             self._record(figures)
             if self.scorer or self.callbacks:
                 est._read_parameters(self.model)
@@ -168,7 +180,7 @@ class StochasticFit:
             est._optimizer.iteration_ends(est.t_)
             if self._stops():
                 break
-            ended = [bool(callback(est)) for callback in self.callbacks]
+            ended = [bool(_called(callback, est)) for callback in self.callbacks]
             if any(ended) or self.incremental:
                 break
             if est.n_iter_ == est.max_iter:
@@ -178,6 +190,8 @@ class StochasticFit:
                     ConvergenceWarning,
                     stacklevel=2,
                 )
+                break
+            yield RECORDED
 
     def _record(self, figures: dict[str, float]) -> None:
         est = self.est
@@ -216,7 +230,7 @@ class StochasticFit:
         weights = {}
         if self.val.w is not None and _takes_weights(self.scorer):
             weights["sample_weight"] = self.val.w.astype(np.float64)
-        return float(self.scorer(self.est, *given, **weights))
+        return float(_called(self.scorer, self.est, *given, **weights))
 
     def _count_scores(self, score: float) -> None:
         est, model = self.est, self.model
@@ -235,6 +249,11 @@ class StochasticFit:
         worse = loss > est.best_loss_ - est.tol
         est._no_improvement_count = est._no_improvement_count + 1 if worse else 0
         est.best_loss_ = min(est.best_loss_, loss)
+
+
+def _called(function: Callable, *given: Any, **named: Any) -> Any:
+    """What a function of the user's says; of several trainings side by side one calls at a time."""
+    return function(*given, **named) if here.lane is None else here.lane.call(function, *given, **named)
 
 
 def _takes_weights(scorer: Any) -> bool:

@@ -166,14 +166,14 @@ class _Kept:
 class _Call:
     """A callback that the calling thread is asked for."""
 
-    def __init__(self, function: Callable, *given: Any) -> None:
-        self.function, self.given, self.done = function, given, threading.Event()
+    def __init__(self, function: Callable, given: tuple, named: dict[str, Any]) -> None:
+        self.function, self.given, self.named, self.done = function, given, named, threading.Event()
         self.value: Any = None
         self.error: BaseException | None = None
 
     def answer(self) -> None:
         try:
-            self.value = self.function(*self.given)
+            self.value = self.function(*self.given, **self.named)
         except BaseException as error:
             self.error = error
             if not isinstance(error, Exception):
@@ -203,9 +203,9 @@ class _Turn:
         if self._group.stopping:
             raise Stopped
 
-    def call(self, function: Callable, *given: Any) -> Any:
-        """Call it in the thread that has called `train`, as a fit of its own would."""
-        request = _Call(function, *given)
+    def call(self, function: Callable, *given: Any, **named: Any) -> Any:
+        """See `Lane`."""
+        request = _Call(function, given, named)
         self._group.requests.put(request)
         while not request.done.wait(_TICK):
             self.look()
