@@ -152,6 +152,23 @@ class BaseMLP(BaseEstimator, ABC):
         -------
         self
         """
+        for _ in self._fit_pieces(
+            X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=sample_weight_val
+        ):
+            pass
+        return self
+
+    def _fit_pieces(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Generator[str, None, None]:
+        """`fit`, after the checks of the estimator's parameters, in pieces as `Loop.pieces`."""
         validation = None
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together")
@@ -159,7 +176,7 @@ class BaseMLP(BaseEstimator, ABC):
             raise ValueError("sample_weight_val is given without X_val and y_val")
         if X_val is not None:
             validation = (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, validation, incremental=False)
+        return self._pieces(X, y, sample_weight, validation, incremental=False)
 
     def _check_solver(self) -> bool:
         if self.solver == "lbfgs":
@@ -168,15 +185,10 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return True
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Any, incremental: bool) -> Any:
-        for _ in self._pieces(X, y, sample_weight, validation, incremental):
-            pass
-        return self
-
     def _pieces(
         self, X: Any, y: Any, sample_weight: Any, validation: Any, incremental: bool
     ) -> Generator[str, None, None]:
-        """`fit` in pieces, as `Loop.pieces`; nothing is left of it if it is refused before the first one."""
+        """`fit` or `partial_fit` in pieces, as `Loop.pieces`; what is refused changes nothing."""
         with unchanged_if_refused(self):
             hidden = self.hidden_layer_sizes
             hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]

@@ -157,7 +157,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     raise ValueError(
                         f"y has {y.shape[1]} columns of labels, classes names {len(self.classes_)}"
                     )
-            return self._fit(X, y, sample_weight, None, incremental=True)
+            for _ in self._pieces(X, y, sample_weight, None, incremental=True):
+                pass
+        return self
 
     @where_rows_are
     def predict(self, X: Any) -> Any:
@@ -332,7 +334,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @where_rows_are
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One pass over the given rows; parameters as in `fit`."""
-        return self._fit(X, y, sample_weight, None, incremental=True)
+        for _ in self._pieces(X, y, sample_weight, None, incremental=True):
+            pass
+        return self
 
     @where_rows_are
     def predict(self, X: Any) -> Any:

@@ -172,6 +172,7 @@ class _Call:
         self.error: BaseException | None = None
 
     def answer(self) -> None:
+        """Call it; what is raised is for the one who waits, but for an end of everything."""
         try:
             self.value = self.function(*self.given, **self.named)
         except BaseException as error:
@@ -180,6 +181,13 @@ class _Call:
                 raise
         finally:
             self.done.set()
+
+
+class _Errand(_Call):
+    """A call that nobody waits for; an exception in it ends all trainings."""
+
+    def answer(self) -> None:
+        self.function(*self.given, **self.named)
 
 
 class _Turn:
@@ -212,6 +220,10 @@ class _Turn:
         if request.error is not None:
             raise request.error
         return request.value
+
+    def ask(self, function: Callable, *given: Any) -> None:
+        """The same, without waiting for it."""
+        self._group.requests.put(_Errand(function, given, {}))
 
 
 class _Group:
@@ -255,8 +267,9 @@ class _Group:
             self.requests.put(number)
 
     def serve(self, threads: Sequence[threading.Thread], tick: Callable[[], None]) -> None:
-        """Answer until all threads have ended."""
-        while any(thread.is_alive() for thread in threads):
+        """Answer until all threads have ended, and what they have asked for."""
+        left = len(threads)
+        while left:
             try:
                 request = self.requests.get(timeout=_TICK)
             except queue.Empty:
@@ -266,6 +279,7 @@ class _Group:
                     request.answer()
                 else:
                     threads[request].join()
+                    left -= 1
             tick()
 
 
