@@ -31,9 +31,9 @@ class FitMember:
     ----------
     est : MLPClassifier or MLPRegressor
     prepare : callable
-        Gives the positional and the named arguments of `fit`; called in the thread that waits for all fits.
+        Gives what fits with the same rows share, and the positional and the named arguments of `fit`.
     end : callable
-        Called there with the member when it has ended.
+        Called with the member when it has ended, in the thread that waits for all fits.
     n_rows, n_features : int
         About those of the rows, for an estimate of the time it takes.
 
@@ -80,7 +80,7 @@ class FitMember:
         try:
             with config_context(**self._config):
                 if self._running is None:
-                    self._running = self._begin(turn)
+                    self._running = self._begin()
                 for state in self._running:
                     if state is RECORDED:
                         turn.look()
@@ -92,24 +92,26 @@ class FitMember:
         finally:
             turn.may_leave = False
             self.seconds += time.perf_counter() - start
-        self._forget()
-        turn.ask(self._ends, self)
+        self.done = True
+        turn.ask(self._end)
 
-    def _forget(self) -> None:
-        self.done, self._running, self.est, self._prepare = True, None, None, tuple
-
-    def _begin(self, turn: Any) -> Generator[str, None, None]:
+    def _end(self) -> None:
         est = self.est
-        (X, *given), named = turn.call(self._prepare)
-        est._validate_params()
-        return est._fit_pieces(unpack(X), *given, **named)
+        self.done, self._running, self.est, self._prepare = True, None, None, tuple
+        self._ends(self)
+        est._answer_alone()
+
+    def _begin(self) -> Generator[str, None, None]:
+        shared, (X, *given), named = self._prepare()
+        if not self._config["skip_parameter_validation"]:
+            shared.validate(self.est)
+        return self.est._fit_pieces(shared, unpack(X), *given, **named)
 
     def retire(self) -> None:
         """End at the epoch's end where it is now, with what `fit` leaves when it ends there."""
         if self._running is not None:
             self._running.close()
-        self._forget()
-        self._ends(self)
+        self._end()
 
     def leave(self) -> None:
         """Forget it, if it has not ended."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
+import weakref
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,9 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
 from gpumlp.backends.lane import here
-from gpumlp.estimators.engine import Passes
+from gpumlp.estimators.engine import Passes, Solver
 from gpumlp.estimators.inputs import (
     Samples,
-    cast,
-    dense,
     to_host,
 )
 from gpumlp.model import MLP
@@ -44,17 +44,32 @@ class Training:
         self.model, self.key = model, key
         self._engine: Passes | None = None
         self._made: tuple = ()
+        self._solver: weakref.ref[Solver] | None = None  # of the fit that the engine was last used for
 
     def engine(self, est: Any) -> Passes:
         """The engine; a new one if it no longer fits the estimator's parameters."""
-        optimizer, alpha, l1 = est._optimizer.optimizer, float(est.alpha), float(est.l1)
+        solver: Solver = est._optimizer
+        alpha, l1 = float(est.alpha), float(est.l1)
         seed = est._dropout_seed if any(self.model.dropouts) else 0
-        made = (alpha, l1, est._objective()[0], seed)
-        engine = self._engine
-        if engine is None or engine.optimizer is not optimizer or self._made != made:
-            engine = self._engine = Passes(self.model, made[2], optimizer, alpha, l1, seed)
+        engine, made = self._engine, (est._objective()[0], seed)
+        if engine is None or made != self._made or not self._hand_over(engine, solver, alpha, l1):
+            engine = self._engine = Passes(self.model, made[0], solver.optimizer, alpha, l1, seed)
             self._made = made
+        self._solver = weakref.ref(solver)
         return engine
+
+    def _hand_over(self, engine: Passes, solver: Solver, alpha: float, l1: float) -> bool:
+        """Whether the engine serves `solver`: it has, or the solver is new and its rule has the same options;
+        then the solver gets the engine's optimizer, and the one before a copy."""
+        if solver.optimizer is engine.optimizer:
+            return (alpha, l1) == (engine.alpha, engine.l1)
+        if not engine.starts_again(solver.optimizer, alpha, l1):
+            return False
+        before = None if self._solver is None else self._solver()
+        if before is not None and before.optimizer is engine.optimizer:
+            before.optimizer = copy.deepcopy(engine.optimizer)
+        solver.optimizer = engine.start_again(alpha, l1)
+        return True
 
 
 class StochasticFit:
@@ -112,23 +127,26 @@ class StochasticFit:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return rows.take(train), rows.take(held)
+        return rows.split(train, held)
 
     def _load(self, rows: Samples, batch: int) -> None:
-        est, engine, dtype = self.est, self.engine, self.model.dtype
-        X, y, w = dense(rows.X, dtype), cast(rows.y, dtype), cast(rows.w, dtype)
-        engine.load_rows(X, y, w, batch, self.incremental, est._constant(rows.y))
-        engine.evaluation = None
-        val = self.val
-        if val is None:
-            return
-        if est.validation_loss_curve_ is None:
-            est.validation_loss_curve_ = []
-        constant = est._constant(val.y)
-        self.constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
+        est, engine, dtype, val = self.est, self.engine, self.model.dtype, self.val
+        rows = rows.of(dtype)
         #: what the device holds and every figure is computed from
-        self.val = replace(val, X=dense(val.X, dtype), y=cast(val.y, dtype), w=cast(val.w, dtype))
-        engine.load_validation(self.val.X, self.val.y, self.val.w)
+        self.val = None if val is None else val.of(dtype)
+        if val is not None:
+            if est.validation_loss_curve_ is None:
+                est.validation_loss_curve_ = []
+            constant = est._constant(val.y)
+            self.constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
+        loaded = rows, self.val, batch
+        if not self.incremental and engine.loaded is not None and all(map(is_, engine.loaded, loaded)):
+            return
+        engine.load_rows(rows.X, rows.y, rows.w, batch, self.incremental, est._constant(rows.y))
+        engine.evaluation = None
+        if self.val is not None:
+            engine.load_validation(self.val.X, self.val.y, self.val.w)
+        engine.loaded = loaded
 
     def _best(self) -> Any:
         """The best parameters so far, on the device."""

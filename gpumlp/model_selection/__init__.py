@@ -1,4 +1,4 @@
-"""scikit-learn's searches and cross-validation, in which fits of this package's estimators go side by side."""
+"""scikit-learn's searches and cross-validation, with fits of this package's estimators side by side."""
 
 from gpumlp.model_selection.search import GridSearchCV, RandomizedSearchCV, cross_val_score, cross_validate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
 from gpumlp.estimators.base import BaseMLP
+from gpumlp.estimators.shared import Shared
 
 __all__ = ["Fold", "Head", "Task", "network_of"]
 
@@ -36,11 +38,13 @@ class _Kept:
     def __init__(self) -> None:
         self.users = 0
         self._value: Any = None
+        self._lock = threading.Lock()
 
     def get(self, make: Callable[[], Any]) -> Any:
-        if self._value is None:
-            self._value = make()
-        return self._value
+        with self._lock:
+            if self._value is None:
+                self._value = make()
+            return self._value
 
     def release(self) -> None:
         self.users -= 1
@@ -49,11 +53,11 @@ class _Kept:
 
 
 class Fold(_Kept):
-    """The training rows of a split, and what `fit` gets with them: (X, y, named arguments)."""
+    """What `fit` gets with the training rows of a split: (what fits share, X, y, named arguments)."""
 
 
 class Head(_Kept):
-    """The steps of a pipeline before the last one, fitted on a fold: (steps, transformed X)."""
+    """The steps of a pipeline before the last one, fitted on a fold: (what fits share, steps, X transformed)."""
 
 
 class Task:
@@ -79,20 +83,20 @@ class Task:
         if head is not None:
             head.users += 1
 
-    def arguments(self) -> tuple[tuple, dict[str, Any]]:
-        """Those of the network's `fit`."""
-        X, y, named = self._fold.get(self._split)
+    def arguments(self) -> tuple[Shared, tuple, dict[str, Any]]:
+        """What is shared with other fits, and the arguments of the network's `fit`."""
+        shared, X, y, named = self._fold.get(self._split)
         if self._head is not None:
             first, named = self._by_step(named)
-            steps, X = self._head.get(partial(self._fit_head, X, y, first))
+            shared, steps, X = self._head.get(partial(self._fit_head, X, y, first))
             self.estimator.steps[:-1] = steps
-        return (X,) if y is None else (X, y), named
+        return shared, (X,) if y is None else (X, y), named
 
-    def _split(self) -> tuple[Any, Any, dict[str, Any]]:
+    def _split(self) -> tuple[Shared, Any, Any, dict[str, Any]]:
         train = np.asarray(self._kwargs["train"])
         given = self._kwargs.get("fit_params") or {}
         named = _check_method_params(self._X, params=given, indices=train)
-        return (*_safe_split(self.estimator, self._X, self._y, train), named)
+        return (Shared(), *_safe_split(self.estimator, self._X, self._y, train), named)
 
     def _by_step(self, named: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments of a pipeline's `fit`: for the steps before the last one, and for that one."""
@@ -107,10 +111,10 @@ class Task:
         asked = {name for step in steps for given in routed[step].values() for name in given}
         return {name: v for name, v in named.items() if name in asked}, routed[last].fit
 
-    def _fit_head(self, X: Any, y: Any, named: dict[str, Any]) -> tuple[list[Any], Any]:
+    def _fit_head(self, X: Any, y: Any, named: dict[str, Any]) -> tuple[Shared, list[Any], Any]:
         head = self.estimator[:-1]
         X = head.fit_transform(X, y, **named)
-        return head.steps, X
+        return Shared(), head.steps, X
 
     def score(self, **changed: Any) -> dict[str, Any]:
         """What `_fit_and_score` returns for the network as it is now."""
@@ -137,9 +141,12 @@ class Task:
                 raise failure
             return est
 
+        kwargs = {**self._kwargs, **changed}
+        if not (kwargs.get("return_train_score") or getattr(kwargs.get("callback_ctx"), "_callbacks", ())):
+            kwargs["train"] = kwargs["train"][:0]  # nobody needs another copy of these rows
         vars(est).update(set_params=set_params, fit=fit)
         try:
-            result = self._function(est, self._X, self._y, **{**self._kwargs, **changed})
+            result = self._function(est, self._X, self._y, **kwargs)
         finally:
             vars(est).pop("set_params", None)
             vars(est).pop("fit", None)

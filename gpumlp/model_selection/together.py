@@ -14,7 +14,6 @@ import numpy as np
 from joblib import Parallel, parallel_config
 from joblib.parallel import ParallelBackendBase, get_active_backend
 from sklearn.base import clone
-from sklearn.utils.validation import _num_samples
 
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.members import FitMember, InOrder, draws_from_numpy
