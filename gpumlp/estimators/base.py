@@ -241,9 +241,19 @@ class BaseMLP(BaseEstimator, ABC):
         """At the end of a fit, leave what others can use."""
         if shared is not None:
             shared.give(self.__dict__.pop("_training"))
-            key = self._key(self._activation)
-            make = functools.partial(self._new_network, key, None, 0.0)
-            self._answers().use(shared.network(repr(key), make), key)
+            self._answer_with(shared)
+
+    def _show(self, shared: Shared) -> None:
+        """Between two pieces of a fit, be able to predict as if it ended there."""
+        assert self._training.running is not None
+        self._training.running.show()
+        self._answer_with(shared)
+
+    def _answer_with(self, shared: Shared) -> None:
+        """Predict with a network that is shared with other estimators."""
+        key = self._key(self._activation)
+        make = functools.partial(self._new_network, key, None, 0.0)
+        self._answers().use(shared.network(repr(key), make), key)
 
     def _check_sizes(self, sizes: list[int]) -> None:
         """ValueError if a network that is trained further is asked for other layers."""

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from gpumlp.backends import get_backend
 from gpumlp.errors import DeviceError
 from gpumlp.estimators.inputs import unpack
+from gpumlp.estimators.shared import Shared
 from gpumlp.training.loop import RECORDED
 from gpumlp.training.members import SMALL
 
@@ -47,7 +48,9 @@ class FitMember:
     seconds : float
         Time spent on it.
     history : range
-        As long as the number of epochs that are done.
+        As long as the number of epochs after which it went on.
+    n_epochs : int
+        Number of epochs, when it has ended.
     """
 
     def __init__(
@@ -61,7 +64,8 @@ class FitMember:
         self.est, self._prepare, self._ends = est, prepare, end
         self.failure: Exception | None = None
         self.error: BaseException | None = None
-        self.done, self.seconds, self.history = False, 0.0, range(0)
+        self.done, self.seconds, self.history, self.n_epochs = False, 0.0, range(0), 0
+        self._shared = Shared()
         self.epochs = est.max_iter if isinstance(est.max_iter, int) else 1
         self._running: Generator[str, None, None] | None = None
         self._config = get_config()
@@ -97,15 +101,20 @@ class FitMember:
 
     def _end(self) -> None:
         est = self.est
+        self.n_epochs = getattr(est, "n_iter_", 0)
         self.done, self._running, self.est, self._prepare = True, None, None, tuple
         self._ends(self)
         est._answer_alone()
 
     def _begin(self) -> Generator[str, None, None]:
-        shared, (X, *given), named = self._prepare()
+        self._shared, (X, *given), named = self._prepare()
         if not self._config["skip_parameter_validation"]:
-            shared.validate(self.est)
-        return self.est._fit_pieces(shared, unpack(X), *given, **named)
+            self._shared.validate(self.est)
+        return self.est._fit_pieces(self._shared, unpack(X), *given, **named)
+
+    def show(self) -> None:
+        """Between two pieces, let the estimator predict as if the fit ended there."""
+        self.est._show(self._shared)
 
     def retire(self) -> None:
         """End at the epoch's end where it is now, with what `fit` leaves when it ends there."""

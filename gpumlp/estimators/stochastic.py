@@ -16,6 +16,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
 from gpumlp.backends.lane import here
+from gpumlp.estimators.arena import Arena
 from gpumlp.estimators.engine import Passes, Solver
 from gpumlp.estimators.inputs import (
     Samples,
@@ -38,10 +39,11 @@ def start_records(est: Any) -> None:
 
 
 class Training:
-    """A network that is trained, what it was made from, and the engine that trains it."""
+    """A network that is trained, what it was made from, the engine that trains it, and the call that does."""
 
     def __init__(self, model: MLP, key: tuple) -> None:
         self.model, self.key = model, key
+        self.running: StochasticFit | None = None
         self._engine: Passes | None = None
         self._made: tuple = ()
         self._solver: weakref.ref[Solver] | None = None  # of the fit that the engine was last used for
@@ -90,6 +92,7 @@ class StochasticFit:
         self, est: Any, training: Training, rows: Samples, val: Samples | None, incremental: bool
     ) -> None:
         self.est, self.model, self.incremental = est, training.model, incremental
+        self.training, training.running = training, self
         self.engine = training.engine(est)
         rows, self.val = self._split(rows, val)
         self.n = n = rows.X.shape[0]
@@ -170,8 +173,15 @@ class StochasticFit:
             raise
         self._end()
 
+    def show(self) -> None:
+        """Give the estimator the parameters that it would have if the fit ended now."""
+        model = self.model
+        flat = model.flat if self.best is None else self.best
+        self.est._take(Arena(model.layers, model.backend.to_numpy(flat)))
+
     def _end(self) -> None:
         est, model, best = self.est, self.model, self.best
+        self.training.running = None
         if best is not None:
             model.backend.copy(model.flat, best)
             est._best_parameters = model.get_parameters()

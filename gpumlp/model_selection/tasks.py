@@ -57,7 +57,7 @@ class Fold(_Kept):
 
 
 class Head(_Kept):
-    """The steps of a pipeline before the last one, fitted on a fold: (what fits share, steps, X transformed)."""
+    """The steps of a pipeline before the last one, fitted on a fold: (what fits share, steps, new X)."""
 
 
 class Task:
@@ -70,6 +70,13 @@ class Task:
     fold : Fold
     head : Head or None
         For a pipeline.
+
+    Attributes
+    ----------
+    candidate : int
+        The number of the candidate.
+    result : dict or None
+        What `_fit_and_score` returns, when the fit has ended.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Task:
         self._function, self._kwargs, self._fold, self._head = function, kwargs, fold, head
         self.estimator, self._X, self._y = args
         self.result: dict[str, Any] | None = None
+        self.candidate = (kwargs.get("candidate_progress") or (0,))[0]
         self.n_rows, self.n_features = len(kwargs["train"]), np.shape(self._X)[-1]
         fold.users += 1
         if head is not None:
@@ -116,9 +124,13 @@ class Task:
         X = head.fit_transform(X, y, **named)
         return Shared(), head.steps, X
 
-    def score(self, **changed: Any) -> dict[str, Any]:
-        """What `_fit_and_score` returns for the network as it is now."""
-        return self._call(None, 0.0, changed)
+    def score(self) -> Any:
+        """The scores on the test rows of the network as it is now."""
+        if self.result is None:
+            silent = {"verbose": 0, "callback_ctx": None, "return_train_score": False}
+            changed = {name: value for name, value in silent.items() if name in self._kwargs}
+            return self._call(None, 0.0, changed)["test_scores"]
+        return self.result["test_scores"]
 
     def end(self, failure: Exception | None, seconds: float) -> None:
         """The fit has ended: `result` is what `_fit_and_score` returns."""
@@ -143,7 +155,7 @@ class Task:
 
         kwargs = {**self._kwargs, **changed}
         if not (kwargs.get("return_train_score") or getattr(kwargs.get("callback_ctx"), "_callbacks", ())):
-            kwargs["train"] = kwargs["train"][:0]  # nobody needs another copy of these rows
+            kwargs["train"] = np.zeros(0, int)  # nobody needs another copy of these rows
         vars(est).update(set_params=set_params, fit=fit)
         try:
             result = self._function(est, self._X, self._y, **kwargs)

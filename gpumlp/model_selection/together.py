@@ -15,8 +15,9 @@ from joblib import Parallel, parallel_config
 from joblib.parallel import ParallelBackendBase, get_active_backend
 from sklearn.base import clone
 
-from gpumlp.backends.arrays import is_cuda
+from gpumlp.backends.arrays import device_of, is_cuda
 from gpumlp.estimators.members import FitMember, InOrder, draws_from_numpy
+from gpumlp.model_selection.race import Race
 from gpumlp.model_selection.tasks import Fold, Head, Task, network_of
 from gpumlp.training.members import train
 from gpumlp.training.progress import Progress
@@ -25,13 +26,13 @@ __all__ = ["side_by_side"]
 
 
 @contextmanager
-def side_by_side(estimator: Any, n_jobs: int | None) -> Iterator[None]:
+def side_by_side(estimator: Any, n_jobs: int | None, race: Race | None = None) -> Iterator[None]:
     """Inside, what scikit-learn gives to joblib is done by this module, if `estimator` is or ends in one of
-    this package's."""
-    if network_of(estimator) is None:
+    this package's.  With a `race`, all candidates must be of this kind."""
+    if race is None and network_of(estimator) is None:
         yield
         return
-    with parallel_config(backend=Together(n_jobs)):
+    with parallel_config(backend=Together(n_jobs, race)):
         yield
 
 
@@ -59,12 +60,15 @@ class Together(ParallelBackendBase):
     ----------
     n_jobs : int or None
         For the calls that are not fits of networks: they go to the executor that was active before.
+    race : Race or None
+        Lets fits end early.
     """
 
     supports_sharedmem = uses_threads = True
 
-    def __init__(self, n_jobs: int | None = None) -> None:
+    def __init__(self, n_jobs: int | None = None, race: Race | None = None) -> None:
         super().__init__()
+        self._race = race
         self._outer, jobs = get_active_backend()
         self._n_jobs = jobs if n_jobs is None else n_jobs
         self._jobs: list[_Job] = []
@@ -90,17 +94,21 @@ class Together(ParallelBackendBase):
         jobs, self._jobs = self._jobs, []
         calls = [call for job in jobs for call in job.calls]
         with parallel_config(backend=self._outer):
-            results = iter(_run(calls, self._n_jobs))
+            results = iter(_run(calls, self._n_jobs, self._race))
         for job in jobs:
             job.results = [next(results) for _ in job.calls]
 
 
-def _run(calls: list[tuple], n_jobs: int | None) -> list[Any]:
+def _run(calls: list[tuple], n_jobs: int | None, race: Race | None) -> list[Any]:
     """The results of calls (function, args, kwargs)."""
     tasks = list(_tasks(calls))
-    mine = [task for task in tasks if task is not None]
-    _fit(mine)
     others = [call for call, task in zip(calls, tasks, strict=True) if task is None]
+    if race is not None and others:
+        raise ValueError(
+            "halving needs candidates that are, or end in, MLPClassifier or MLPRegressor of gpumlp, and rows"
+            f" on the host; got {others[0][1][0]} and X on {device_of(others[0][1][1])}"
+        )
+    _fit([task for task in tasks if task is not None], race)
     answers = iter(Parallel(n_jobs=n_jobs)(others))
     return [next(answers) if task is None else task.result for task in tasks]
 
@@ -135,7 +143,7 @@ def _identity(value: Any) -> Any:
     return "object", str(id(value))
 
 
-def _fit(tasks: list[Task]) -> None:
+def _fit(tasks: list[Task], race: Race | None) -> None:
     """All fits, and their results."""
     members = [_member(task) for task in tasks]
     ordered = [member for member in members if draws_from_numpy(member.est)]
@@ -143,7 +151,11 @@ def _fit(tasks: list[Task]) -> None:
     if ordered:
         free.append(InOrder(ordered))
     with Progress(0, False) as bar:
-        train(free, bar)
+        if race is None:
+            train(free, bar)
+        else:
+            train(free, bar, race.start(tasks, members), race.cut)
+            race.end()
 
 
 def _member(task: Task) -> FitMember:
