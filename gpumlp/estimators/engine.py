@@ -7,6 +7,7 @@ its rows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -164,6 +165,16 @@ class Passes:
         _penalize(optimizer, alpha, l1)
         fresh = optimizer.t == 0 and not optimizer.state
         return fresh and optimizer.settings() == self.optimizer.settings()
+
+    def optimizer_now(self) -> Optimizer:
+        """A copy of the optimizer, with its state."""
+        other = copy.copy(self.optimizer)
+        with self.engine.backend.active():
+            other.state = [
+                {name: value if name == "_shape" else value.copy() for name, value in entry.items()}
+                for entry in self.optimizer.state
+            ]
+        return other
 
     def start_again(self, alpha: float, l1: float) -> Optimizer:
         """Go on as a new object would, with other penalties; the optimizer, as if it were new."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
 import weakref
@@ -69,7 +68,7 @@ class Training:
             return False
         before = None if self._solver is None else self._solver()
         if before is not None and before.optimizer is engine.optimizer:
-            before.optimizer = copy.deepcopy(engine.optimizer)
+            before.optimizer = engine.optimizer_now()
         solver.optimizer = engine.start_again(alpha, l1)
         return True
 

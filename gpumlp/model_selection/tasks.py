@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -82,7 +83,10 @@ class Task:
     def __init__(
         self, function: Callable, args: tuple, kwargs: dict[str, Any], fold: Fold, head: Head | None
     ) -> None:
-        self._function, self._kwargs, self._fold, self._head = function, kwargs, fold, head
+        # without scikit-learn's wrapper, which changes the filters of warnings for all threads: the call is
+        # made in the thread of the search, whose settings are those that the wrapper would bring
+        self._function = inspect.unwrap(function)
+        self._kwargs, self._fold, self._head = kwargs, fold, head
         self.estimator, self._X, self._y = args
         self.result: dict[str, Any] | None = None
         self.candidate = (kwargs.get("candidate_progress") or (0,))[0]
