@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any
 
 from sklearn import config_context, get_config
@@ -73,6 +73,11 @@ class FitMember:
         self.lanes, self._interruptible = _lanes(est, self._epoch)
 
     @property
+    def members(self) -> list[FitMember]:
+        """See `training.members.Job`."""
+        return [self]
+
+    @property
     def work(self) -> int:
         """About proportional to the time it takes."""
         return self.epochs * self._epoch
@@ -128,39 +133,18 @@ class FitMember:
 
 
 class InOrder:
-    """Members of which each begins when the one before has ended, because they draw their random numbers
-    from the same generator."""
+    """Fits of which each begins when the one before has ended, because they draw their random numbers from
+    the same generator: a `training.members.Job`."""
 
-    def __init__(self, members: Sequence[FitMember]) -> None:
-        self.members = members
-        self.error: BaseException | None = None
-        self.epochs, self.work = sum(m.epochs for m in members), sum(m.work for m in members)
-        self.lanes = max(m.lanes for m in members)
-
-    @property
-    def history(self) -> range:
-        """See `FitMember`."""
-        return range(sum(len(m.history) for m in self.members))
-
-    @property
-    def done(self) -> bool:
-        """Whether all have ended."""
-        return all(m.done for m in self.members)
-
-    @done.setter
-    def done(self, value: bool) -> None:
-        for member in self.members:
-            member.done |= value
+    def __init__(self, members: list[FitMember]) -> None:
+        self.members, self.work = members, sum(member.work for member in members)
+        self.lanes = max(member.lanes for member in members)
 
     def advance(self, turn: Any, until: int) -> None:
         """See `FitMember`."""
         for member in self.members:
             if not member.done:
                 member.advance(turn, until)
-
-    def leave(self) -> None:
-        """See `FitMember`."""
-        self.done = True
 
 
 def _size(est: Any, n_features: int) -> int:

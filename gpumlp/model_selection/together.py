@@ -145,16 +145,16 @@ def _identity(value: Any) -> Any:
 
 def _fit(tasks: list[Task], race: Race | None) -> None:
     """All fits, and their results."""
-    members = [_member(task) for task in tasks]
+    members: list[Any] = [_member(task) for task in tasks]
     ordered = [member for member in members if draws_from_numpy(member.est)]
-    free: list[Any] = [member for member in members if member not in ordered]
+    jobs = [member for member in members if member not in ordered]
     if ordered:
-        free.append(InOrder(ordered))
+        jobs.append(InOrder(ordered))
     with Progress(0, False) as bar:
         if race is None:
-            train(free, bar)
+            train(members, bar, jobs=jobs)
         else:
-            train(free, bar, race.start(tasks, members), race.cut)
+            train(members, bar, race.start(tasks, members), race.cut, jobs)
             race.end()
 
 

@@ -314,7 +314,13 @@ def _unfinished(job: Job) -> bool:
 Cut = Callable[[list[Member]], Iterable[Member]]
 
 
-def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), cut: Cut = list) -> str:
+def train(
+    members: Sequence[Member],
+    bar: Progress,
+    pauses: Sequence[int] = (),
+    cut: Cut = list,
+    jobs: Sequence[Job] | None = None,
+) -> str:
     """Train all `members`, side by side where their executor gains from it.
 
     Divergence of one is left in its `error`.  Anything else that is raised, in a member or in this thread,
@@ -328,6 +334,8 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         Numbers of epochs after which members wait for each other.
     cut : callable
         Says then which of them end there.
+    jobs : sequence of Job, optional
+        What the threads do; by default the members that fit together share a plan.
 
     Returns
     -------
@@ -335,7 +343,7 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         How many networks there were, and in how many plans.
     """
 
-    jobs: list[Job] = stacked(members)
+    jobs = stacked(members) if jobs is None else jobs
 
     def tick() -> None:
         epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)

@@ -141,7 +141,7 @@ def test_factors_that_are_refused(halving: Any) -> None:
 
 
 def test_what_cannot_be_halved() -> None:
-    with pytest.raises(ValueError, match="halving needs candidates that are, or end in, an MLPClassifier"):
+    with pytest.raises(ValueError, match="halving needs candidates that are, or end in, MLPClassifier"):
         search(LogisticRegression(), {"C": [0.1, 1.0, 10.0]}, n_iter=3).fit(X, Y)
     with pytest.raises(ValueError, match="solver='lbfgs'"):
         search(network(), {"solver": ["adam", "lbfgs"], "alpha": [0.0, 1.0]}, n_iter=4).fit(X, Y)
