@@ -22,6 +22,7 @@ from gpumlp.training.warmup import warmup
 from gpumlp.version import __version__
 
 if TYPE_CHECKING:
+    from gpumlp import model_selection
     from gpumlp.estimators.mlp import MLPClassifier, MLPRegressor
     from gpumlp.model.load import load
 
@@ -59,13 +60,14 @@ __all__ = [
     "get_backend",
     "greedy_ensemble",
     "load",
+    "model_selection",
     "warmup",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators are imported on first use, because they need scikit-learn; so is `load`, because of the
-    modules it needs."""
+    """The estimators and their searches are imported on first use, because they need scikit-learn; so is
+    `load`, because of the modules it needs."""
     if name == "load":
         from gpumlp.model.load import load
 
@@ -73,7 +75,7 @@ def __getattr__(name: str) -> Any:
         return load
     if name == "export":
         return importlib.import_module("gpumlp.export")
-    if name not in ("MLPClassifier", "MLPRegressor"):
+    if name not in ("MLPClassifier", "MLPRegressor", "model_selection"):
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:
         import sklearn  # noqa: F401
@@ -81,6 +83,8 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"gpumlp.{name} needs scikit-learn ({error}); install it with: pip install scikit-learn"
         ) from None
+    if name == "model_selection":
+        return importlib.import_module("gpumlp.model_selection")
     from gpumlp import estimators
 
     return getattr(estimators, name)

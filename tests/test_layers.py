@@ -24,6 +24,7 @@ FLOORS = [
     ["checkpoint"],
     ["training"],
     ["estimators", "tables"],
+    ["model_selection"],
     ["plots"],
     ["preparation"],
     ["export"],

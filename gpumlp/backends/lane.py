@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 __all__ = ["Lane", "Stopped", "here"]
@@ -25,6 +26,10 @@ class Lane(Protocol):
 
     def check(self) -> None:
         """Called several times a second while a plan runs; raises `Stopped` to leave it."""
+
+    def call(self, function: Callable, *given: Any, **named: Any) -> Any:
+        """The value of a function of the user's, which is called in the thread that has asked for all the
+        trainings, one at a time."""
 
 
 class _Here(threading.local):

@@ -76,8 +76,8 @@ class Answers:
         self.lock = threading.RLock()
         free_after_fork(self, "lock")
 
-    def use(self, model: MLP, key: tuple) -> None:
-        """Predict with another network."""
+    def use(self, model: MLP | None, key: tuple) -> None:
+        """Predict with another network; None: with one that is still to be made."""
         self.model, self.key, self._bound, self._seen = model, key, None, None
 
     def with_parameters(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> MLP:

@@ -7,8 +7,9 @@ layer by layer, the validation split, a shuffle per epoch; with dropout, a key o
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from numbers import Integral, Real
@@ -34,6 +35,7 @@ from gpumlp.estimators.inputs import (
     where_rows_are,
 )
 from gpumlp.estimators.names import Names
+from gpumlp.estimators.shared import Shared
 from gpumlp.estimators.stochastic import StochasticFit, Training, start_records
 from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS, SGD
@@ -97,6 +99,11 @@ class BaseMLP(BaseEstimator, ABC):
         "dtype": [StrOptions({"float32", "float64"}), Options(type, {np.float32, np.float64}), None],
     }
 
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls) -> list[str]:
+        return super()._get_param_names()  # scikit-learn reads the constructor's signature at each call
+
     # ---- what the classifier and the regressor define -----------------------------------------------
     @abstractmethod
     def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
@@ -152,6 +159,25 @@ class BaseMLP(BaseEstimator, ABC):
         -------
         self
         """
+        for _ in self._fit_pieces(
+            None, X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=sample_weight_val
+        ):
+            pass
+        return self
+
+    def _fit_pieces(
+        self,
+        shared: Shared | None,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Generator[str, None, None]:
+        """`fit`, after the checks of the estimator's parameters, in pieces as `Loop.pieces`; `shared` with
+        others that are given the same rows."""
         validation = None
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together")
@@ -159,7 +185,7 @@ class BaseMLP(BaseEstimator, ABC):
             raise ValueError("sample_weight_val is given without X_val and y_val")
         if X_val is not None:
             validation = (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, validation, incremental=False)
+        return self._pieces(X, y, sample_weight, validation, False, shared)
 
     def _check_solver(self) -> bool:
         if self.solver == "lbfgs":
@@ -168,7 +194,16 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return True
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Any, incremental: bool) -> Any:
+    def _pieces(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation: Any,
+        incremental: bool,
+        shared: Shared | None = None,
+    ) -> Generator[str, None, None]:
+        """`fit` or `partial_fit` in pieces, as `Loop.pieces`; what is refused changes nothing."""
         with unchanged_if_refused(self):
             hidden = self.hidden_layer_sizes
             hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
@@ -177,7 +212,8 @@ class BaseMLP(BaseEstimator, ABC):
             if self.early_stopping and incremental:
                 raise ValueError("partial_fit does not support early_stopping=True")
             first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
-            rows = self._check_rows(X, y, sample_weight, incremental, reset=first)
+            check = functools.partial(self._check_rows, X, y, sample_weight, incremental, reset=first)
+            rows = check() if shared is None else shared.rows(self, check)
             val = None if validation is None else self._check_validation(*validation)
             sizes = [rows.X.shape[1], *hidden, self.n_outputs_]
             if not first:
@@ -186,16 +222,38 @@ class BaseMLP(BaseEstimator, ABC):
             if first:
                 self._initialize(sizes, np.dtype(self.dtype or rows.X.dtype))
             self.out_activation_, self._activation = self._objective()[1], self.activation
-            training = self._trained_network(rows, val)
-            fitting: Any = (
+            training = self._trained_network(rows, val, shared)
+            fitting = (
                 self._lbfgs(training.model, rows, validation)
                 if self.solver == "lbfgs"
                 else self._stochastic(training, rows, val, incremental)
             )
-        fitting()
+        try:
+            yield from fitting
+        except GeneratorExit:
+            self._share(shared)
+            raise
+        self._share(shared)
         if not all(np.isfinite(w).all() for w in chain(self.coefs_, self.intercepts_)):
             raise ValueError(_NOT_FINITE)
-        return self
+
+    def _share(self, shared: Shared | None) -> None:
+        """At the end of a fit, leave what others can use."""
+        if shared is not None:
+            shared.give(self.__dict__.pop("_training"))
+            self._answer_with(shared)
+
+    def _show(self, shared: Shared) -> None:
+        """Between two pieces of a fit, be able to predict as if it ended there."""
+        assert self._training.running is not None
+        self._training.running.show()
+        self._answer_with(shared)
+
+    def _answer_with(self, shared: Shared) -> None:
+        """Predict with a network that is shared with other estimators."""
+        key = self._key(self._activation)
+        make = functools.partial(self._new_network, key, None, 0.0)
+        self._answers().use(shared.network(repr(key), make), key)
 
     def _check_sizes(self, sizes: list[int]) -> None:
         """ValueError if a network that is trained further is asked for other layers."""
@@ -256,13 +314,19 @@ class BaseMLP(BaseEstimator, ABC):
         dtype = np.asarray(self.coefs_[0]).dtype
         return dtype if dtype == np.float32 else np.dtype(np.float64)
 
-    def _trained_network(self, rows: Samples, val: Samples | None) -> Training:
+    def _trained_network(self, rows: Samples, val: Samples | None, shared: Shared | None) -> Training:
         """The network to train, on its device, with the parameters that `coefs_` and `intercepts_` hold."""
         places = [backend_of(r.X) for r in (rows, val) if r is not None and is_cuda(r.X)]
         backend = places[0] if places else None
-        training: Training | None = self.__dict__.get("_training")
         key = (*self._key(self.activation), repr(self.dropout))
-        if training is None or not self._is_of(training.model, training.key, key, backend):
+
+        def fits(training: Training) -> bool:
+            return self._is_of(training.model, training.key, key, backend)
+
+        training: Training | None = self.__dict__.get("_training")
+        if shared is not None:
+            training = self._training = shared.training(fits)
+        if training is None or not fits(training):
             training = self._training = Training(self._new_network(key, backend, self.dropout), key)
         if backend is not None and training.model.backend.name != "cuda":
             raise TypeError(
@@ -282,8 +346,8 @@ class BaseMLP(BaseEstimator, ABC):
             held.arena = arena
             self.coefs_, self.intercepts_ = list(arena.coefs), list(arena.intercepts)
 
-    def _lbfgs(self, model: MLP, rows: Samples, validation: Any) -> Any:
-        """A call that trains the network with L-BFGS."""
+    def _lbfgs(self, model: MLP, rows: Samples, validation: Any) -> Generator[str, None, None]:
+        """Trains the network with L-BFGS, in one piece."""
         if validation is not None or self.l1 > 0 or any(model.dropouts):
             raise ValueError(
                 "solver='lbfgs' knows no X_val, l1 or dropout; use one of " + ", ".join(OPTIMIZERS)
@@ -292,7 +356,8 @@ class BaseMLP(BaseEstimator, ABC):
         y, w = cast(rows.y, model.dtype), cast(rows.w, model.dtype)
         function = AllRows(engine, dense(rows.X, model.dtype), y, w, self._constant(rows.y))
 
-        def fit() -> None:
+        def fit() -> Generator[str, None, None]:
+            yield from ()
             import scipy.optimize
             from sklearn.utils.optimize import _check_optimize_result
 
@@ -308,17 +373,19 @@ class BaseMLP(BaseEstimator, ABC):
             function.set(result.x)
             self._read_parameters(model)
 
-        return fit
+        return fit()
 
-    def _stochastic(self, training: Training, rows: Samples, val: Samples | None, incremental: bool) -> Any:
-        """A call that trains the network epoch by epoch."""
+    def _stochastic(
+        self, training: Training, rows: Samples, val: Samples | None, incremental: bool
+    ) -> Generator[str, None, None]:
+        """Trains the network epoch by epoch."""
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = Solver(self)
         if any(training.model.dropouts) and not (incremental and hasattr(self, "_dropout_seed")):
             self._dropout_seed = int(self._random_state.randint(2**31 - 1))
         if not hasattr(self, "loss_curve_") or (self.best_loss_ is None) != bool(self.early_stopping):
             start_records(self)
-        return StochasticFit(self, training, rows, val, incremental).run
+        return StochasticFit(self, training, rows, val, incremental).pieces()
 
     # ---- use -----------------------------------------------
     def _output(self, X: Any, *links: str) -> Any:
@@ -342,6 +409,11 @@ class BaseMLP(BaseEstimator, ABC):
                 X[start : start + FORWARD_ROWS].toarray() for start in range(0, X.shape[0], FORWARD_ROWS)
             ]
             return np.concatenate([model.outputs(part, link) for part in parts])
+
+    def _answer_alone(self) -> None:
+        """Predict no longer with a network that is shared with other estimators."""
+        if "_held" in vars(self):
+            self._held.use(None, ())
 
     def _answers(self) -> Answers:
         if "_held" not in vars(self):  # `coefs_` was set by hand

@@ -7,6 +7,7 @@ its rows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -44,6 +45,10 @@ def make_optimizer(est: Any) -> Optimizer:
     }
     known = {f.name for f in fields(rule)}
     return rule(lr=0.0, **{name: value for name, value in options.items() if name in known})
+
+
+#: steps for which a table is made at a time, where they do not depend on the order of the rows
+_TABLE_STEPS = 512
 
 
 class Solver:
@@ -96,6 +101,13 @@ class Solver:
         self.optimizer.load_state_dict(values)
 
 
+class _Epochs(ResidentEpochs):
+    """Epochs of a fit, in which nothing is changed that plans keep."""
+
+    def _follow(self) -> None:
+        pass
+
+
 class Passes:
     """Passes over the rows of an estimator's `fit`, each driven from outside.
 
@@ -116,6 +128,8 @@ class Passes:
         Factor on the kernels' sum of losses that makes it scikit-learn's.
     evaluation : ResidentEvaluation or None
         Evaluates the validation rows after each pass.
+    loaded : tuple or None
+        What the rows on the device were made of: for the caller to know.
     """
 
     def __init__(
@@ -131,9 +145,7 @@ class Passes:
         model.output = kind.link
         self.model, self.optimizer = model, optimizer
         self.alpha, self.l1 = float(alpha), float(l1)
-        decoupled = type(optimizer)().weight_decay > 0  # by default, as AdamW's
-        optimizer.weight_decay, optimizer.l2 = (self.alpha, 0.0) if decoupled else (0.0, self.alpha)
-        optimizer.l1 = self.l1
+        _penalize(optimizer, self.alpha, self.l1)
         n_out, self.scale = model.layer_sizes[-1], 1.0
         # scikit-learn takes the gradient of the sum over outputs; losses that it does not have are means
         summed = kind.metric == "accuracy" or kind.name in ("squared_error", "poisson")
@@ -143,7 +155,38 @@ class Passes:
         self.engine = Engine(model, objective, optimizer, seed=seed, between=self._between)
         self.epochs: ResidentEpochs | None = None
         self.evaluation: ResidentEvaluation | None = None
+        self.loaded: tuple | None = None
+        self._tables: tuple[float, int, dict[str, Any]] | None = None  # of epochs from step t on, at one rate
         self._kept: tuple | None = None
+
+    # ---- another fit -----------------------------------------------
+    def starts_again(self, optimizer: Optimizer, alpha: float, l1: float) -> bool:
+        """Whether a fit with a new `optimizer` can use what has been recorded."""
+        _penalize(optimizer, alpha, l1)
+        fresh = optimizer.t == 0 and not optimizer.state
+        return fresh and optimizer.settings() == self.optimizer.settings()
+
+    def optimizer_now(self) -> Optimizer:
+        """A copy of the optimizer, with its state."""
+        other = copy.copy(self.optimizer)
+        with self.engine.backend.active():
+            other.state = [
+                {name: value if name == "_shape" else value.copy() for name, value in entry.items()}
+                for entry in self.optimizer.state
+            ]
+        return other
+
+    def start_again(self, alpha: float, l1: float) -> Optimizer:
+        """Go on as a new object would, with other penalties; the optimizer, as if it were new."""
+        optimizer, self.alpha, self.l1 = self.optimizer, alpha, l1
+        _penalize(optimizer, alpha, l1)
+        start, optimizer.t = optimizer.state_start(), 0
+        with self.engine.backend.active():
+            for entry in optimizer.state:
+                for name in optimizer.state_names():
+                    entry[name].fill(start.get(name, 0.0))
+        self._tables = None
+        return optimizer
 
     # ---- rows -----------------------------------------------
     def load_rows(
@@ -160,7 +203,7 @@ class Passes:
         constant : array (n_rows,), optional
             A part of each row's loss that does not depend on the network.
         """
-        self.constant = constant
+        self.constant, self._tables = constant, None
         rows, key = Rows(X, y, w), (X.shape, y.shape, w is None, batch)
         if not keep or key != self._kept or self.epochs is None:
             self._prepare(self._buffers(rows) if keep else self._resident(rows), batch)
@@ -185,7 +228,7 @@ class Passes:
         n_steps = len(starts)
         #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss, metric
         self._out = backend.zeros(2 * n_steps + 2, self.model.dtype)
-        self.epochs = ResidentEpochs(self.engine, rows, batch)
+        self.epochs = _Epochs(self.engine, rows, batch)
         sums = {"values": self.epochs.row_loss, "partial": self._out[:n_steps]}
         collect = Launch(SUM, sums, {"n": n, "chunk": batch}, n_steps, batch)
         self._collect = backend.record([collect], self.epochs.steps)
@@ -200,8 +243,20 @@ class Passes:
         return penalty_ops(self.model, self._out[len(self._starts) : -2]) if self.optimizer.l2 > 0 else ()
 
     # ---- epochs -----------------------------------------------
-    def run_epoch(self, order: np.ndarray, lr: float) -> tuple[float, dict[str, float]]:
-        """One pass over the rows.
+    def start_epoch(self, order: np.ndarray, lr: float) -> None:
+        """Give the device one pass over the rows."""
+        epochs, opt = self.epochs, self.optimizer
+        assert epochs is not None
+        epochs.order[:] = order
+        opt.lr = lr
+        table = self._table(epochs)
+        epochs.run_steps(table)
+        self._collect.run()
+        if self.evaluation:
+            self.evaluation.run()
+
+    def end_epoch(self) -> tuple[float, dict[str, float]]:
+        """Wait for the pass.
 
         Returns
         -------
@@ -209,40 +264,51 @@ class Passes:
             scikit-learn's loss of the epoch, and for validation rows {"loss", "accuracy"} or {"loss", "rmse",
             "r2"}.
         """
-        epochs, opt = self.epochs, self.optimizer
+        epochs, n_steps = self.epochs, len(self._starts)
         assert epochs is not None
-        n_steps = epochs.n_steps
-        epochs.order[:] = order
-        opt.lr = lr
-        table, inv = self._table(epochs)
-        epochs.run_steps(table)
-        self._collect.run()
-        if self.evaluation:
-            self.evaluation.run()
         out = self.engine.backend.to_numpy(self._out).astype(np.float64)
-        losses = out[:n_steps] * self.scale + 0.5 * opt.l2 * out[n_steps:-2]
+        losses = out[:n_steps] * self.scale + 0.5 * self.optimizer.l2 * out[n_steps:-2]
         if self.constant is not None:
             w = epochs.rows.weights
             weighted = self.constant if w is None else self.constant * w
-            losses += np.add.reduceat(weighted[order], self._starts)
-        loss = float(np.dot(losses * inv, self._sizes)) / epochs.rows.n_rows
+            losses += np.add.reduceat(weighted[epochs.order], self._starts)
+        loss = float(np.dot(losses * self._inv, self._sizes)) / epochs.rows.n_rows
         return loss, self._figures(out[-2:]) if self.evaluation else {}
 
-    def _table(self, epochs: ResidentEpochs) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The step table, penalties divided by the batches' weights; 1 / weight, 0 for a weight of 0."""
-        weights, w = epochs.batch_weights(), epochs.rows.weights
-        inv = 1 / weights
+    def _table(self, epochs: ResidentEpochs) -> dict[str, Any]:
+        """The step table, penalties divided by the batches' weights; sets 1 / weight, 0 for a weight of 0."""
+        opt, w, n = self.optimizer, epochs.rows.weights, epochs.n_steps
         if w is not None:
-            inv[np.add.reduceat(w[epochs.order].astype(np.float64), self._starts) == 0] = 0
-        opt = self.optimizer
-        table = step_table(opt, _constant_rate, weights, epochs.n_steps)
-        return {**table, "l1": opt.l1 * inv, "l2": opt.l2 * inv}, inv
+            weights = epochs.batch_weights()
+            self._inv = 1 / weights
+            self._inv[np.add.reduceat(w[epochs.order].astype(np.float64), self._starts) == 0] = 0
+            return self._penalties(step_table(opt, _constant_rate, weights, n), self._inv)
+        lr, start, table = self._tables or (None, 0, {})
+        at = opt.t - start
+        if lr != opt.lr or not 0 <= at <= len(table["lr"]) - n:
+            self._inv = 1 / self._sizes
+            some, at = max(1, _TABLE_STEPS // n), 0
+            table = step_table(opt, _constant_rate, np.tile(self._sizes.astype(float), some), some * n)
+            table = self._penalties(table, np.tile(self._inv, some))
+            wanted = {"lr", *epochs.steps.columns}
+            table = {name: np.broadcast_to(v, some * n) for name, v in table.items() if name in wanted}
+            self._tables = opt.lr, opt.t, table
+        return {name: values[at : at + n] for name, values in table.items()}
+
+    def _penalties(self, table: dict[str, Any], inv: np.ndarray) -> dict[str, Any]:
+        return {**table, "l1": self.optimizer.l1 * inv, "l2": self.optimizer.l2 * inv}
 
     def _figures(self, sums: np.ndarray) -> dict[str, float]:
         assert self.evaluation is not None
         figures = self.evaluation.figures(sums)
         figures["loss"] *= self.scale
         return figures
+
+
+def _penalize(optimizer: Optimizer, alpha: float, l1: float) -> None:
+    decoupled = type(optimizer)().weight_decay > 0  # by default, as AdamW's
+    optimizer.weight_decay, optimizer.l2 = (alpha, 0.0) if decoupled else (0.0, alpha)
+    optimizer.l1 = l1
 
 
 def _constant_rate(t: np.ndarray, total: int) -> float:

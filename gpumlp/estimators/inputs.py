@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from typing import cast as as_type
 
@@ -92,12 +92,14 @@ class Samples:
     X : float array (n, n_features), dense or csr, on the host or a device.
     y : what `Engine.load_rows` takes.
     w : host array (n,) or None.  given : X and y as the user passed them, for scorers.
+    made : what was made of them last, to be the same objects when it is asked for again.
     """
 
     X: Any
     y: Any
     w: np.ndarray | None
     given: tuple[Any, Any]
+    made: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     def with_weight(self) -> Samples:
         """Those whose weight is not 0."""
@@ -111,6 +113,26 @@ class Samples:
         return Samples(
             take(self.X, rows), take(self.y, rows), None if self.w is None else self.w[rows], (X, y)
         )
+
+    def split(self, *parts: np.ndarray) -> tuple[Samples, ...]:
+        """The rows with these numbers; not to be changed."""
+        made = self._once("split", [p.tobytes() for p in parts], lambda: tuple(map(self.take, parts)))
+        return tuple(made)
+
+    def of(self, dtype: np.dtype) -> Samples:
+        """The same rows as C-contiguous arrays of `dtype`, for a network; not to be changed."""
+
+        def make() -> Samples:
+            return Samples(dense(self.X, dtype), cast(self.y, dtype), cast(self.w, dtype), self.given)
+
+        return as_type(Samples, self._once("dtype", dtype.name, make))
+
+    def _once(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+        known, value = self.made.get(name, (None, None))
+        if known != key:
+            value = make()
+            self.made[name] = key, value
+        return value
 
 
 def check_weights(w: Any, n_rows: int, name: str = "sample_weight") -> np.ndarray | None:

@@ -158,7 +158,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     raise ValueError(
                         f"y has {y.shape[1]} columns of labels, classes names {len(self.classes_)}"
                     )
-            return self._fit(X, y, sample_weight, None, incremental=True)
+            for _ in self._pieces(X, y, sample_weight, None, incremental=True):
+                pass
+        return self
 
     @where_rows_are
     def predict(self, X: Any) -> Any:
@@ -192,8 +194,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (of whole rows for multilabel)."""
         answers = to_host(self.predict(X))
+        if sample_weight is None and self._plain_labels(y, answers):
+            return float((y == answers).mean())
         w = check_weights(sample_weight, len(answers))
         return float(accuracy_score(to_host(unpack(y)), answers, sample_weight=w))
+
+    def _plain_labels(self, y: Any, answers: np.ndarray) -> bool:
+        """Whether `accuracy_score`, whose checks take longer than small networks, would find no fault in `y`;
+        if False, ask it."""
+        same = type(y) is np.ndarray and y.shape == answers.shape and y.dtype == answers.dtype
+        return bool(same and y.ndim == 1 and y.dtype.kind in "biuU" and len(y) >= 4 * len(self.classes_))
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _multilabel(self) -> bool:
@@ -334,7 +344,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @where_rows_are
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One pass over the given rows; parameters as in `fit`."""
-        return self._fit(X, y, sample_weight, None, incremental=True)
+        for _ in self._pieces(X, y, sample_weight, None, incremental=True):
+            pass
+        return self
 
     @where_rows_are
     def predict(self, X: Any) -> Any:

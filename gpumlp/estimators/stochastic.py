@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Generator
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
-from gpumlp.estimators.engine import Passes
+from gpumlp.backends.lane import here
+from gpumlp.estimators.arena import Arena
+from gpumlp.estimators.engine import Passes, Solver
 from gpumlp.estimators.inputs import (
     Samples,
-    cast,
-    dense,
     to_host,
 )
 from gpumlp.model import MLP
+from gpumlp.training.loop import RECORDED, WORKING
 
 __all__ = ["StochasticFit", "Training", "start_records"]
 
@@ -35,27 +38,43 @@ def start_records(est: Any) -> None:
 
 
 class Training:
-    """A network that is trained, what it was made from, and the engine that trains it."""
+    """A network that is trained, what it was made from, the engine that trains it, and the call that does."""
 
     def __init__(self, model: MLP, key: tuple) -> None:
         self.model, self.key = model, key
+        self.running: StochasticFit | None = None
         self._engine: Passes | None = None
         self._made: tuple = ()
+        self._solver: weakref.ref[Solver] | None = None  # of the fit that the engine was last used for
 
     def engine(self, est: Any) -> Passes:
         """The engine; a new one if it no longer fits the estimator's parameters."""
-        optimizer, alpha, l1 = est._optimizer.optimizer, float(est.alpha), float(est.l1)
+        solver: Solver = est._optimizer
+        alpha, l1 = float(est.alpha), float(est.l1)
         seed = est._dropout_seed if any(self.model.dropouts) else 0
-        made = (alpha, l1, est._objective()[0], seed)
-        engine = self._engine
-        if engine is None or engine.optimizer is not optimizer or self._made != made:
-            engine = self._engine = Passes(self.model, made[2], optimizer, alpha, l1, seed)
+        engine, made = self._engine, (est._objective()[0], seed)
+        if engine is None or made != self._made or not self._hand_over(engine, solver, alpha, l1):
+            engine = self._engine = Passes(self.model, made[0], solver.optimizer, alpha, l1, seed)
             self._made = made
+        self._solver = weakref.ref(solver)
         return engine
+
+    def _hand_over(self, engine: Passes, solver: Solver, alpha: float, l1: float) -> bool:
+        """Whether the engine serves `solver`: it has, or the solver is new and its rule has the same options;
+        then the solver gets the engine's optimizer, and the one before a copy."""
+        if solver.optimizer is engine.optimizer:
+            return (alpha, l1) == (engine.alpha, engine.l1)
+        if not engine.starts_again(solver.optimizer, alpha, l1):
+            return False
+        before = None if self._solver is None else self._solver()
+        if before is not None and before.optimizer is engine.optimizer:
+            before.optimizer = engine.optimizer_now()
+        solver.optimizer = engine.start_again(alpha, l1)
+        return True
 
 
 class StochasticFit:
-    """One call, ready to `run`: the rows are on the device.
+    """One call, ready to train: the rows are on the device.
 
     Parameters
     ----------
@@ -72,6 +91,7 @@ class StochasticFit:
         self, est: Any, training: Training, rows: Samples, val: Samples | None, incremental: bool
     ) -> None:
         self.est, self.model, self.incremental = est, training.model, incremental
+        self.training, training.running = training, self
         self.engine = training.engine(est)
         rows, self.val = self._split(rows, val)
         self.n = n = rows.X.shape[0]
@@ -109,23 +129,26 @@ class StochasticFit:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return rows.take(train), rows.take(held)
+        return rows.split(train, held)
 
     def _load(self, rows: Samples, batch: int) -> None:
-        est, engine, dtype = self.est, self.engine, self.model.dtype
-        X, y, w = dense(rows.X, dtype), cast(rows.y, dtype), cast(rows.w, dtype)
-        engine.load_rows(X, y, w, batch, self.incremental, est._constant(rows.y))
-        engine.evaluation = None
-        val = self.val
-        if val is None:
-            return
-        if est.validation_loss_curve_ is None:
-            est.validation_loss_curve_ = []
-        constant = est._constant(val.y)
-        self.constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
+        est, engine, dtype, val = self.est, self.engine, self.model.dtype, self.val
+        rows = rows.of(dtype)
         #: what the device holds and every figure is computed from
-        self.val = replace(val, X=dense(val.X, dtype), y=cast(val.y, dtype), w=cast(val.w, dtype))
-        engine.load_validation(self.val.X, self.val.y, self.val.w)
+        self.val = None if val is None else val.of(dtype)
+        if val is not None:
+            if est.validation_loss_curve_ is None:
+                est.validation_loss_curve_ = []
+            constant = est._constant(val.y)
+            self.constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
+        loaded = rows, self.val, batch
+        if not self.incremental and engine.loaded is not None and all(map(is_, engine.loaded, loaded)):
+            return
+        engine.load_rows(rows.X, rows.y, rows.w, batch, self.incremental, est._constant(rows.y))
+        engine.evaluation = None
+        if self.val is not None:
+            engine.load_validation(self.val.X, self.val.y, self.val.w)
+        engine.loaded = loaded
 
     def _best(self) -> Any:
         """The best parameters so far, on the device."""
@@ -137,19 +160,33 @@ class StochasticFit:
         return best
 
     # ---- epochs -----------------------------------------------
-    def run(self) -> None:
-        """Train; then the estimator has the parameters, with early stopping the best ones."""
-        est, model, best = self.est, self.model, self.best
+    def pieces(self) -> Generator[str, None, None]:
+        """Train, in pieces as `Loop.pieces`; then the estimator has the parameters, with early stopping the
+        best ones, also if the generator is closed before."""
         try:
-            self._epochs()
+            yield from self._epochs()
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
+        except GeneratorExit:
+            self._end()
+            raise
+        self._end()
+
+    def show(self) -> None:
+        """Give the estimator the parameters that it would have if the fit ended now."""
+        model = self.model
+        flat = model.flat if self.best is None else self.best
+        self.est._take(Arena(model.layers, model.backend.to_numpy(flat)))
+
+    def _end(self) -> None:
+        est, model, best = self.est, self.model, self.best
+        self.training.running = None
         if best is not None:
             model.backend.copy(model.flat, best)
             est._best_parameters = model.get_parameters()
         est._read_parameters(model)
 
-    def _epochs(self) -> None:
+    def _epochs(self) -> Generator[str, None, None]:
         est, n, order = self.est, self.n, np.arange(self.n)
         est.n_iter_ = 0
         for _ in range(est.max_iter):
@@ -157,7 +194,9 @@ class StochasticFit:
                 permutation = np.arange(n)
                 est._random_state.shuffle(permutation)
                 order = order[permutation]
-            est.loss_, figures = self.engine.run_epoch(order, est._optimizer.learning_rate)
+            self.engine.start_epoch(order, est._optimizer.learning_rate)
+            yield WORKING
+            est.loss_, figures = self.engine.end_epoch()
             self._record(figures)
             if self.scorer or self.callbacks:
                 est._read_parameters(self.model)
@@ -168,7 +207,7 @@ class StochasticFit:
             est._optimizer.iteration_ends(est.t_)
             if self._stops():
                 break
-            ended = [bool(callback(est)) for callback in self.callbacks]
+            ended = [bool(_called(callback, est)) for callback in self.callbacks]
             if any(ended) or self.incremental:
                 break
             if est.n_iter_ == est.max_iter:
@@ -178,6 +217,8 @@ class StochasticFit:
                     ConvergenceWarning,
                     stacklevel=2,
                 )
+                break
+            yield RECORDED
 
     def _record(self, figures: dict[str, float]) -> None:
         est = self.est
@@ -216,7 +257,7 @@ class StochasticFit:
         weights = {}
         if self.val.w is not None and _takes_weights(self.scorer):
             weights["sample_weight"] = self.val.w.astype(np.float64)
-        return float(self.scorer(self.est, *given, **weights))
+        return float(_called(self.scorer, self.est, *given, **weights))
 
     def _count_scores(self, score: float) -> None:
         est, model = self.est, self.model
@@ -235,6 +276,11 @@ class StochasticFit:
         worse = loss > est.best_loss_ - est.tol
         est._no_improvement_count = est._no_improvement_count + 1 if worse else 0
         est.best_loss_ = min(est.best_loss_, loss)
+
+
+def _called(function: Callable, *given: Any, **named: Any) -> Any:
+    """What a function of the user's says; of several trainings side by side one calls at a time."""
+    return function(*given, **named) if here.lane is None else here.lane.call(function, *given, **named)
 
 
 def _takes_weights(scorer: Any) -> bool:

@@ -164,20 +164,28 @@ class _Kept:
 class _Call:
     """A callback that the calling thread is asked for."""
 
-    def __init__(self, function: Callable, *given: Any) -> None:
-        self.function, self.given, self.done = function, given, threading.Event()
+    def __init__(self, function: Callable, given: tuple, named: dict[str, Any]) -> None:
+        self.function, self.given, self.named, self.done = function, given, named, threading.Event()
         self.value: Any = None
         self.error: BaseException | None = None
 
     def answer(self) -> None:
+        """Call it; what is raised is for the one who waits, but for an end of everything."""
         try:
-            self.value = self.function(*self.given)
+            self.value = self.function(*self.given, **self.named)
         except BaseException as error:
             self.error = error
             if not isinstance(error, Exception):
                 raise
         finally:
             self.done.set()
+
+
+class _Errand(_Call):
+    """A call that nobody waits for; an exception in it ends all trainings."""
+
+    def answer(self) -> None:
+        self.function(*self.given, **self.named)
 
 
 class _Turn:
@@ -203,15 +211,19 @@ class _Turn:
         if self._group.stopping:
             raise Stopped
 
-    def call(self, function: Callable, *given: Any) -> Any:
-        """Call it in the thread that has called `train`, as a fit of its own would."""
-        request = _Call(function, *given)
+    def call(self, function: Callable, *given: Any, **named: Any) -> Any:
+        """See `Lane`."""
+        request = _Call(function, given, named)
         self._group.requests.put(request)
         while not request.done.wait(_TICK):
             self.look()
         if request.error is not None:
             raise request.error
         return request.value
+
+    def ask(self, function: Callable, *given: Any) -> None:
+        """The same, without waiting for it."""
+        self._group.requests.put(_Errand(function, given, {}))
 
 
 class _Group:
@@ -255,8 +267,9 @@ class _Group:
             self.requests.put(number)
 
     def serve(self, threads: Sequence[threading.Thread], tick: Callable[[], None]) -> None:
-        """Answer until all threads have ended."""
-        while any(thread.is_alive() for thread in threads):
+        """Answer until all threads have ended, and what they have asked for."""
+        left = len(threads)
+        while left:
             try:
                 request = self.requests.get(timeout=_TICK)
             except queue.Empty:
@@ -266,6 +279,7 @@ class _Group:
                     request.answer()
                 else:
                     threads[request].join()
+                    left -= 1
             tick()
 
 
@@ -296,7 +310,13 @@ class Job(Protocol):
 Cut = Callable[[list[Member]], Iterable[Member]]
 
 
-def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), cut: Cut = list) -> str:
+def train(
+    members: Sequence[Member],
+    bar: Progress,
+    pauses: Sequence[int] = (),
+    cut: Cut = list,
+    jobs: Sequence[Job] | None = None,
+) -> str:
     """Train all `members`, side by side where their executor gains from it.
 
     Divergence of one is left in its `error`.  Anything else that is raised, in a member or in this thread,
@@ -310,6 +330,8 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         Numbers of epochs after which members wait for each other.
     cut : callable
         Says then which of them end there.
+    jobs : sequence of Job, optional
+        What the threads do; by default the members that fit together share a plan.
 
     Returns
     -------
@@ -317,7 +339,7 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         How many networks there were, and in how many plans.
     """
 
-    plans: list[Job] = stacked(members)
+    plans = stacked(members) if jobs is None else list(jobs)
     jobs = together(plans, Member)
 
     def tick() -> None:
