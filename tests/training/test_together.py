@@ -29,6 +29,13 @@ def trainer(seed: int, device: str, batch: int = 16, **more: Any) -> gpumlp.Trai
     )
 
 
+def alike(one: gpumlp.Trainer, other: gpumlp.Trainer) -> None:
+    """The parameters are equal; on CUDA, sums may be in another order."""
+    flat = [t.model.backend.to_numpy(t.model.flat) for t in (one, other)]
+    rounding = {"rtol": 1e-4, "atol": 1e-5} if one.model.device != "cpu" else {"rtol": 0}
+    np.testing.assert_allclose(*flat, **rounding)
+
+
 def test_one_thread_of_python_and_batches(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads would wait for Python's lock; the results are the same."""
     X, y = data()
@@ -52,6 +59,17 @@ def test_one_thread_of_python_and_batches(device: str, monkeypatch: pytest.Monke
         assert bool((one == other).all())
 
 
+def test_averages_of_the_weights(device: str) -> None:
+    """They are exchanged with the parameters before and after the steps of an epoch."""
+    X, y = data()
+    alone, many = ([trainer(seed, device, average=0.9) for seed in range(3)] for _ in range(2))
+    for one in alone:
+        one.fit(X, y, epochs=3)
+    gpumlp.fit_many(many, X, y, epochs=3)
+    for one, other in zip(alone, many, strict=True):
+        alike(other, one)
+
+
 @pytest.mark.parametrize("count", [65, 130])
 def test_more_than_go_together(count: int, device: str) -> None:
     X, y = data(40)
@@ -60,10 +78,7 @@ def test_more_than_go_together(count: int, device: str) -> None:
         one.fit(X, y, epochs=2)
     gpumlp.fit_many(many, X, y, epochs=2)
     for one, other in zip(alone[::8], many[::8], strict=True):
-        if device == "cuda":
-            np.testing.assert_allclose(one.model.flat.get(), other.model.flat.get(), rtol=1e-4, atol=1e-5)
-        else:
-            np.testing.assert_array_equal(one.model.flat, other.model.flat)
+        alike(other, one)
 
 
 @pytest.mark.skipif(gpumlp.get_backend("cpu").name != "native", reason="no native executor")
