@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Lane", "Stopped", "here"]
+__all__ = ["Lane", "Stopped", "do_what_waits", "here"]
 
 
 class Stopped(BaseException):
@@ -22,7 +22,8 @@ class Lane(Protocol):
 
     @property
     def later(self) -> Any:
-        """None; or the `Batch` that plans are put into instead of being run."""
+        """None; or the `Batch` that plans and launches of the native executor are put into instead of being
+        run.  Whatever else is done with their arrays calls `do_what_waits` before."""
 
     def check(self) -> None:
         """Called several times a second while a plan runs; raises `Stopped` to leave it."""
@@ -38,3 +39,9 @@ class _Here(threading.local):
 
 #: `here.lane` is that of the running thread; None: plans share the pool, and run to their end
 here = _Here()
+
+
+def do_what_waits() -> None:
+    """Run what the running thread has put off, see `Lane.later`."""
+    if here.lane is not None and here.lane.later is not None:
+        here.lane.later.run()

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
-from gpumlp.backends.lane import here
+from gpumlp.backends.lane import do_what_waits, here
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["HostBackend", "NumpyBackend", "address_of", "aligned_empty"]
@@ -56,6 +56,7 @@ class HostBackend(Backend):
         return np.array(x)
 
     def copy(self, dst: Any, src: Any) -> None:
+        do_what_waits()
         dst[...] = src
 
     def synchronize(self) -> None:
@@ -108,8 +109,7 @@ class NumpyPlan(Plan):
 
     def _run(self, n: int) -> None:
         lane = here.lane
-        if lane is not None and lane.later is not None:  # plans that this one must not overtake
-            lane.later.run()
+        do_what_waits()
         for _ in range(n):
             for op, member in self.ops:
                 if lane is not None:
@@ -137,6 +137,7 @@ class NumpyBackend(HostBackend):
     name = "numpy"
 
     def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
+        do_what_waits()
         with np.errstate(all="ignore"):
             _apply(op.kernel, op.arrays, {**op.scalars, **stepped}, op.rows, op.cols, 0, op.segments)
 

@@ -25,6 +25,7 @@ __all__ = ["SMALL", "Member", "train"]
 _LONG = 0.2  # seconds: a longer epoch is not waited for when all are to end, but taken back
 #: rows times parameters of an epoch whose operations take about 0.1 ms
 SMALL = 2_000_000
+_PER_ROW, _PER_STEP = 100, 20_000  # what they cost beside that, in the same unit
 _TICK = 0.1  # seconds between looks at what may have been missed
 
 
@@ -68,7 +69,9 @@ class Member:
     def lanes(self) -> int:
         """See `Job`: one where an epoch's operations take less time than the
         Python between them, for whose lock threads would only wait."""
-        epoch = self.train.n_rows * self.trainer.model.n_params
+        rows, steps = self.train.n_rows, -(-self.train.n_rows // self.trainer.batch_size)
+        rows += self.val.n_rows if self.val is not None else 0
+        epoch = rows * (self.trainer.model.n_params + _PER_ROW) + steps * _PER_STEP
         return int(self.trainer.model.backend.lanes) if epoch >= SMALL else 1
 
     def advance(self, turn: _Turn, until: int) -> None:

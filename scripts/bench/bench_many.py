@@ -197,7 +197,7 @@ def steps_table(args: Any, peers: Sequence[str]) -> list[str]:
 def fits_table(args: Any) -> None:
     """Print the first table."""
     header = ["data", "network", "batch", "fit_many", "single fits", "scikit-learn, n_jobs=2", "parameters"]
-    print(table(header, [compare(*task, args) for task in tasks()]))
+    print(table(header, [compare(*task, args) for task in tasks()]), flush=True)
 
 
 def arguments(argv: list[str] | None) -> Any:

@@ -117,3 +117,25 @@ def test_numpy_code_does_not_overtake(batch: Batch) -> None:
     add_plan(backend, x, y, [1.0])[0].run()
     add_plan(NumpyBackend(), y, z, [1.0])[0].run()
     np.testing.assert_array_equal(z, 4)
+
+
+def test_launches_wait_their_turn(batch: Batch) -> None:
+    backend = NativeBackend()
+    x, y, z = (backend.zeros(50, np.float32) for _ in range(3))
+    x[:] = 1
+    add_plan(backend, x, y, [1.0])[0].run()
+    backend.launch(ADD, {"x": y, "y": z}, {}, {"rate": 3.0}, rows=1, cols=50)
+    add_plan(backend, z, y, [1.0])[0].run()
+    assert not y.any() and not z.any()
+    batch.run()
+    np.testing.assert_array_equal(z, 6)
+    np.testing.assert_array_equal(y, 2 + 12)
+
+
+def test_copies_do_not_overtake(batch: Batch) -> None:
+    backend = NativeBackend()
+    x, y, z = (backend.zeros(5, np.float32) for _ in range(3))
+    x[:] = 1
+    add_plan(backend, x, y, [1.0])[0].run()
+    backend.copy(z, y)
+    np.testing.assert_array_equal(z, 2)

@@ -12,7 +12,6 @@ import pytest
 from tolerances import close
 
 import gpumlp
-from gpumlp.backends.native.plan import Batch
 from gpumlp.schedules import Cosine, Step
 from gpumlp.training import many, members
 
@@ -391,28 +390,6 @@ def test_executors_side_by_side() -> None:
         trainer.fit(X, y, epochs=3, progress=False)
     gpumlp.fit_many(together, X, y, epochs=3, progress=True)
     for one, other in zip(alone, together, strict=True):
-        same(one, other)
-
-
-def test_small_networks_train_in_one_thread(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads would wait for Python's lock; the results are the same.  Their steps are done in batches."""
-    X, y, _ = data()
-    threads, made = [], threading.Thread
-    monkeypatch.setattr(threading, "Thread", lambda *a, **k: (threads.append(1), made(*a, **k))[1])
-    batches, run = [], Batch.run
-    monkeypatch.setattr(Batch, "run", lambda batch: (batches.append(1), run(batch))[1])
-    many, counts = [], []
-    for small in (0, 10**9):
-        monkeypatch.setattr(members, "SMALL", small)
-        trainers = [any_trainer(seed, device) for seed in range(4)]
-        gpumlp.fit_many(trainers, X, y, epochs=3)
-        many.append(trainers)
-        counts.append(len(threads))
-        threads.clear()
-    lanes = gpumlp.get_backend(device).lanes
-    assert counts == [min(4, lanes), 1]
-    assert (len(batches) >= 3) == (device == "native" and lanes > 1)
-    for one, other in zip(*many, strict=True):
         same(one, other)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from gpumlp.backends.base import Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
+from gpumlp.backends.lane import here
 from gpumlp.backends.native import build, cache
 from gpumlp.backends.native.call import (
     Function,
@@ -153,9 +154,12 @@ class NativeBackend(HostBackend):
         shape, table = (op.rows, op.cols), pack_segments(op.segments)
         by_rows = op.kernel.rowwise  # a share of columns would be all rows over again
         columns = function.own_columns
-        self._run(
-            pack(function, op.arrays, op.scalars, shape, columns, table, by_rows=by_rows, values=values)
-        )
+        words = pack(function, op.arrays, op.scalars, shape, columns, table, by_rows=by_rows, values=values)
+        later = here.lane.later if here.lane is not None else None
+        if later is None:
+            self._run(words)
+        else:
+            later.add_launch((op, function, table), words, function.values_at)
 
     def elementwise(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], stepped: dict[str, float]

@@ -184,7 +184,7 @@ class Batch:
     def __init__(self) -> None:
         self._runtime = runtime()
         self._jobs: list[int] = []
-        self._plans: list[NativePlan] = []
+        self._owners: list[Any] = []
         self._starts = [0]
         self._operation = np.zeros(4, np.int64)  # stays where it is: pool.h keeps the pace by its address
         self._operations = np.array([address_of(self._operation)], np.int64)
@@ -195,10 +195,18 @@ class Batch:
         if place != self._starts[-1]:
             self._starts.append(place)
 
-    def add(self, plan: NativePlan, job: tuple[int, ...]) -> None:
-        """The words of a `Job`, see operations.h, and the plan that owns what they point to."""
+    def add(self, owner: Any, job: tuple[int, ...]) -> None:
+        """The words of a `Job`, see operations.h, and who owns what they point to."""
         self._jobs += job
-        self._plans.append(plan)
+        self._owners.append(owner)
+
+    def add_launch(self, owner: Any, words: bytes, values_at: int) -> None:
+        """A launch, as `pack` gives it; its per-step values are `values_at` bytes behind its start."""
+        operation, phase = np.frombuffer(words, np.uint8), np.array([0, 1, 1], np.int64)
+        place = address_of(operation)
+        operations = np.array([place], np.int64)
+        held = owner, operation, operations, phase
+        self.add(held, (address_of(operations), address_of(phase), 1, place + values_at, 0, 0, 0, 1, 0))
 
     def run(self) -> None:
         """All of them, on the threads of the pool."""
@@ -209,4 +217,4 @@ class Batch:
             self._operation[:] = _REPLAYS, count, address_of(starts), address_of(jobs)
             phase = np.array([0, 1, min(count, 4 * self._runtime.threads, 32)], np.int64)
             self._runtime.replay(address_of(self._operations), address_of(phase), 1, 0, 0, 0, 0, 1)
-        self._jobs, self._plans, self._starts = [], [], [0]
+        self._jobs, self._owners, self._starts = [], [], [0]
