@@ -29,9 +29,10 @@ __all__ = [
 
 
 class LossObject:
-    """Base of the losses with a constant: what may be given in the place of a loss's name."""
+    """Base of the losses with a constant: what may be given in the place of a loss's name.
 
-    name: str
+    Each has a `name`, that of its entry in `LOSSES`.
+    """
 
     def entry(self) -> Loss:
         """The entry of `LOSSES`, with this object's constant."""
@@ -86,7 +87,7 @@ class Quantile(LossObject):
         object.__setattr__(self, "levels", _levels("Quantile: levels", self.levels))
 
     def entry(self) -> Loss:
-        return replace(LOSSES["quantile"], delta=self.levels)
+        return replace(LOSSES["quantile"], delta=tuple(self.levels))
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class SoftmaxCrossEntropy(LossObject):
         _set_smoothing(self)
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """Of the entry in `LOSSES`."""
         return "softmax_cross_entropy" + ("_smoothed" if self.label_smoothing else "")
 
@@ -119,7 +120,7 @@ class BinaryCrossEntropy(LossObject):
         _set_smoothing(self)
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """Of the entry in `LOSSES`."""
         return "binary_cross_entropy" + ("_smoothed" if self.label_smoothing else "")
 

@@ -32,7 +32,7 @@ def muon_ops(
         ops += newton_schulz(backend, o, optimizer.ns_steps)
         applied = optimizer.applied(n, m)
         kernel = applied.kernel(half=half, guard=guard)
-        moved = {name: at[name] for name in ("p", "p_half", "average") if name in at}
+        moved: dict[str, Any] = {name: at[name] for name in ("p", "p_half", "average") if name in at}
         moved.update(scale if guard else {})
         ops.append(
             Launch(

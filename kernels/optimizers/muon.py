@@ -119,7 +119,8 @@ class Muon(Adam):
         def reference(
             g: Any, v: Any, o: Any, momentum: float, gain: float, k: int = 0, **values: Any
         ) -> None:
-            scale, decay = values.get("clip_scale"), values.get("decay", 1.0)
+            scale: Any = values.get("clip_scale")
+            decay = values.get("decay", 1.0)
             if guard and not scale[0] > 0:
                 return
             grad = g if scale is None else g * scale[0]
@@ -147,7 +148,11 @@ class Muon(Adam):
     def applied(self, n_in: int, n_out: int) -> Applied:
         """The rule that moves a matrix along its direction."""
         l1 = self.l1 if self.proximal else 0.0
-        more = {"weight_decay": self.weight_decay, "proximal": self.proximal, "average": self.average}
+        more: dict[str, Any] = {
+            "weight_decay": self.weight_decay,
+            "proximal": self.proximal,
+            "average": self.average,
+        }
         return Applied(self.lr, self.size(n_in, n_out), l1=l1, **more)
 
 

@@ -109,7 +109,8 @@ def _one_by_one(make: Callable, params: list[Any], grads: list[list[Any]]) -> li
 @pytest.mark.parametrize(
     "make",
     [
-        *(functools.partial(rule, lr=0.1) for rule in OPTIMIZERS.values()),
+        # Muon's matrices take several launches each
+        *(functools.partial(rule, lr=0.1) for name, rule in OPTIMIZERS.items() if name != "muon"),
         functools.partial(gpumlp.SGD, momentum=0.9, l1=0.01, proximal=True),
         functools.partial(gpumlp.RMSProp, centered=True, momentum=0.9, l1=0.01),
         functools.partial(gpumlp.Adam, amsgrad=True, l2=0.1, weight_decay=0.1),
