@@ -58,11 +58,26 @@ class Search:
         if folds > n // 2:
             raise UsageError(f"--folds {folds} needs at least {2 * folds} rows; there are {n}")
         self._folds = np.array_split(np.arange(n), folds) if folds > 1 else None
+        self._rest = [np.setdiff1d(np.arange(n), fold) for fold in self._folds or []]
+        self._check_classes()
         fill_defaults(arguments, n - n // folds if folds > 1 else n)
         self.halving = SuccessiveHalving(arguments.halving) if arguments.halving else None
         self.rungs = self.halving.rungs(arguments.trials, arguments.epochs) if self.halving else []
         drawn = draw_settings(spans, arguments.trials, arguments.seed)
         self.trials = [self._trial(number, settings) for number, settings in enumerate(drawn, 1)]
+
+    def _check_classes(self) -> None:
+        """A classifier cannot be trained on rows of one class."""
+        if not LOSSES[self.data.prep.loss].classes:
+            return
+        for number, rows in enumerate(self._rest or [np.arange(len(self._y))], 1):
+            found = np.unique(self._y[rows])
+            if len(found) < 2:
+                name = self.data.prep.classes[found[0]]
+                which = f"without fold {number} the" if self._rest else "the"
+                raise UsageError(
+                    f"{which} training rows are all of class {name!r}; give more rows, or another --seed"
+                )
 
     def _trial(self, number: int, settings: dict[str, float]) -> Trial:
         arguments = self.arguments
@@ -135,8 +150,7 @@ class Search:
             given |= {"halving": self.halving, "groups": groups}
         if self._folds is not None:
             X, n = self.data.train[0], len(self.trials)
-            everything = np.arange(len(X))
-            given["rows"] = [np.setdiff1d(everything, fold) for fold in self._folds] * n
+            given["rows"] = self._rest * n
             given["validation"] = [(X[fold], self._y[fold]) for fold in self._folds] * n
         return given
 

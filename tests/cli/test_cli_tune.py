@@ -309,6 +309,21 @@ def test_trials_without_a_finite_validation_loss(run, flowers, fails, monkeypatc
     assert "no trial has a finite validation loss; no model" in fails("tune", flowers, *SMALL, "--trials", 2)
 
 
+@pytest.mark.parametrize("folds", [(), ("--folds", 3)])
+def test_training_rows_of_one_class(fails, tmp_path, folds):
+    lines = ["a,b", *(f"{k},{'no' if k else 'yes'}" for k in range(12))]
+    (tmp_path / "d.csv").write_text("\n".join(lines) + "\n")
+    found = []
+    for seed in range(12):  # the one row is held out by some of them
+        words = ("--target", "b", "--trials", 1, "--epochs", 1, "--seed", seed, "--test-fraction", 0.3)
+        try:
+            found.append(fails("tune", "d.csv", *words, *folds))
+        except AssertionError:
+            continue
+    which = "without fold " if folds else "the training rows"
+    assert found and all(which in text and "are all of class 'no'" in text for text in found)
+
+
 def test_the_largest_seed(run, flowers):
     assert run("tune", flowers, *SMALL, "--trials", 2, "--seed", 2**63 - 1).code == 0
 
