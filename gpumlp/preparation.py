@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpumlp.files.atomic import PathLike
 from gpumlp.model import MLP
 from gpumlp.model.load import load_model
 from gpumlp.rows.arrays import frame_numbers
+from gpumlp.tables import as_frame
 from gpumlp.tables.preparation import Preparation, quoted
 
 __all__ = ["PreparedModel", "load_prepared"]
@@ -47,8 +49,8 @@ class PreparedModel:
 
         Parameters
         ----------
-        X : array-like (n, n_features) on the host, numbers as in the training file, or a DataFrame
-            A DataFrame's columns are found by name, if the model has names.
+        X : array-like (n, n_features) on the host, numbers as in the training file, or a table
+            The columns of a DataFrame, an Arrow table or a dict are found by name, if the model has names.
 
         Returns
         -------
@@ -77,16 +79,24 @@ class PreparedModel:
             raise ValueError("predict_proba is for classifiers; this is a regression model")
         return np.asarray(self.model.predict_proba(self._inputs(X)))
 
+    def _columns(self, given: Iterable[Any]) -> list[Any]:
+        """The features among the names of a data frame, which may be numbers (those of a file are text)."""
+        place = {str(name): name for name in given}
+        missing = [name for name in self.feature_names if name not in place]
+        if missing:
+            near = nearest(missing[0], place)
+            there = repr(near) if near else f"only {quoted(list(place))}"
+            raise ValueError(f"the data frame lacks the column {missing[0]!r}; there is {there}")
+        return [place[name] for name in self.feature_names]
+
     def _inputs(self, X: Any) -> np.ndarray:
         n = self.model.layer_sizes[0]
-        if self.feature_names and hasattr(X, "columns"):
-            missing = [name for name in self.feature_names if name not in X.columns]
-            if missing:
-                columns = [str(name) for name in X.columns]
-                near = nearest(missing[0], columns)
-                there = repr(near) if near else f"only {quoted(columns)}"
-                raise ValueError(f"the data frame lacks the column {missing[0]!r}; there is {there}")
-            X = X[self.feature_names]
+        if isinstance(X, Mapping) or hasattr(X, "column_names"):  # a dict of columns, a table of Arrow
+            X = as_frame(X)
+            columns = self._columns(X.names) if self.feature_names else X.names
+            X = np.column_stack([X[name].floats() for name in columns])
+        elif self.feature_names and hasattr(X, "columns"):
+            X = X[self._columns(X.columns)]
         is_frame = hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "to_numpy")
         rows = frame_numbers("X", X) if is_frame else np.asarray(X)
         if rows.ndim != 2 or rows.shape[1] != n:

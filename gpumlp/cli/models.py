@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
 from gpumlp.cli.output import write_data
-from gpumlp.cli.train import digits_table, in_units, print_figures
+from gpumlp.cli.reading import digits_table, print_json, read
+from gpumlp.cli.train import in_units, print_figures
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.archive import shown
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
 from gpumlp.model import MLP
 from gpumlp.model.load import load_model
-from gpumlp.tables import Table, TableError, read_table
+from gpumlp.tables import Column, Frame, Table, TableError
 from gpumlp.tables.base import counted, printable, some
 from gpumlp.tables.preparation import Preparation
+from gpumlp.tables.write import csv_text, require_pyarrow, write_parquet
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]
@@ -31,44 +32,63 @@ def evaluate(arguments: argparse.Namespace) -> None:
     table = _rows(arguments, model, prep, need_target=True)
     X, y = prep.inputs(table.X, model.dtype), prep.targets(table, model.dtype)
     trainer = Trainer(model, loss=prep.loss, optimizer="sgd")
-    trained = " (all of them, training rows too)" if arguments.data is None else ""
+    figures = in_units(trainer.evaluate(X, y), prep)
+    classes = _classes(prep.classes, y, np.asarray(model.predict(X))) if prep.classes else []
+    if arguments.json:
+        print_json(
+            {"model": arguments.model, "data": table.source, "rows": len(X), "figures": figures}
+            | ({"classes": classes} if classes else {})
+        )
+        return
+    trained = "" if arguments.data else " (all of them, training rows too)"
     print(f"model     {model!r}\ndata      {table.source}: {counted(len(X), 'row')}{trained}\n")
-    print_figures({"data": in_units(trainer.evaluate(X, y), prep)}, {"data": len(X)})
-    if prep.task == "classification":
-        _print_classes(prep.classes, y, np.asarray(model.predict(X)))
+    print_figures({"data": figures}, {"data": len(X)})
+    if classes:
+        _print_classes(classes)
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Write the predictions for a file as CSV, one row per row of the file."""
+    """Write the predictions for files, one row per row of theirs, as CSV or Parquet."""
+    as_parquet = False
     if arguments.output is not None:
-        check_apart([("--output", arguments.output)], [("MODEL", arguments.model), ("DATA", arguments.data)])
+        inputs = [("MODEL", arguments.model), *(("DATA", path) for path in arguments.data)]
+        check_apart([("--output", arguments.output)], inputs)
+        as_parquet = arguments.output.lower().endswith((".parquet", ".pq"))
         check_writable(arguments.output, "the predictions")
+    if as_parquet:
+        require_pyarrow(arguments.output)
     model, prep = _model(arguments)
     if arguments.proba and prep.task != "classification":
         raise UsageError(f"--proba is for classifiers; {arguments.model!r} is a regression model")
-    table = _rows(arguments, model, prep, need_target=False)
-    X = prep.inputs(table.X, model.dtype)
-    answer = np.asarray(model.predict(X))
-    columns: list[list[str]]
-    if prep.task == "classification":
-        names = np.array(prep.classes)
-        columns = [["prediction", *names[answer]]]
-    else:
-        values = prep.values(answer.astype(np.float64)).reshape(len(X), -1)
-        heads = ["prediction"] if values.shape[1] == 1 else [f"prediction{j}" for j in range(values.shape[1])]
-        columns = [[head, *_texts(values[:, j], model.dtype)] for j, head in enumerate(heads)]
-    if arguments.proba:
-        p = np.asarray(model.predict_proba(X))
-        columns += [[f"p_{name}", *_texts(p[:, j], model.dtype)] for j, name in enumerate(prep.classes)]
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
+    table = _rows(arguments, model, prep, need_target=False, keep_mode="" if as_parquet else "raw")
+    answer = _answer(model, prep, prep.inputs(table.X, model.dtype), arguments.proba)
+    frame = Frame([*(table.kept.columns if table.kept else ()), *answer], len(table.X), source=table.source)
     if arguments.output is None:
-        write_data(text.getvalue())
+        write_data(csv_text(frame))
         return
     old = replaces(arguments.output)
     with replacing(arguments.output) as file:
-        file.write(text.getvalue().encode())
-    print(f"{counted(len(X), 'prediction')} written to {arguments.output}{old}", file=sys.stderr)
+        if as_parquet:
+            write_parquet(frame, file)
+        else:
+            file.write(csv_text(frame).encode())
+    n = counted(frame.n_rows, "prediction")
+    print(f"{n} written to {arguments.output}{old}", file=sys.stderr)
+
+
+def _answer(model: MLP, prep: Preparation, X: np.ndarray, proba: bool) -> list[Column]:
+    """The columns of the predictions."""
+    raw = np.asarray(model.predict(X))
+    if prep.task == "classification":
+        columns = [Column("prediction", "text", raw.astype(np.int32), None, prep.classes)]
+    else:
+        values = prep.values(raw.astype(np.float64)).reshape(len(X), -1).astype(model.dtype)
+        heads = ["prediction"] if values.shape[1] == 1 else [f"prediction{j}" for j in range(values.shape[1])]
+        columns = [Column(head, "number", values[:, j]) for j, head in enumerate(heads)]
+    if proba:
+        p = np.asarray(model.predict_proba(X))
+        columns += [Column(f"p_{name}", "number", p[:, j]) for j, name in enumerate(prep.classes)]
+    return columns
 
 
 def describe(arguments: argparse.Namespace) -> None:
@@ -84,6 +104,10 @@ def describe(arguments: argparse.Namespace) -> None:
     if prep.classes:
         lines["gives"] += f", {len(prep.classes)} classes: {some(prep.classes)}"
     training = model.extra.get("training")
+    if arguments.json:
+        facts = {"layers": model.layer_sizes, "features": prep.features, "classes": prep.classes}
+        print_json({**lines, **facts, "training": training if isinstance(training, dict) else None})
+        return
     if isinstance(training, dict):  # of 'gpumlp train'; users may have stored anything
         figures = training.get("figures")
         lines["trained"] = _listed({n: v for n, v in training.items() if n != "figures"})
@@ -110,8 +134,8 @@ def _model(arguments: argparse.Namespace) -> tuple[MLP, Preparation]:
 
 def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Table:
     """The rows if no file is given, for a model that takes them."""
-    if getattr(arguments, "target", None) or arguments.features:
-        raise UsageError("--target and --features need a data file; give DATA after MODEL")
+    if getattr(arguments, "target", None) or arguments.features or getattr(arguments, "keep", None):
+        raise UsageError("--target, --features and --keep need a data file; give DATA after MODEL")
     table, n = digits_table(), model.layer_sizes[0]
     if n != table.X.shape[1] or prep.features:
         raise UsageError(
@@ -122,12 +146,14 @@ def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Tab
     return table
 
 
-def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_target: bool) -> Table:
-    """The rows of the data file, with the model's features in the model's order."""
-    if arguments.data is None:
+def _rows(
+    arguments: argparse.Namespace, model: MLP, prep: Preparation, need_target: bool, keep_mode: str = ""
+) -> Table:
+    """The rows of the data files, with the model's features in the model's order."""
+    if not arguments.data:
         return _digits(arguments, model, prep)
     n = model.layer_sizes[0]
-    ending = os.path.splitext(arguments.data)[1].lower()
+    ending = os.path.splitext(arguments.data[0])[1].lower()
     target = getattr(arguments, "target", None) or prep.target or None
     if (
         ending == ".npz"
@@ -138,11 +164,19 @@ def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_tar
     features = arguments.features
     if features is None and ending not in (".npz", ".npy"):
         features = prep.features or None
-    table = read_table(
-        arguments.data, target=target, features=features, need_target=need_target, n_features=n
+    table = read(
+        arguments,
+        arguments.data,
+        model.dtype,
+        target=target,
+        features=features,
+        need_target=need_target,
+        n_features=n,
+        keep=getattr(arguments, "keep", ()),
+        keep_mode=keep_mode,
     )
     if table.test is not None:
-        print(f"gpumlp: {arguments.data!r} sets test rows apart; these are used", file=sys.stderr)
+        print(f"gpumlp: {table.source!r} sets test rows apart; these are used", file=sys.stderr)
         table = table.test
     if table.X.shape[1] != n:
         raise TableError(
@@ -158,26 +192,36 @@ def _rows(arguments: argparse.Namespace, model: MLP, prep: Preparation, need_tar
                 f"{', '.join(prep.features[:12])}."
             )
         table.X = table.X[:, [place[name] for name in prep.features]]
-    extra = [name for name in table.skipped if name != prep.target]
+    for note in table.notes:
+        print(f"gpumlp: {note}", file=sys.stderr)
+    kept = table.kept.names if table.kept else ()
+    extra = [name for name in table.skipped if name != prep.target and name not in kept]
     if extra:
         what = "arrays" if ending == ".npz" else "columns"
         print(f"gpumlp: {what} not used by the model: {some(extra)}", file=sys.stderr)
     return table
 
 
-def _texts(values: np.ndarray, dtype: np.dtype) -> list[str]:
-    """Numbers with as many digits as the model's precision carries."""
-    return [f"{v:.9g}" for v in values] if dtype == np.float32 else [f"{v:.17g}" for v in values]
-
-
-def _print_classes(classes: list[str], y: np.ndarray, answer: np.ndarray) -> None:
-    classes = [printable(name) for name in classes]
-    width = max(11, *(len(name) + 1 for name in classes))
-    print(f"\n{'class':<{width}}{'rows':>9}{'recall':>12}{'precision':>12}")
-    for number, name in enumerate(classes):
+def _classes(names: list[str], y: np.ndarray, answer: np.ndarray) -> list[dict[str, Any]]:
+    """Rows, recall and precision of each class; None where there is nothing to divide by."""
+    figures = []
+    for number, name in enumerate(names):
         rows, found = y == number, answer == number
-        right = int((rows & found).sum())
-        recall, precision = (
-            f"{right / count:.4f}" if count else "-" for count in (int(rows.sum()), int(found.sum()))
+        right, n_rows, n_found = int((rows & found).sum()), int(rows.sum()), int(found.sum())
+        figures.append(
+            {
+                "name": name,
+                "rows": n_rows,
+                "recall": right / n_rows if n_rows else None,
+                "precision": right / n_found if n_found else None,
+            }
         )
-        print(f"{name:<{width}}{int(rows.sum()):>9}{recall:>12}{precision:>12}")
+    return figures
+
+
+def _print_classes(classes: list[dict[str, Any]]) -> None:
+    width = max(11, *(len(printable(each["name"])) + 1 for each in classes))
+    print(f"\n{'class':<{width}}{'rows':>9}{'recall':>12}{'precision':>12}")
+    for each in classes:
+        recall, precision = ("-" if each[n] is None else f"{each[n]:.4f}" for n in ("recall", "precision"))
+        print(f"{printable(each['name']):<{width}}{each['rows']:>9}{recall:>12}{precision:>12}")

@@ -7,12 +7,13 @@ import math
 import sys
 import time
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends import get_backend
-from gpumlp.datasets import load_digits
+from gpumlp.cli.reading import digits_table, print_json, read
 from gpumlp.errors import DivergenceError, UsageError, suggest
 from gpumlp.files.atomic import check_apart, check_writable, replaces
 from gpumlp.losses import LOSSES
@@ -20,14 +21,14 @@ from gpumlp.model import MLP
 from gpumlp.model.saved import save_model
 from gpumlp.optimizers import OPTIMIZERS, Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
-from gpumlp.tables import Table, TableError, read_table
+from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted, printable, some
 from gpumlp.tables.fit import detect_task, fit_preparation, split_table
 from gpumlp.tables.preparation import Preparation
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["digits_table", "in_units", "print_figures", "train"]
+__all__ = ["in_units", "print_figures", "train"]
 
 _DIGITS_DROPOUT = 0.2
 Rows = tuple[np.ndarray, np.ndarray]
@@ -48,7 +49,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
-    say = (lambda text: None) if arguments.quiet else print
+    say = (lambda text: None) if arguments.quiet or arguments.json else print
     _check_outputs(arguments)
     optimizer = _optimizer(arguments)
     _check_options(arguments)
@@ -66,7 +67,7 @@ def train(arguments: argparse.Namespace) -> None:
             epochs=arguments.epochs,
             validation=data.validation,
             early_stopping=stop,
-            progress=False if arguments.quiet else None,
+            progress=False if arguments.quiet or arguments.json else None,
         )
     except KeyboardInterrupt:
         if not len(trainer.history):
@@ -91,10 +92,11 @@ def train(arguments: argparse.Namespace) -> None:
         raise problem
     if not interrupted:
         say(done)
-    print_figures(
-        figures,
-        {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)},
-    )
+    counts = {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)}
+    if arguments.json:
+        print_json({"model": arguments.out, "epochs": len(history), "rows": counts, "figures": figures})
+    else:
+        print_figures(figures, counts)
     say(f"\nmodel saved to {arguments.out}{old}")
     _plot(arguments, model, data.prep, history, say)
     if interrupted:
@@ -173,7 +175,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     """Before anything is read or trained: can the results be written, and not over the data?"""
     check_apart(
         [("--out", arguments.out), ("--plot", arguments.plot)],
-        [("DATA", arguments.data), ("--test", arguments.test)],
+        [*(("DATA", path) for path in arguments.data), ("--test", arguments.test)],
     )
     check_writable(arguments.out, "the model", (".npz",))
     if arguments.plot is not None:
@@ -229,19 +231,12 @@ def _optimizer(arguments: argparse.Namespace) -> Optimizer:
 
 
 def _read(arguments: argparse.Namespace) -> Table:
-    if arguments.data is not None:
-        return read_table(
-            arguments.data, target=arguments.target, features=arguments.features, drop=arguments.drop
-        )
+    if arguments.data:
+        columns = {"target": arguments.target, "features": arguments.features, "drop": arguments.drop}
+        return read(arguments, arguments.data, arguments.dtype, **columns)
     if arguments.target or arguments.features or arguments.drop or arguments.test:
         raise UsageError("--target, --features, --drop and --test need a data file: gpumlp train DATA ...")
     return digits_table()
-
-
-def digits_table() -> Table:
-    """The embedded digits."""
-    X, y = load_digits()
-    return Table("digits", X.astype(np.uint8), [f"x{j}" for j in range(X.shape[1])], False, y, "y")
 
 
 def _task(arguments: argparse.Namespace, table: Table) -> tuple[str, str, str]:
@@ -269,11 +264,8 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
     task, reason, loss = _task(arguments, table)
     held = table.test
     if arguments.test is not None:
-        held = read_table(
-            arguments.test,
-            target=arguments.target,
-            features=table.names if table.named else arguments.features,
-        )
+        features = table.names if table.named else arguments.features
+        held = read(arguments, arguments.test, arguments.dtype, target=arguments.target, features=features)
     if held is not None and held.X.shape[1] != table.X.shape[1]:
         raise TableError(
             f"{held.source!r} has {counted(held.X.shape[1], 'feature')}, {table.source!r} has "
@@ -293,8 +285,9 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
         raise UsageError(
             f"--loss {loss} is for two classes, the target has {len(prep.classes)}; use softmax_cross_entropy"
         )
-    X, y = prep.inputs(table.X, arguments.dtype), prep.targets(table, arguments.dtype)
-    parts: list[Rows | None] = [(X[r], y[r]) if len(r) else None for r in rows]
+    y = prep.targets(table, arguments.dtype)
+    inputs = partial(prep.inputs, table.X, arguments.dtype)
+    parts: list[Rows | None] = [(inputs(r), y[r]) if len(r) else None for r in rows]
     if held is not None:
         more = (prep.inputs(held.X, arguments.dtype), prep.targets(held, arguments.dtype))
         if parts[2] is not None:
@@ -304,7 +297,10 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
             )
         parts[2] = more
     kind = f"{len(prep.classes)} classes" if task == "classification" else f"target {printable(prep.target)}"
-    say(f"data      {table.source}: {counted(len(X), 'row')}, {counted(X.shape[1], 'feature')}, {kind}")
+    size = f"{counted(len(table.X), 'row')}, {counted(len(table.names), 'feature')}"
+    say(f"data      {table.source}: {size}, {kind}")
+    for note in table.notes:
+        say(f"note      {note}")
     if table.skipped:
         say(f"not used  {some(table.skipped)}")
     say(f"task      {task} ({reason})")
@@ -329,7 +325,7 @@ def _fill_defaults(arguments: argparse.Namespace, n_rows: int) -> None:
 def _build(arguments: argparse.Namespace, data: _Data, optimizer: Optimizer) -> tuple[MLP, Trainer]:
     prep, layers = data.prep, len(arguments.hidden)
     outputs = len(prep.classes) if LOSSES[prep.loss].classes else 1
-    dropout = arguments.dropout or [_DIGITS_DROPOUT if arguments.data is None else 0.0]
+    dropout = arguments.dropout or [0.0 if arguments.data else _DIGITS_DROPOUT]
     activation = arguments.activation
     model = MLP(
         [data.train[0].shape[1], *arguments.hidden, outputs],

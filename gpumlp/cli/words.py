@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from gpumlp.activations import ACTIVATIONS
+from gpumlp.cli.reading import add_data, add_layout, columns
 from gpumlp.errors import UsageError, nearest, suggest
 from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
@@ -36,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
         given = next((word for word in words if word.startswith("--")), "").split("=")[0]
         names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
         near = nearest(given[2:], names) if given else None
-        hint = f". Did you mean --{near}?" if near else ""
+        hint = f". Did you mean --{near}?" if near else "" if given else " (give all files in one place)"
         self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
@@ -162,6 +163,7 @@ def make_parser() -> argparse.ArgumentParser:
         "system",
     )
     info.add_argument("model", nargs="?", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
+    _json(info)
     _device(info)
     bench = _command(
         commands,
@@ -208,22 +210,7 @@ def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "train a model on a table, or on the embedded digits", "train")
     parser.set_defaults(goes_on=True)  # a training is worth more than what it prints
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "data",
-        nargs="?",
-        metavar="DATA",
-        help=f".csv (or .csv.gz) with a header row, .npz or .npy; {_DIGITS}",
-    )
-    data.add_argument("--target", metavar="COL", help="column to learn (.npz: array; .npy: column number)")
-    data.add_argument(
-        "--features",
-        type=_list(str),
-        metavar="COLS",
-        help="feature columns, a,b,c (default: all others; .npz: name of the array)",
-    )
-    data.add_argument(
-        "--drop", type=_list(str), default=[], metavar="COLS", help="columns to leave out, a,b,c"
-    )
+    add_data(data, _DIGITS)
     data.add_argument(
         "--task",
         type=_name("task", _TASKS),
@@ -254,6 +241,7 @@ def _add_train(commands: Any) -> None:
     )
     output.add_argument("--plot", metavar="FILE.png", help="draw the learning curves (.png, .svg or .pdf)")
     output.add_argument("--quiet", action="store_true", help="print the final figures only")
+    _json(output)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -354,10 +342,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _json(parser: Any) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
 def _features_array(parser: argparse.ArgumentParser) -> None:
+    add_layout(parser)
     parser.add_argument(
         "--features",
-        type=_list(str),
+        type=columns,
         metavar="ARRAY",
         help="name of the array of features in an .npz file; for "
         "a CSV file and a model without feature names, the columns a,b,c",
@@ -368,8 +361,9 @@ def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", "figures of a model on a table", "models")
     parser.add_argument("model", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
     parser.add_argument(
-        "data", nargs="?", metavar="DATA", help=f"a file with the target, as for 'gpumlp train'; {_DIGITS}"
+        "data", nargs="*", metavar="DATA", help=f"files with the target, as for 'gpumlp train'; {_DIGITS}"
     )
+    _json(parser)
     parser.add_argument("--target", metavar="COL", help="target column or array (default: as in training)")
     _features_array(parser)
     _device(parser)
@@ -380,12 +374,15 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="file written by 'gpumlp train' or MLP.save")
     parser.add_argument(
         "data",
-        nargs="?",
+        nargs="*",
         metavar="DATA",
-        help=f"a file with the features; a target column in it is ignored; {_DIGITS}",
+        help=f"files with the features; a target column in them is ignored; {_DIGITS}",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE.csv", help="where to write (default: standard output)"
+        "-o", "--output", metavar="FILE", help=".csv or .parquet (default: CSV on standard output)"
+    )
+    parser.add_argument(
+        "--keep", type=columns, default=[], metavar="COLS", help="columns to copy from DATA, a,b,c"
     )
     parser.add_argument("--proba", action="store_true", help="add the probability of each class")
     _features_array(parser)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
 
-__all__ = ["Table", "TableError", "counted", "printable", "some"]
+__all__ = ["Table", "TableError", "counted", "is_yes_no", "printable", "some"]
 
 
 class TableError(ValueError):
@@ -37,6 +38,10 @@ class Table:
         Rows that the file itself sets apart for testing.
     skipped : sequence of str
         Columns, or arrays of an .npz file, that are neither features nor target.
+    kept : Frame, optional
+        Columns that were asked for besides.
+    notes : sequence of str
+        What a user should know about the files.
     """
 
     source: str
@@ -47,6 +52,18 @@ class Table:
     target: str = ""
     test: Table | None = None
     skipped: Sequence[str] = ()
+    kept: Any = None
+    notes: Sequence[str] = ()
+
+
+#: words for yes and no, which programs write in different cases
+_YES_NO = [{"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"}, {"on", "off"}]
+
+
+def is_yes_no(words: Iterable[str]) -> bool:
+    """Whether labels are a pair like True and False, in whatever case."""
+    lower = {word.lower() for word in words}
+    return any(lower <= pair for pair in _YES_NO)
 
 
 def counted(number: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp.tables.base import Table, TableError, counted
-from gpumlp.tables.preparation import ROWS_AT_ONCE, Preparation, first_text, label_names, quoted
+from gpumlp.tables.preparation import ROWS_AT_ONCE, Preparation, label_names, numbers_in, quantities, quoted
 
 __all__ = ["detect_task", "fit_preparation", "split_table"]
 
@@ -19,19 +19,18 @@ def detect_task(y: np.ndarray) -> tuple[str, str]:
     It is classification if the target is text or True/False, or whole numbers of which at most 20 are
     distinct, in at least 10 rows and at least twice as many rows as distinct numbers; else regression.
     """
-    if y.dtype.kind == "U":
+    values = numbers_in(y)
+    if values is None:
         yes_no = {label.lower() for label in np.unique(y).tolist()} <= {"true", "false"}
         return "classification", f"the target is {'True/False' if yes_no else 'text'}"
-    distinct = np.unique(y)
+    distinct = np.unique(values)
     if (distinct != np.floor(distinct)).any():
         return "regression", "the target has fractions"
-    if len(distinct) > _MAX_CLASSES:
-        return (
-            "regression",
-            f"the target has {len(distinct)} distinct whole numbers, more than {_MAX_CLASSES}",
-        )
-    numbers = counted(len(distinct), "distinct whole number")
-    if len(y) < max(_MIN_ROWS, 2 * len(distinct)):
+    n = len(np.unique(y))
+    if n > _MAX_CLASSES:
+        return "regression", f"the target has {n} distinct whole numbers, more than {_MAX_CLASSES}"
+    numbers = counted(n, "distinct whole number")
+    if len(y) < max(_MIN_ROWS, 2 * n):
         return "regression", f"the target has {numbers} in only {counted(len(y), 'row')}"
     return "classification", f"the target has {numbers}"
 
@@ -58,7 +57,7 @@ def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, stand
         if prep.numeric_classes:
             _refuse_quantity(table, y)
         names = np.unique(label_names(y, prep.numeric_classes))
-        prep.classes = sorted(map(str, names), key=float if prep.numeric_classes else None)
+        prep.classes = sorted(map(str, names), key=_size if prep.numeric_classes else None)
         if len(prep.classes) < 2:
             raise TableError(
                 f"{table.source!r}: target {table.target!r} has one class only ({prep.classes[0]!r}); "
@@ -69,14 +68,10 @@ def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, stand
                 f"{table.source!r}: every row has a label of its own in target {table.target!r} "
                 f"({quoted(prep.classes, 3)}); is this the right column? For a quantity use --task regression"
             )
-    elif y.dtype.kind == "U":
-        raise TableError(
-            f"{table.source!r}: target {table.target!r} holds text ({first_text(y)!r}); for "
-            "regression it must be numbers"
-        )
-    elif standardize and loss != "poisson":  # its logarithm wants counts as they are
-        values = y[train].astype(np.float64)
-        prep.target_mean, prep.target_scale = float(values.mean()), float(values.std()) or 1.0
+    else:
+        values = quantities(table, "but for regression it must be numbers")[train]
+        if standardize and loss != "poisson":  # its logarithm wants counts as they are
+            prep.target_mean, prep.target_scale = float(values.mean()), float(values.std()) or 1.0
     if standardize:
         n = table.X.shape[1]
         if table.X.dtype == np.uint8:
@@ -91,6 +86,10 @@ def fit_preparation(table: Table, train: np.ndarray, task: str, loss: str, stand
                 )
         prep.mean, prep.scale = mean.tolist(), scale.tolist()
     return prep
+
+
+def _size(label: str) -> float:
+    return int(label) if label.removeprefix("-").isdigit() else float(label)
 
 
 def _refuse_quantity(table: Table, y: np.ndarray) -> None:

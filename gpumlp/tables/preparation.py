@@ -5,8 +5,9 @@ A `Preparation` is stored with the model (`model.extra`), so that later files ne
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 from gpumlp.errors import ModelFileError
 from gpumlp.losses import LOSSES
 from gpumlp.model import MLP
-from gpumlp.tables.base import Table, TableError
+from gpumlp.tables.base import Table, TableError, is_yes_no
+from gpumlp.tables.words import is_number, number_of
 
-__all__ = ["ROWS_AT_ONCE", "Preparation", "first_text", "label_names", "quoted"]
+__all__ = ["ROWS_AT_ONCE", "Preparation", "label_names", "numbers_in", "quantities", "quoted"]
 
 ROWS_AT_ONCE = 8192  # that are converted: no float64 copy of the whole table
 _LOSS_OF = {
@@ -94,23 +96,26 @@ class Preparation:
             )
         return cls(**stored)
 
-    def inputs(self, X: np.ndarray, dtype: Any) -> np.ndarray:
-        """Scaled features (n, n_features) of `dtype`, a new array.
+    def inputs(self, X: np.ndarray, dtype: Any, rows: np.ndarray | None = None) -> np.ndarray:
+        """Scaled features (n, n_features) of `dtype`, a new array; of some rows, if their numbers are given.
 
         Raises
         ------
         TableError
             A value is too large for `dtype`.
         """
-        out = np.empty(X.shape, dtype)
+        n = len(X) if rows is None else len(rows)
+        out = np.empty((n, X.shape[1]), dtype)
         mean, scale = np.array(self.mean), np.array(self.scale)
-        for start in range(0, len(X), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        for start in range(0, n, ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            block = X[part] if rows is None else X[rows[part]]
             with np.errstate(over="ignore", invalid="ignore"):
-                out[rows] = (X[rows] - mean) / scale if self.mean else X[rows]
-            good = np.isfinite(out[rows])
+                out[part] = (block - mean) / scale if self.mean else block
+            good = np.isfinite(out[part])
             if not good.all():
                 row, column = np.argwhere(~good)[0] + (start, 0)
+                row = row if rows is None else rows[row]
                 name = repr(self.features[column]) if self.features else f"number {column}"
                 scaled = " with the scaling of the training" if self.mean else ""
                 raise TableError(
@@ -130,14 +135,12 @@ class Preparation:
         y = table.y
         assert y is not None
         if self.task == "regression":
-            if y.dtype.kind == "U":
-                raise TableError(
-                    f"{table.source!r}: target {table.target!r} holds text ({first_text(y)!r}), and the "
-                    "task is regression"
-                )
+            y = quantities(table, "and the task is regression")
             return ((y.astype(np.float64) - self.target_mean) / self.target_scale).astype(dtype)
         names, inverse = np.unique(label_names(y, self.numeric_classes), return_inverse=True)
         place = {name: number for number, name in enumerate(self.classes)}
+        if is_yes_no(place):  # Python, R and Excel write them in different cases
+            names = np.array([_as_known(str(name), place) for name in names])
         unknown = [str(name) for name in names if str(name) not in place]
         if unknown:
             raise TableError(
@@ -209,20 +212,37 @@ def label_names(y: np.ndarray, numeric: bool) -> np.ndarray:
 
 
 def _label(value: Any) -> str:
-    try:
-        number = float(value)
-    except ValueError:  # text among labels that were numbers in training
-        return str(value)
+    text = str(value)
+    if text.removeprefix("-").isdigit() and text.isascii():  # also more digits than float64 holds
+        return str(int(text))
+    number = number_of(text)
+    if math.isnan(number):  # text among labels that were numbers in training
+        return text
     return str(int(number)) if number.is_integer() else repr(number)
 
 
-def first_text(y: np.ndarray) -> str:
-    for value in y.tolist():
-        try:
-            float(value)
-        except ValueError:
-            return str(value)
-    return str(y[0])
+def _as_known(name: str, known: Iterable[str]) -> str:
+    """The known name that differs in the case of its letters only, or the name itself."""
+    return next((k for k in known if k.lower() == name.lower()), name) if name not in known else name
+
+
+def numbers_in(y: np.ndarray) -> np.ndarray | None:
+    """Labels as float64; None if one is text."""
+    if y.dtype.kind != "U":
+        return y.astype(np.float64)
+    distinct, inverse = np.unique(y, return_inverse=True)
+    values = np.array([number_of(word) if is_number(word) else np.nan for word in distinct.tolist()])
+    return None if np.isnan(values).any() else values[inverse.reshape(-1)]
+
+
+def quantities(table: Table, why: str) -> np.ndarray:
+    """The target as float64; TableError if it is text."""
+    assert table.y is not None
+    values = numbers_in(table.y)
+    if values is None:
+        word = next(word for word in table.y.tolist() if not is_number(word))
+        raise TableError(f"{table.source!r}: target {table.target!r} holds text ({word!r}), {why}")
+    return values
 
 
 def quoted(names: Sequence[str], limit: int = 10) -> str:
