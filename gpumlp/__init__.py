@@ -23,7 +23,8 @@ from gpumlp.version import __version__
 
 if TYPE_CHECKING:
     from gpumlp.estimators.mlp import MLPClassifier, MLPRegressor
-    from gpumlp.model.load import load
+    from gpumlp.tabular.estimators import TabularClassifier, TabularRegressor
+    from gpumlp.tabular.load import load
 
 __all__ = [
     "MLP",
@@ -43,6 +44,8 @@ __all__ = [
     "ModelFileError",
     "RMSProp",
     "SuccessiveHalving",
+    "TabularClassifier",
+    "TabularRegressor",
     "Trainer",
     "__version__",
     "fit_many",
@@ -58,13 +61,13 @@ def __getattr__(name: str) -> Any:
     """The estimators are imported on first use, because they need scikit-learn; so is `load`, because of the
     modules it needs."""
     if name == "load":
-        from gpumlp.model.load import load
+        from gpumlp.tabular.load import load
 
         globals()["load"] = load
         return load
     if name == "export":
         return importlib.import_module("gpumlp.export")
-    if name not in ("MLPClassifier", "MLPRegressor"):
+    if name not in ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor"):
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:
         import sklearn  # noqa: F401
@@ -73,8 +76,9 @@ def __getattr__(name: str) -> Any:
             f"gpumlp.{name} needs scikit-learn ({error}); install it with: pip install scikit-learn"
         ) from None
     from gpumlp import estimators
+    from gpumlp.tabular import estimators as tabular
 
-    return getattr(estimators, name)
+    return getattr(tabular if name.startswith("Tabular") else estimators, name)
 
 
 def __dir__() -> list[str]:

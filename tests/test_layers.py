@@ -24,6 +24,7 @@ FLOORS = [
     ["checkpoint"],
     ["training"],
     ["estimators", "tables"],
+    ["tabular"],
     ["plots"],
     ["preparation"],
     ["export"],

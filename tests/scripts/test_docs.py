@@ -42,7 +42,7 @@ def _modules() -> list[str]:
 
 @pytest.mark.parametrize("module", sorted(set(_modules()) - set(NEEDS_GPU)))
 def test_examples_of_docstrings(module: str) -> None:
-    if module.startswith("gpumlp.estimators"):
+    if module.startswith(("gpumlp.estimators", "gpumlp.tabular")):
         pytest.importorskip("sklearn")
     before = os.getcwd()
     assert doctest.testmod(importlib.import_module(module)).failed == 0
