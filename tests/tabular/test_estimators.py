@@ -278,3 +278,17 @@ def test_a_damaged_file_is_refused(tmp_path, regressor, path, value):
     np.savez(tmp_path / "bad.npz", header=text, **arrays)
     with pytest.raises(ModelFileError, match="is not a usable gpumlp model"):
         gpumlp.load(tmp_path / "bad.npz", device="cpu")
+
+
+def test_on_every_executor(device):
+    """Numbers, codes and other inputs; answers of the device's networks are those of the same on the CPU."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 70, 600)
+    X = {"a": rng.normal(size=600), "shop": np.array([f"s{k}" for k in codes], object), "b": codes % 2 == 0}
+    options = {**FAST, "quality": "medium", "device": device}
+    fitted = TabularRegressor(**options, n_networks=2).fit(X, X["a"] + X["b"])
+    assert fitted.ensemble_.models[0].device == gpumlp.get_backend(device).device
+    answers = fitted.predict(X)
+    assert np.corrcoef(answers, X["a"] + X["b"])[0, 1] > 0.95
+    fitted.ensemble_.to("cpu")
+    np.testing.assert_allclose(fitted.predict(X), answers, rtol=1e-4, atol=1e-4)
