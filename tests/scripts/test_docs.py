@@ -15,7 +15,7 @@ import pytest
 import gpumlp
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/python.md", "docs/sklearn.md", "docs/many.md"]
+PAGES = ["README.md", "docs/python.md", "docs/sklearn.md", "docs/many.md", "docs/recipe.md"]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 
 
