@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
-from gpumlp.losses import Huber
+from gpumlp.losses import BinaryCrossEntropy, Huber, Quantile, SoftmaxCrossEntropy
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
 from gpumlp.network import Embedding
-from gpumlp.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
+from gpumlp.optimizers import SGD, Adadelta, AdaGrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp, Yogi
 from gpumlp.training.halving import SuccessiveHalving
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.many import fit_many
@@ -30,8 +30,10 @@ __all__ = [
     "MLP",
     "SGD",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "BinaryCrossEntropy",
     "DeviceError",
     "DivergenceError",
     "EarlyStopping",
@@ -39,14 +41,21 @@ __all__ = [
     "Ensemble",
     "History",
     "Huber",
+    "Lion",
     "MLPClassifier",
     "MLPRegressor",
     "ModelFileError",
+    "Muon",
+    "NAdam",
+    "Quantile",
+    "RAdam",
     "RMSProp",
+    "SoftmaxCrossEntropy",
     "SuccessiveHalving",
     "TabularClassifier",
     "TabularRegressor",
     "Trainer",
+    "Yogi",
     "__version__",
     "fit_many",
     "free_memory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,13 +58,9 @@ class Setting:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        if obj is None:
-            return self
-        try:
-            return vars(obj)[self.name]
-        except KeyError:
-            raise AttributeError(f"{type(obj).__name__!r} object has no attribute {self.name!r}") from None
+    if TYPE_CHECKING:  # reading finds what is in the object, without a call
+
+        def __get__(self, obj: Any, owner: type | None = None) -> Any: ...
 
     def __set__(self, obj: Any, value: Any) -> None:
         vars(obj)[self.name] = self.check(value)

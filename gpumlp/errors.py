@@ -33,6 +33,7 @@ ELSEWHERE = {
         ),
         "log_loss": "'softmax_cross_entropy' or, for two classes with one output, 'binary_cross_entropy'",
         "smooth_l1": "'huber'",
+        **dict.fromkeys(("pinball", "pinball_loss", "quantile_loss"), "'quantile'"),
     },
     "activation": {
         "logistic": "'sigmoid'",

@@ -1,19 +1,45 @@
-"""Losses by name.  Formulas and kernels are in `kernels/losses.py`."""
+"""Losses by name, and objects for those that have a constant.  Formulas are in `kernels/formulas.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from gpumlp.checks import number
 from gpumlp.errors import suggest
 from gpumlp.kernels.losses import LOSSES, Loss
 
-__all__ = ["LOSSES", "Huber", "Loss", "get_loss", "saved_loss"]
+__all__ = [
+    "LOSSES",
+    "BinaryCrossEntropy",
+    "Huber",
+    "Loss",
+    "LossObject",
+    "Quantile",
+    "SoftmaxCrossEntropy",
+    "centre",
+    "check_outputs",
+    "get_loss",
+    "outputs_for",
+    "saved_loss",
+]
+
+
+class LossObject:
+    """Base of the losses with a constant: what may be given in the place of a loss's name."""
+
+    name: str
+
+    def entry(self) -> Loss:
+        """The entry of `LOSSES`, with this object's constant."""
+        raise TypeError(f"{type(self).__name__} must define entry()")
 
 
 @dataclass(frozen=True)
-class Huber:
+class Huber(LossObject):
     """The Huber loss with its threshold: quadratic for errors up to `delta`, linear beyond (1 for
     ``loss="huber"``)."""
 
@@ -23,25 +49,157 @@ class Huber:
     def __post_init__(self) -> None:
         object.__setattr__(self, "delta", number("Huber: delta", self.delta, 0, open_low=True))
 
+    def entry(self) -> Loss:
+        return replace(LOSSES["huber"], delta=self.delta)
 
-def get_loss(spec: str | Huber | Loss) -> tuple[Loss, float]:
-    """(loss, delta) for a name, a `Huber` object, or a loss of `LOSSES`, maybe with another `delta`."""
+
+@dataclass(frozen=True)
+class Quantile(LossObject):
+    """The pinball loss: the network learns quantiles of one target, an output for each of `levels`.
+
+    The loss of a row is the mean over the levels, of each as `sklearn.metrics.mean_pinball_loss`.
+    Predictions (n_rows, number of levels) never cross: they are the outputs in ascending order, which is
+    never worse; see `kernels/formulas.py` for the proof.  "rmse" and "r2" are of the level nearest to 0.5.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Ascending, each > 0 and < 1.
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> X = np.repeat(np.linspace(-1, 1, 5), 99).reshape(-1, 1)
+    >>> y = np.tile(np.linspace(0.01, 0.99, 99), 5) + X[:, 0]
+    >>> model = gpumlp.MLP([1, 3], device="cpu", dtype="float64")
+    >>> trainer = gpumlp.Trainer(model, loss=gpumlp.Quantile((0.1, 0.5, 0.9)), optimizer=gpumlp.Adam(lr=0.03))
+    >>> history = trainer.fit(X, y, epochs=300, progress=False)
+    >>> np.round(model.predict([[0.0], [1.0]]), 1)
+    array([[0.1, 0.5, 0.9],
+           [1.1, 1.5, 1.9]])
+    """
+
+    name: ClassVar[str] = "quantile"
+    levels: Sequence[float] = (0.1, 0.5, 0.9)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", _levels("Quantile: levels", self.levels))
+
+    def entry(self) -> Loss:
+        return replace(LOSSES["quantile"], delta=self.levels)
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(LossObject):
+    """The softmax cross-entropy with smoothed labels: a row's class is wanted with probability
+    ``1 - s + s / K`` and each of the other K - 1 with ``s / K``, s = `label_smoothing` (Szegedy et al. 2016;
+    as in PyTorch)."""
+
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        _set_smoothing(self)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Of the entry in `LOSSES`."""
+        return "softmax_cross_entropy" + ("_smoothed" if self.label_smoothing else "")
+
+    def entry(self) -> Loss:
+        return replace(LOSSES[self.name], delta=self.label_smoothing or None)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(LossObject):
+    """The binary cross-entropy with smoothed targets, ``(1 - s) y + s / 2`` with s = `label_smoothing`."""
+
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        _set_smoothing(self)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Of the entry in `LOSSES`."""
+        return "binary_cross_entropy" + ("_smoothed" if self.label_smoothing else "")
+
+    def entry(self) -> Loss:
+        return replace(LOSSES[self.name], delta=self.label_smoothing or None)
+
+
+def _set_smoothing(loss: SoftmaxCrossEntropy | BinaryCrossEntropy) -> None:
+    value = number(f"{type(loss).__name__}: label_smoothing", loss.label_smoothing, 0, 1)
+    object.__setattr__(loss, "label_smoothing", value)
+
+
+def _levels(name: str, given: Any) -> tuple[float, ...]:
+    values = given if isinstance(given, (list, tuple, np.ndarray)) else ()
+    try:
+        levels = tuple(float(number("level", v, 0, 1, open_low=True)) for v in values)
+    except ValueError:
+        levels = ()
+    if not levels or any(a >= b for a, b in zip(levels[:-1], levels[1:], strict=True)):
+        raise ValueError(f"{name}={given!r}; expected ascending numbers > 0 and < 1, as (0.1, 0.5, 0.9)")
+    return levels
+
+
+def _constant(loss: Loss, given: Any) -> float | tuple[float, ...]:
+    """The constant `given` for an entry; 1 for one that has none."""
+    if loss.delta is None:
+        return 1.0
+    if loss.levels:
+        return _levels("levels", given)
+    return number("delta", given, 0, loss.below, open_low=True)
+
+
+def get_loss(spec: str | LossObject | Loss) -> tuple[Loss, Any]:
+    """(loss, its constant) for a name, an object such as `Huber`, or a loss of `LOSSES`, maybe with another
+    constant `delta`."""
     if isinstance(spec, Loss):
         known = LOSSES.get(spec.name)
         if known is None or replace(spec, delta=known.delta) != known:
             raise ValueError(f"loss {spec.name!r} is not known, or not in this form.{_own(spec.name)}")
-        return known, 1.0 if known.delta is None else number("delta", spec.delta, 0, open_low=True)
-    if not isinstance(spec, (str, Huber)):
+        return known, _constant(known, spec.delta)
+    if isinstance(spec, LossObject):
+        return get_loss(spec.entry())
+    if not isinstance(spec, str):
         raise TypeError(f"loss={spec!r}; expected a name ({', '.join(LOSSES)}) or gpumlp.Huber(delta)")
-    name = spec if isinstance(spec, str) else spec.name
-    if name not in LOSSES:
-        raise ValueError(suggest("loss", name, LOSSES) + _own(name))
-    return get_loss(LOSSES[name] if isinstance(spec, str) else replace(LOSSES[name], delta=spec.delta))
+    if spec not in LOSSES:
+        raise ValueError(suggest("loss", spec, LOSSES) + _own(spec))
+    return get_loss(LOSSES[spec])
 
 
-def saved_loss(name: str, delta: float) -> str | Loss:
-    """What to pass to `Trainer` for the (loss.name, delta) that a file holds."""
-    return name if name not in LOSSES or LOSSES[name].delta is None else replace(LOSSES[name], delta=delta)
+def check_outputs(loss: Loss, constant: Any, n_outputs: int) -> None:
+    """ValueError if a network of `n_outputs` cannot be trained for this."""
+    if loss.classes and n_outputs < 2:
+        raise ValueError(
+            f"{loss.name} needs at least 2 outputs (one per class), the network has {n_outputs}; "
+            "for two classes with one output use binary_cross_entropy"
+        )
+    if loss.levels and n_outputs != len(constant):
+        raise ValueError(
+            f"{loss.name} has the levels {', '.join(f'{v:g}' for v in constant)} and needs {len(constant)} "
+            f"outputs, one for each; the network has {n_outputs}. Other levels: gpumlp.Quantile(levels=...)"
+        )
+
+
+def outputs_for(loss: Loss, constant: Any, n_targets: int) -> int:
+    """How many outputs a network needs to learn `n_targets` columns of values; ValueError for too many."""
+    if loss.levels and n_targets != 1:
+        raise ValueError(f"y has {n_targets} columns; loss={loss.name!r} learns quantiles of one target")
+    return len(constant) if loss.levels else n_targets
+
+
+def centre(levels: tuple[float, ...]) -> int:
+    """Which of the levels is nearest to 0.5, the lower one of two."""
+    return min(range(len(levels)), key=lambda n: abs(levels[n] - 0.5))
+
+
+def saved_loss(name: str, delta: Any) -> str | Loss:
+    """What to pass to `Trainer` for the (loss.name, constant) that a file holds."""
+    if name not in LOSSES or LOSSES[name].delta is None:
+        return name
+    return replace(LOSSES[name], delta=tuple(delta) if isinstance(delta, list) else delta)
 
 
 def _own(name: str) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
-from gpumlp.model import MLP
-from gpumlp.model.load import load_model
+from gpumlp.model import MLP, Ensemble
+from gpumlp.model.load import load
 from gpumlp.rows.arrays import frame_numbers
 from gpumlp.tables import as_frame
 from gpumlp.tables.preparation import Preparation, quoted
@@ -26,12 +26,12 @@ class PreparedModel:
 
     Attributes
     ----------
-    model : MLP
-        The bare network, which takes scaled rows.
+    model : MLP or Ensemble
+        The bare network or networks, which take scaled rows.
     preparation : Preparation
     """
 
-    model: MLP
+    model: MLP | Ensemble
     preparation: Preparation
 
     @property
@@ -90,7 +90,7 @@ class PreparedModel:
         return [place[name] for name in self.feature_names]
 
     def _inputs(self, X: Any) -> np.ndarray:
-        n = self.model.layer_sizes[0]
+        n = self.model.n_inputs
         if isinstance(X, Mapping) or hasattr(X, "column_names"):  # a dict of columns, a table of Arrow
             X = as_frame(X)
             columns = self._columns(X.names) if self.feature_names else X.names
@@ -125,7 +125,7 @@ def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
         It is no model, or it was saved without a preparation (by `MLP.save`).
     """
     name = os.fspath(path)
-    model = load_model(name, device)
+    model = load(name, device)
     if "preparation" not in model.extra:
         raise ModelFileError(
             f"{name!r} holds a network without stored scaling and names (it was not written by "

@@ -187,6 +187,19 @@ def _reset(step: np.ndarray, k: int) -> None:
     step[0] = 0
 
 
+def _exchange(a: np.ndarray, b: np.ndarray, k: int) -> None:
+    a[...], b[...] = b.copy(), a.copy()
+
+
+EXCHANGE = Kernel(
+    name="gpumlp_exchange",
+    inouts="C a, C b",
+    body="const C kept = a;\na = b;\nb = kept;",
+    reference=_exchange,
+)
+"""a, b = b, a."""
+
+
 RESET = Kernel(
     name="gpumlp_reset", rowwise=True, rawouts="int64 step", body="ROW_ONE { step[0] = 0; }", reference=_reset
 )

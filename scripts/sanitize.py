@@ -42,7 +42,7 @@ def work(forks: bool) -> None:
     build.COMPILE_SECONDS = 600.0
     rng = np.random.default_rng(0)
     trainings = steps = 0
-    rules = ["sgd", "adam", "adagrad", "rmsprop", "adamw"]
+    rules = list(gpumlp.optimizers.OPTIMIZERS)
     for number, (sizes, rule) in enumerate((s, r) for s in SHAPES for r in rules):
         rows, batch = 150 + 13 * number, (7, 64, 100)[number % 3]
         X, y = rng.normal(size=(rows, sizes[0])), rng.integers(0, sizes[-1], rows)

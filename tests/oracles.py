@@ -85,16 +85,41 @@ def _huber(z: float, y: float, delta: float) -> tuple[float, float]:
     return delta * (abs(d) - delta / 2), math.copysign(delta, d)
 
 
+def _binary(z: float, y: float) -> tuple[float, float]:
+    return y * _log1pexp(-z) + (1 - y) * _log1pexp(z), _sigmoid(z) - y
+
+
+def _smoothed_row(z: Any, y: Any, delta: float) -> tuple[float, list[float]]:
+    """The mean of the losses of all labels, each as often as it is wanted."""
+    rows = [_softmax_row(z, label, 0.0) for label in range(len(z))]
+    wanted = [delta / len(z) + (1 - delta) * (label == int(y)) for label in range(len(z))]
+    value = math.fsum(q * v for q, (v, _) in zip(wanted, rows, strict=True))
+    return value, [p - q for p, q in zip(softmax(z), wanted, strict=True)]
+
+
+def pinball(z: float, y: float, level: float) -> tuple[float, float]:
+    d = y - z
+    return max(level * d, (level - 1) * d), 0.0 if d == 0 else -level if d > 0 else 1 - level
+
+
+def _quantiles(z: Any, y: Any, levels: Any) -> tuple[float, list[float]]:
+    pairs = [pinball(float(a), float(y[0]), float(q)) for a, q in zip(z, levels, strict=True)]
+    return math.fsum(v for v, _ in pairs) / len(pairs), [g / len(pairs) for _, g in pairs]
+
+
 #: name -> f(z, y, delta) -> (value, gradient)
 LOSSES = {
     "softmax_cross_entropy": _softmax_row,
-    "binary_cross_entropy": _mean_of(
-        lambda z, y, _: (y * _log1pexp(-z) + (1 - y) * _log1pexp(z), _sigmoid(z) - y)
-    ),
+    "binary_cross_entropy": _mean_of(lambda z, y, _: _binary(z, y)),
     "squared_error": _mean_of(lambda z, y, _: (0.5 * (z - y) ** 2, z - y)),
     "absolute_error": _mean_of(lambda z, y, _: (abs(z - y), float(np.sign(z - y)))),
     "huber": _mean_of(_huber),
     "poisson": _mean_of(lambda z, y, _: (_exp(z) - y * z, _exp(z) - y)),
+    "softmax_cross_entropy_smoothed": _smoothed_row,
+    "binary_cross_entropy_smoothed": _mean_of(
+        lambda z, y, s: _binary(z, (1 - s) * y + s / 2),
+    ),
+    "quantile": _quantiles,
 }
 
 LINKS = {
@@ -102,14 +127,17 @@ LINKS = {
     "exp": lambda row: np.array([_exp(v) for v in row]),
     "sigmoid": lambda row: np.array([_sigmoid(v) for v in row]),
     "softmax": softmax,
+    "sorted": lambda row: np.array(sorted(row)),
 }
 
 
 def score(loss: str, z: np.ndarray, y: Any) -> float:
     """The row's metric: 1 or 0 for right or wrong, else the sum of squared errors of the prediction."""
-    if loss == "softmax_cross_entropy":
+    if loss == "quantile":
+        return float((sorted(z)[(len(z) - 1) // 2] - y[0]) ** 2)
+    if loss.startswith("softmax_cross_entropy"):
         return float(int(np.argmax(z)) == int(y))
-    if loss == "binary_cross_entropy":
+    if loss.startswith("binary_cross_entropy"):
         return float(all((a > 0) == (b > 0.5) for a, b in zip(z, y, strict=True)))
     predicted = [_exp(v) if loss == "poisson" else v for v in z]
     return math.fsum((a - b) ** 2 for a, b in zip(predicted, y, strict=True))
@@ -177,7 +205,85 @@ def adam(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
     return w - lr * (s["v"] / (1 - b1**t)) / (np.sqrt(second / (1 - b2**t)) + o.eps)
 
 
-RULES = {"sgd": sgd, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adam}
+def adadelta(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    s["g2"] = o.rho * s.get("g2", 0) + (1 - o.rho) * g**2
+    move = np.sqrt(s.get("x2", 0) + o.eps) / np.sqrt(s["g2"] + o.eps) * g
+    s["x2"] = o.rho * s.get("x2", 0) + (1 - o.rho) * move**2
+    return w - lr * move
+
+
+def yogi(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    s["v"] = b1 * s.get("v", 0) + (1 - b1) * g
+    old = s.get("s", o.initial_accumulator + 0 * g)
+    s["s"] = old - (1 - b2) * np.sign(old - g**2) * g**2
+    if not o.bias_correction:
+        return w - lr * s["v"] / (np.sqrt(s["s"]) + o.eps)
+    return w - lr * (s["v"] / (1 - b1**t)) / (np.sqrt(s["s"] / (1 - b2**t)) + o.eps)
+
+
+def nadam(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    now, after = (b1 * (1 - 0.5 * 0.96 ** (n * o.momentum_decay)) for n in (t, t + 1))
+    s["product"] = s.get("product", 1.0) * now
+    s["v"] = b1 * s.get("v", 0) + (1 - b1) * g
+    s["s"] = b2 * s.get("s", 0) + (1 - b2) * g**2
+    mean = (1 - now) / (1 - s["product"]) * g + after / (1 - s["product"] * after) * s["v"]
+    return w - lr * mean / (np.sqrt(s["s"] / (1 - b2**t)) + o.eps)
+
+
+def radam(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    s["v"] = b1 * s.get("v", 0) + (1 - b1) * g
+    s["s"] = b2 * s.get("s", 0) + (1 - b2) * g**2
+    mean, limit = s["v"] / (1 - b1**t), 2 / (1 - b2) - 1
+    n = limit - 2 * t * b2**t / (1 - b2**t)
+    if n <= 5:
+        return w - lr * mean
+    r = math.sqrt((n - 4) * (n - 2) * limit / ((limit - 4) * (limit - 2) * n))
+    return w - lr * mean * r * math.sqrt(1 - b2**t) / (np.sqrt(s["s"]) + o.eps)
+
+
+def lion(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    b1, b2 = o.betas
+    w = w - lr * np.sign(b1 * s.get("m", 0) + (1 - b1) * g)
+    s["m"] = b2 * s.get("m", 0) + (1 - b2) * g
+    return w
+
+
+def orthogonal(u: np.ndarray, rounds: int = 5) -> np.ndarray:
+    """Muon's Newton-Schulz rounds as its authors write them."""
+    x = u / max(np.linalg.norm(u), 1e-7)
+    x = x.T if len(u) > u.shape[1] else x
+    for _ in range(rounds):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if len(u) > u.shape[1] else x
+
+
+def muon(w: Any, g: Any, s: dict, t: int, lr: float, o: Any) -> Any:
+    if np.ndim(w) != 2 or not np.size(w):
+        return adam(w, g, s, t, lr, o)
+    rows, cols = w.shape  # of outputs and inputs
+    s["m"] = o.momentum * s.get("m", 0) + (1 - o.momentum) * g
+    u = o.momentum * s["m"] + (1 - o.momentum) * g if o.nesterov else s["m"]
+    size = 0.2 * math.sqrt(max(rows, cols)) if o.match_rms else math.sqrt(max(1, rows / cols))
+    return w - lr * size * orthogonal(u, o.ns_steps)
+
+
+RULES = {
+    "sgd": sgd,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adam,
+    "adadelta": adadelta,
+    "yogi": yogi,
+    "nadam": nadam,
+    "radam": radam,
+    "lion": lion,
+    "muon": muon,
+}
 
 
 def step(o: Any, w: Any, g: Any, s: dict, t: int, *, decay: Any = 1.0, clip: float = 1.0) -> Any:

@@ -33,6 +33,21 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         for hat, amsgrad in itertools.product(_ON_OFF, _ON_OFF)
     ],
     "adamw": [{"lr": 0.02}, {"lr": 0.02, "amsgrad": True}],
+    "adadelta": [{"lr": 1.0}, {"lr": 0.5, "rho": 0.7, "eps": 1e-3}],
+    "yogi": [
+        {"lr": 0.02, "bias_correction": corrected, "initial_accumulator": start}
+        for corrected, start in itertools.product(_ON_OFF, (0.0, 1e-2))
+    ],
+    "nadam": [{"lr": 0.02, "momentum_decay": decay} for decay in (0.0, 4e-3, 0.5)],
+    # 5 steps without the root, none without it, and never with it
+    "radam": [{"lr": 0.02}, {"lr": 0.02, "betas": (0.8, 0.99)}, {"lr": 0.02, "betas": (0.9, 0.5)}],
+    # arrays of one dimension, which these test cases have, are AdamW's
+    "muon": [
+        {"lr": 0.02},
+        {"lr": 0.02, "momentum": 0.5, "nesterov": False, "match_rms": True, "ns_steps": 3},
+        {"lr": 0.02, "amsgrad": True, "eps_hat": True},
+    ],
+    "lion": [{"lr": 0.02}, {"lr": 0.02, "betas": (0.5, 0.5)}],
 }
 
 #: combinations of penalties; with clipping these are all pieces that a kernel is composed of
@@ -46,7 +61,13 @@ PENALTIES: list[dict[str, Any]] = [
 
 def name_of(values: dict[str, Any]) -> str:
     """Name of a test case: what is on."""
-    return "-".join(f"{k}={v:g}" if not isinstance(v, bool) else k for k, v in values.items() if v) or "plain"
+
+    def text(name: str, value: Any) -> str:
+        if isinstance(value, bool):
+            return name
+        return f"{name}={','.join(f'{v:g}' for v in (value if isinstance(value, tuple) else (value,)))}"
+
+    return "-".join(text(name, value) for name, value in values.items() if value) or "plain"
 
 
 #: (rule, options) for parametrising

@@ -178,6 +178,11 @@ class Backend(ABC):
         """How many threads of Python gain from running plans of their own side by side."""
         return 1
 
+    def batch(self) -> Any:
+        """What plans can be put into, to be run later side by side (see `Lane.later`); None if that gains
+        nothing here."""
+        return None
+
     @abstractmethod
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Uninitialised C-contiguous array, 64-byte aligned at least."""

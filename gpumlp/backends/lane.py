@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["Lane", "Stopped", "here"]
 
@@ -18,6 +18,10 @@ class Lane(Protocol):
     @property
     def alone(self) -> bool:
         """Whether a plan is to run on this thread only, not on those of the pool.  Results are the same."""
+
+    @property
+    def later(self) -> Any:
+        """None; or the `Batch` that plans are put into instead of being run."""
 
     def check(self) -> None:
         """Called several times a second while a plan runs; raises `Stopped` to leave it."""

@@ -108,6 +108,8 @@ class NumpyPlan(Plan):
 
     def _run(self, n: int) -> None:
         lane = here.lane
+        if lane is not None and lane.later is not None:  # plans that this one must not overtake
+            lane.later.run()
         for _ in range(n):
             for op, member in self.ops:
                 if lane is not None:

@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.cli.figures import evaluate_model, print_figures
 from gpumlp.cli.output import write_data
 from gpumlp.cli.reading import digits_table, print_json, read
-from gpumlp.cli.train import in_units, print_figures
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.archive import shown
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
-from gpumlp.model import MLP
-from gpumlp.model.load import load_model
+from gpumlp.model import MLP, Ensemble
+from gpumlp.model.load import load
 from gpumlp.tables import Column, Frame, Table, TableError
 from gpumlp.tables.base import counted, printable, some
 from gpumlp.tables.preparation import Preparation
 from gpumlp.tables.write import csv_text, require_pyarrow, write_parquet
-from gpumlp.training.trainer import Trainer
 
 __all__ = ["describe", "evaluate", "predict"]
 
@@ -31,8 +30,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     model, prep = _model(arguments)
     table = _rows(arguments, model, prep, need_target=True)
     X, y = prep.inputs(table.X, model.dtype), prep.targets(table, model.dtype)
-    trainer = Trainer(model, loss=prep.loss, optimizer="sgd")
-    figures = in_units(trainer.evaluate(X, y), prep)
+    figures = evaluate_model(model, prep, X, y)
     classes = _classes(prep.classes, y, np.asarray(model.predict(X))) if prep.classes else []
     if arguments.json:
         print_json(
@@ -76,7 +74,7 @@ def predict(arguments: argparse.Namespace) -> None:
     print(f"{n} written to {arguments.output}{old}", file=sys.stderr)
 
 
-def _answer(model: MLP, prep: Preparation, X: np.ndarray, proba: bool) -> list[Column]:
+def _answer(model: MLP | Ensemble, prep: Preparation, X: np.ndarray, proba: bool) -> list[Column]:
     """The columns of the predictions."""
     raw = np.asarray(model.predict(X))
     if prep.task == "classification":
@@ -94,7 +92,7 @@ def _answer(model: MLP, prep: Preparation, X: np.ndarray, proba: bool) -> list[C
 def describe(arguments: argparse.Namespace) -> None:
     """Print what a model file holds: the network, what it takes and gives, how it was trained."""
     model, prep = _model(arguments)
-    n = model.layer_sizes[0]
+    n = model.n_inputs
     lines = {
         "model": repr(model),
         "takes": counted(n, "feature") + (f": {some(prep.features)}" if prep.features else ""),
@@ -105,10 +103,10 @@ def describe(arguments: argparse.Namespace) -> None:
         lines["gives"] += f", {len(prep.classes)} classes: {some(prep.classes)}"
     training = model.extra.get("training")
     if arguments.json:
-        facts = {"layers": model.layer_sizes, "features": prep.features, "classes": prep.classes}
+        facts = {"inputs": model.n_inputs, "features": prep.features, "classes": prep.classes}
         print_json({**lines, **facts, "training": training if isinstance(training, dict) else None})
         return
-    if isinstance(training, dict):  # of 'gpumlp train'; users may have stored anything
+    if isinstance(training, dict):  # of the command line; users may have stored anything
         figures = training.get("figures")
         lines["trained"] = _listed({n: v for n, v in training.items() if n != "figures"})
         lines |= {str(p): _listed(v) for p, v in figures.items()} if isinstance(figures, dict) else {}
@@ -123,20 +121,21 @@ def _listed(values: object) -> str:
     return ", ".join(f"{str(name).replace('_', ' ')} {v}" for name, v in numbers.items())
 
 
-def _model(arguments: argparse.Namespace) -> tuple[MLP, Preparation]:
+def _model(arguments: argparse.Namespace) -> tuple[MLP | Ensemble, Preparation]:
     if os.path.isdir(arguments.model):
         raise UsageError(
-            f"{arguments.model!r} is a directory; MODEL is a file written by 'gpumlp train' or MLP.save"
+            f"{arguments.model!r} is a directory; MODEL is a file written by 'gpumlp train' or "
+            "'gpumlp tune', or by MLP.save"
         )
-    model = load_model(arguments.model, arguments.device)
+    model = load(arguments.model, arguments.device)
     return model, Preparation.of_model(model, arguments.model)
 
 
-def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Table:
+def _digits(arguments: argparse.Namespace, model: MLP | Ensemble, prep: Preparation) -> Table:
     """The rows if no file is given, for a model that takes them."""
     if getattr(arguments, "target", None) or arguments.features or getattr(arguments, "keep", None):
         raise UsageError("--target, --features and --keep need a data file; give DATA after MODEL")
-    table, n = digits_table(), model.layer_sizes[0]
+    table, n = digits_table(), model.n_inputs
     if n != table.X.shape[1] or prep.features:
         raise UsageError(
             f"give DATA after MODEL: without it the embedded digits are taken, {table.X.shape[1]} pixels "
@@ -147,12 +146,16 @@ def _digits(arguments: argparse.Namespace, model: MLP, prep: Preparation) -> Tab
 
 
 def _rows(
-    arguments: argparse.Namespace, model: MLP, prep: Preparation, need_target: bool, keep_mode: str = ""
+    arguments: argparse.Namespace,
+    model: MLP | Ensemble,
+    prep: Preparation,
+    need_target: bool,
+    keep_mode: str = "",
 ) -> Table:
     """The rows of the data files, with the model's features in the model's order."""
     if not arguments.data:
         return _digits(arguments, model, prep)
-    n = model.layer_sizes[0]
+    n = model.n_inputs
     ending = os.path.splitext(arguments.data[0])[1].lower()
     target = getattr(arguments, "target", None) or prep.target or None
     if (

@@ -115,7 +115,7 @@ def _update_time(backend: Backend, n: int, arguments: argparse.Namespace) -> flo
     p, g = (backend.asarray(rng.standard_normal(n, np.float32)) for _ in range(2))
     rule.init_state([p], backend)
     kernel = rule.kernel()
-    arrays = {"p": p, "g": g, **{name: rule.state[0][name] for name in rule.state_names()}}
+    arrays = {"p": p, "g": g, **{name: rule.state[0][name] for name in rule.arrays()}}
     scalars, stepped = rule.scalars(kernel), rule.step_values(10, rule.lr)
     return _median(lambda: backend.elementwise(kernel, arrays, scalars, stepped), backend, arguments.seconds)
 

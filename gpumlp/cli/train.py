@@ -6,20 +6,19 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from gpumlp.backends import get_backend
+from gpumlp.cli.figures import Rows, figures_of, in_units, print_figures
+from gpumlp.cli.networks import fill_defaults, make_optimizer, make_trainer, training_text
 from gpumlp.cli.reading import digits_table, print_json, read
-from gpumlp.errors import DivergenceError, UsageError, suggest
+from gpumlp.errors import DivergenceError, UsageError
 from gpumlp.files.atomic import check_apart, check_writable, replaces
 from gpumlp.losses import LOSSES
-from gpumlp.model import MLP
-from gpumlp.model.saved import save_model
-from gpumlp.optimizers import OPTIMIZERS, Optimizer
+from gpumlp.model import MLP, Ensemble
+from gpumlp.optimizers import Optimizer
 from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
 from gpumlp.tables import Table, TableError
 from gpumlp.tables.base import counted, printable, some
@@ -28,20 +27,24 @@ from gpumlp.tables.preparation import Preparation
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["in_units", "print_figures", "train"]
+__all__ = ["Data", "check_outputs", "diverged", "prepare", "save", "train"]
 
 _DIGITS_DROPOUT = 0.2
-Rows = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
-class _Data:
+class Data:
     """What the network takes: (X, y) of each part."""
 
     prep: Preparation
     train: Rows
     validation: Rows | None
     test: Rows | None
+
+    def parts(self) -> dict[str, Rows]:
+        """Those that have rows, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in parts.items() if rows is not None}
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -50,14 +53,15 @@ def train(arguments: argparse.Namespace) -> None:
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
     say = (lambda text: None) if arguments.quiet or arguments.json else print
-    _check_outputs(arguments)
-    optimizer = _optimizer(arguments)
+    check_outputs(arguments)
+    optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
     _check_options(arguments)
-    data = _prepare(arguments, say)
-    _fill_defaults(arguments, len(data.train[1]))
-    model, trainer = _build(arguments, data, optimizer)
+    data = prepare(arguments, say)
+    fill_defaults(arguments, len(data.train[1]))
+    trainer = _trainer(arguments, data, optimizer)
+    model = trainer.model
     say(f"model     {model!r}{_dropout_text(model)}")
-    say(f"training  {_training_text(arguments, data.prep.loss, trainer.optimizer)}")
+    say(f"training  {training_text(arguments, data.prep.loss, trainer.optimizer)}")
     start = time.perf_counter()
     stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
     interrupted = False
@@ -74,29 +78,28 @@ def train(arguments: argparse.Namespace) -> None:
             raise
         interrupted = True
     except DivergenceError as error:
-        raise _diverged(arguments, error, trainer.optimizer) from None
+        raise diverged(arguments, error, trainer.optimizer) from None
     history, seconds = trainer.history, time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
     done = f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n"
     if interrupted:
         say(done)
-    figures, problem = _figures(trainer, data)
+    parts = data.parts()
+    figures, problem = figures_of(
+        {name: partial(_evaluate, trainer, data.prep, rows) for name, rows in parts.items()}
+    )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
     # before anything is printed or drawn: that may fail, or wait for a reader
-    old = _save(arguments, model, data.prep, history, figures)
+    old = save(arguments, model, data.prep, figures, epochs=len(history))
     if isinstance(problem, KeyboardInterrupt):
         raise KeyboardInterrupt(f" after the training; the model was saved to {arguments.out}") from None
     if problem is not None:
         raise problem
     if not interrupted:
         say(done)
-    counts = {"train": len(data.train[1]), "validation": _count(data.validation), "test": _count(data.test)}
-    if arguments.json:
-        print_json({"model": arguments.out, "epochs": len(history), "rows": counts, "figures": figures})
-    else:
-        print_figures(figures, counts)
+    _print(arguments, len(history), figures, {part: len(rows[1]) for part, rows in parts.items()})
     say(f"\nmodel saved to {arguments.out}{old}")
     _plot(arguments, model, data.prep, history, say)
     if interrupted:
@@ -107,38 +110,13 @@ def train(arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f" in epoch {epoch}; {which} were saved to {arguments.out}")
 
 
-def _figures(trainer: Trainer, data: _Data) -> tuple[dict[str, dict[str, float]], BaseException | None]:
-    """The figures of each part of the data, and the exception that prevented the rest of them, if any."""
-    figures: dict[str, dict[str, float]] = {}
-    try:
-        for name, rows in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-            if rows is not None:
-                figures[name] = in_units(trainer.evaluate(*rows), data.prep)
-    except BaseException as error:
-        return figures, error
-    return figures, None
-
-
-def print_figures(figures: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
-    """A table: one line per part of the data, one column per figure."""
-    columns = [["", *figures], ["rows", *(str(counts[part]) for part in figures)]]
-    for name in next(iter(figures.values())):
-        # R2 compares with the spread of the rows, and one row has none
-        known = [part for part in figures if name != "r2" or counts[part] > 1]
-        texts = dict(zip(known, _texts(name, [figures[part][name] for part in known]), strict=True))
-        columns.append([name, *(texts.get(part, "-") for part in figures)])
-    for row in zip(*columns, strict=True):
-        print(f"{row[0]:<11}{row[1]:>9}" + "".join(f"{text:>12}" for text in row[2:]))
-
-
-def _texts(name: str, values: list[float]) -> list[str]:
-    """A column of figures: all with the same number of decimals, the smallest with four digits."""
-    sizes = [abs(v) for v in values if v and math.isfinite(v)] or [1.0]
-    low, high = min(sizes), max(sizes)
-    decimals = 4 if name in ("accuracy", "r2") else max(4, 3 - math.floor(math.log10(low)))
-    if high >= 1e4:
-        decimals = max(0, 7 - math.floor(math.log10(high)))
-    return [f"{v:.3e}" if decimals > 8 or high >= 1e9 else f"{v:.{decimals}f}" for v in values]
+def _print(
+    arguments: argparse.Namespace, epochs: int, figures: dict[str, dict[str, float]], counts: dict[str, int]
+) -> None:
+    if arguments.json:
+        print_json({"model": arguments.out, "epochs": epochs, "rows": counts, "figures": figures})
+    else:
+        print_figures(figures, counts)
 
 
 def _dropout_text(model: MLP) -> str:
@@ -146,24 +124,21 @@ def _dropout_text(model: MLP) -> str:
     return f", dropout {','.join(f'{p:g}' for p in rates)}" if any(rates) else ""
 
 
-def _training_text(arguments: argparse.Namespace, loss: str, optimizer: Optimizer) -> str:
-    """Loss, optimiser and what was set besides: nothing that has its default value."""
-    options = [f"lr {optimizer.lr:g}"]
-    for f in fields(optimizer):
-        value = getattr(optimizer, f.name)
-        if f.init and f.name != "lr" and value != f.default:
-            text = ",".join(f"{v:g}" for v in value) if isinstance(value, (tuple, list)) else value
-            text = f"{text:g}" if isinstance(text, float) else text
-            options.append(f.name if text is True else f"{f.name} {text}")
-    parts = [loss, f"{arguments.optimizer} ({', '.join(options)})"]
-    if arguments.schedule is not None:
-        parts.append(f"{arguments.schedule} schedule")
-    if arguments.clip_norm is not None:
-        parts.append(f"clip norm {arguments.clip_norm:g}")
-    stop = arguments.early_stopping
-    limit = f"{'at most ' if stop else ''}{counted(arguments.epochs, 'epoch')}"
-    return ", ".join(
-        [*parts, f"batch {arguments.batch_size}", limit, *([f"patience {stop}"] if stop else [])]
+def _evaluate(trainer: Trainer, prep: Preparation, rows: Rows) -> dict[str, float]:
+    return in_units(trainer.evaluate(*rows), prep)
+
+
+def _trainer(arguments: argparse.Namespace, data: Data, optimizer: Optimizer) -> Trainer:
+    layers = len(arguments.hidden)
+    dropout = arguments.dropout or [0.0 if arguments.data else _DIGITS_DROPOUT]
+    return make_trainer(
+        arguments,
+        data.prep,
+        data.train[0].shape[1],
+        arguments.hidden,
+        optimizer,
+        dropout=dropout if len(dropout) == layers else dropout[0],
+        seed=arguments.seed,
     )
 
 
@@ -171,13 +146,15 @@ def _count(rows: Rows | None) -> int:
     return 0 if rows is None else len(rows[1])
 
 
-def _check_outputs(arguments: argparse.Namespace) -> None:
+def check_outputs(arguments: argparse.Namespace, table: str | None = None) -> None:
     """Before anything is read or trained: can the results be written, and not over the data?"""
     check_apart(
-        [("--out", arguments.out), ("--plot", arguments.plot)],
+        [("--out", arguments.out), ("--plot", arguments.plot), ("--csv", table)],
         [*(("DATA", path) for path in arguments.data), ("--test", arguments.test)],
     )
     check_writable(arguments.out, "the model", (".npz",))
+    if table is not None:
+        check_writable(table, "the trials")
     if arguments.plot is not None:
         check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
         require_matplotlib()
@@ -192,12 +169,19 @@ def _check_options(arguments: argparse.Namespace) -> None:
                 f"{name} has {len(values)} entries, and --hidden has {counted(layers, 'layer')}; give one, "
                 "or one each"
             )
+    if arguments.loss is not None and LOSSES[arguments.loss].levels:
+        raise UsageError(
+            f"--loss {arguments.loss} has several outputs for a target, which tables do not show; in Python: "
+            "gpumlp.MLPRegressor(gpumlp.Quantile(levels))"
+        )
     if arguments.early_stopping and arguments.validation_fraction == 0:
         raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
     get_backend(arguments.device)
 
 
-def _diverged(arguments: argparse.Namespace, error: DivergenceError, optimizer: Optimizer) -> DivergenceError:
+def diverged(
+    arguments: argparse.Namespace, error: DivergenceError, optimizer: Optimizer, what: str = "training"
+) -> DivergenceError:
     """The error in words of the command line."""
     ways = [f"--lr {min(optimizer.lr / 10, type(optimizer)().lr):g}"]
     if arguments.clip_norm is None or arguments.clip_norm > 1:
@@ -206,28 +190,8 @@ def _diverged(arguments: argparse.Namespace, error: DivergenceError, optimizer: 
         ways.append("leave out --no-standardize")
     more = f", or {ways[-1]}" if len(ways) > 1 else ""
     return DivergenceError(
-        f"training diverged: {error.where}; no model was saved. Try {', '.join(ways[:-1] or ways)}{more}"
+        f"{what} diverged: {error.where}; no model was saved. Try {', '.join(ways[:-1] or ways)}{more}"
     )
-
-
-def _optimizer(arguments: argparse.Namespace) -> Optimizer:
-    rule = OPTIMIZERS[arguments.optimizer]
-    values: dict[str, Any] = dict(arguments.optimizer_option)
-    known = [f.name for f in fields(rule) if f.init]
-    for name in values:
-        if name not in known:
-            raise UsageError(
-                f"--optimizer-option: {suggest(f'option of {arguments.optimizer}', name, known)}"
-            )
-    for name in ("lr", "weight_decay"):
-        given = getattr(arguments, name)
-        if given is not None:
-            if name in values:
-                raise UsageError(
-                    f"{name} was given twice, by --{name.replace('_', '-')} and by --optimizer-option"
-                )
-            values[name] = given
-    return rule(**values)
 
 
 def _read(arguments: argparse.Namespace) -> Table:
@@ -235,7 +199,9 @@ def _read(arguments: argparse.Namespace) -> Table:
         columns = {"target": arguments.target, "features": arguments.features, "drop": arguments.drop}
         return read(arguments, arguments.data, arguments.dtype, **columns)
     if arguments.target or arguments.features or arguments.drop or arguments.test:
-        raise UsageError("--target, --features, --drop and --test need a data file: gpumlp train DATA ...")
+        raise UsageError(
+            f"--target, --features, --drop and --test need a data file: {arguments.parser.prog} DATA ..."
+        )
     return digits_table()
 
 
@@ -259,7 +225,8 @@ def _task(arguments: argparse.Namespace, table: Table) -> tuple[str, str, str]:
     return task, reason, loss
 
 
-def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
+def prepare(arguments: argparse.Namespace, say: Any) -> Data:
+    """Read the table, split it and prepare its rows; say what was found."""
     table = _read(arguments)
     task, reason, loss = _task(arguments, table)
     held = table.test
@@ -310,60 +277,18 @@ def _prepare(arguments: argparse.Namespace, say: Any) -> _Data:
     )
     train_rows = parts[0]
     assert train_rows is not None
-    return _Data(prep, train_rows, parts[1], parts[2])
+    return Data(prep, train_rows, parts[1], parts[2])
 
 
-def _fill_defaults(arguments: argparse.Namespace, n_rows: int) -> None:
-    """Batch size and epochs by the number of rows: a small table needs more passes for enough steps."""
-    if arguments.batch_size is None:
-        arguments.batch_size = 32 if n_rows < 1000 else 64 if n_rows < 20_000 else 128
-    if arguments.epochs is None:
-        steps = math.ceil(n_rows / arguments.batch_size)
-        arguments.epochs = min(200, max(40, math.ceil(800 / steps)))
-
-
-def _build(arguments: argparse.Namespace, data: _Data, optimizer: Optimizer) -> tuple[MLP, Trainer]:
-    prep, layers = data.prep, len(arguments.hidden)
-    outputs = len(prep.classes) if LOSSES[prep.loss].classes else 1
-    dropout = arguments.dropout or [0.0 if arguments.data else _DIGITS_DROPOUT]
-    activation = arguments.activation
-    model = MLP(
-        [data.train[0].shape[1], *arguments.hidden, outputs],
-        activation if len(activation) == layers else activation[0],
-        dropout=dropout if len(dropout) == layers else dropout[0],
-        seed=arguments.seed,
-        dtype=arguments.dtype,
-        device=arguments.device,
-    )
-    trainer = Trainer(
-        model,
-        loss=prep.loss,
-        optimizer=optimizer,
-        batch_size=arguments.batch_size,
-        l1=arguments.l1,
-        l2=arguments.l2,
-        clip_norm=arguments.clip_norm,
-        schedule=arguments.schedule,
-        seed=arguments.seed,
-    )
-    return model, trainer
-
-
-def in_units(figures: dict[str, float], prep: Preparation) -> dict[str, float]:
-    """The RMSE in units of the target."""
-    return {name: value * prep.target_scale if name == "rmse" else value for name, value in figures.items()}
-
-
-def _save(
+def save(
     arguments: argparse.Namespace,
-    model: MLP,
+    model: MLP | Ensemble,
     prep: Preparation,
-    history: History,
     figures: dict[str, dict[str, float]],
+    **summary: Any,
 ) -> str:
-    """Save the model; what to add to the message that it is."""
-    summary = {
-        "epochs": len(history),
+    """Save the model, with a `summary` of its training; what to add to the message that it is."""
+    summary |= {
         "optimizer": arguments.optimizer,
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
@@ -373,7 +298,8 @@ def _save(
         },
     }
     old = replaces(arguments.out)
-    save_model(model, arguments.out, {"preparation": prep.to_dict(), "training": summary})
+    model.extra = {"preparation": prep.to_dict(), "training": summary}
+    model.save(arguments.out)
     arguments.saved.append(arguments.out)
     return old
 

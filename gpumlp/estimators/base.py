@@ -324,12 +324,12 @@ class BaseMLP(BaseEstimator, ABC):
     def _output(self, X: Any, *links: str) -> Any:
         """The network's output (n_samples, n_outputs); CuPy if `X` is on a device.
 
-        What is applied follows `out_activation_`: exp, else the last of `links` for "logistic", else the
-        first.
+        What is applied follows `out_activation_`: exp, sorted, else the last of `links` for "logistic", else
+        the first.
         """
         if "coefs_" not in vars(self):
             check_is_fitted(self)
-        link = {"exp": "exp", "logistic": links[-1]}.get(self.out_activation_, links[0])
+        link = {"exp": "exp", "sorted": "sorted", "logistic": links[-1]}.get(self.out_activation_, links[0])
         X = check_X(self, X)
         held = self._answers()
         with held.lock:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpumlp.backends.base import Launch, Op
 from gpumlp.kernels.rows import SUM
-from gpumlp.losses import Huber, get_loss
+from gpumlp.losses import LossObject, get_loss
 from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpumlp.plans import Objective, penalty_ops
@@ -102,7 +102,7 @@ class Passes:
     Parameters
     ----------
     model : MLP
-    loss : str or Huber
+    loss : str or LossObject
     optimizer : Optimizer
         Its state lives on in the estimator.
     alpha, l1 : float
@@ -121,7 +121,7 @@ class Passes:
     def __init__(
         self,
         model: MLP,
-        loss: str | Huber,
+        loss: str | LossObject,
         optimizer: Optimizer,
         alpha: float,
         l1: float = 0.0,

@@ -29,7 +29,7 @@ from gpumlp.estimators.labels import (
     labels_of,
 )
 from gpumlp.estimators.names import Names
-from gpumlp.losses import LOSSES, Huber, get_loss
+from gpumlp.losses import LOSSES, Huber, Quantile, centre, get_loss, outputs_for
 from gpumlp.model import MLP, check_answers
 from gpumlp.rows.arrays import array_module
 from gpumlp.rows.weights import scaled_weights
@@ -51,8 +51,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `sklearn.neural_network.MLPClassifier`, with the same defaults.  `activation` takes every name
-        of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also "adagrad", "rmsprop" (decay
-        0.9) and "adamw" (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).
+        of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also those of
+        `gpumlp.optimizers.OPTIMIZERS`: "adagrad", "rmsprop" (decay 0.9), "nadam" ..., and "adamw", "muon"
+        (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).
     dropout : float or list of float, default=0.0
         Probability that a hidden unit is dropped in training; one for all hidden layers, or one each.
     l1 : float, default=0.0
@@ -260,10 +261,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    loss : str or gpumlp.Huber, default="squared_error"
+    loss : str, gpumlp.Huber or gpumlp.Quantile, default="squared_error"
         "squared_error" (half the mean square) and "poisson" (half the deviance; the output is exp of the
-        network) as in scikit-learn, "absolute_error", "huber" (the mean over rows and outputs, with the
-        gradient of that mean).
+        network) as in scikit-learn, "absolute_error", "huber", "quantile" (the mean over rows and outputs,
+        with the gradient of that mean).  Quantiles of one target: `predict` gives a column for each level, in
+        ascending order, and `score` is that of the level nearest to 0.5.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
@@ -288,7 +290,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), Huber],
+        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), Huber, Quantile],
     }
 
     def __init__(
@@ -346,6 +348,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         answers = to_host(self.predict(X))
         w = check_weights(sample_weight, len(answers))
         y = to_host(unpack(y))
+        if self.out_activation_ == "sorted" and answers.ndim == 2:
+            answers = answers[:, centre(get_loss(self.loss)[1])]
         return float(r2_score(y.toarray() if hasattr(y, "toarray") else y, answers, sample_weight=w))
 
     # ---- what BaseMLP asks for -----------------------------------------------
@@ -364,7 +368,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return None
 
     def _default_score(self, rows: Samples, figures: dict[str, float], model: MLP) -> float:
-        if self.n_outputs_ == 1:
+        if self.n_outputs_ == 1 or self.out_activation_ == "sorted":
             return figures["r2"] if np.isfinite(figures["rmse"]) else float("nan")
         out = to_host(model.predict(rows.X))
         if not np.isfinite(out).all():
@@ -373,16 +377,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
         rows = self._targets(check_rows(self, X, y, w, reset, numeric=True))
-        self.n_outputs_ = rows.y.shape[1]
+        self.n_outputs_ = outputs_for(*get_loss(self.loss), rows.y.shape[1])
         return rows
 
     def _check_validation(self, X: Any, y: Any, w: Any) -> Samples:
         rows = check_rows(self, X, y, w, reset=False, numeric=True, name="sample_weight_val")
         rows = self._targets(rows, "y_val")
-        if rows.y.shape[1] != self.n_outputs_:
-            raise ValueError(
-                f"y_val has {rows.y.shape[1]} columns of targets, y has {self.n_outputs_}; they must be equal"
-            )
+        n = get_loss(self.loss)[0].targets(self.n_outputs_)
+        if rows.y.shape[1] != n:
+            raise ValueError(f"y_val has {rows.y.shape[1]} columns of targets, y has {n}; they must be equal")
         return rows
 
     def _targets(self, rows: Samples, name: str = "y") -> Samples:

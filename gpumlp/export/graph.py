@@ -68,11 +68,12 @@ class Graph:
             self._constants[name] = self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """A node with one output, which is returned."""
+    def node(self, kind: str, *inputs: str, domain: str = "", unused: int = 0, **attributes: Any) -> str:
+        """A node, whose first output is returned; `unused` more are needed by nobody."""
         name = self._name(kind)
+        outputs = [name, *(self._name(kind) for _ in range(unused))]
         self._nodes.append(
-            self._onnx.helper.make_node(kind, list(inputs), [name], name, domain=domain, **attributes)
+            self._onnx.helper.make_node(kind, list(inputs), outputs, name, domain=domain, **attributes)
         )
         return name
 

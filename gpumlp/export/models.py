@@ -15,7 +15,13 @@ from gpumlp.preparation import PreparedModel
 __all__ = ["answers", "write"]
 
 #: what an estimator's output is called, and what is applied
-_LINKS = {"softmax": "softmax", "logistic": "sigmoid", "exp": "exp", "identity": "identity"}
+_LINKS = {
+    "softmax": "softmax",
+    "logistic": "sigmoid",
+    "exp": "exp",
+    "identity": "identity",
+    "sorted": "sorted",
+}
 
 
 def write(graph: Graph, model: Any) -> None:
@@ -71,7 +77,7 @@ def _answer(
     units: Callable[[str], str] = lambda value: value,
 ) -> None:
     n_out = members[0][0].n_out
-    outputs = [linked(graph, network(graph, layers, x), link) for layers, _ in members]
+    outputs = [linked(graph, network(graph, layers, x), link, n_out) for layers, _ in members]
     p = outputs[0] if len(outputs) == 1 else mean_of(graph, outputs, [count for _, count in members])
     if link not in ("softmax", "sigmoid"):
         value = units(p)

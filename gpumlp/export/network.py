@@ -88,10 +88,12 @@ def _activation(graph: Graph, name: str, z: str) -> str:
     return _ACTIVATIONS[name](graph, z)
 
 
-def linked(graph: Graph, z: str, link: str) -> str:
-    """`z` with "identity", "softmax", "sigmoid" or "exp" applied."""
+def linked(graph: Graph, z: str, link: str, n_out: int) -> str:
+    """`z` (rows, n_out) with "identity", "softmax", "sigmoid", "exp" or "sorted" applied."""
     if link == "identity":
         return z
+    if link == "sorted":
+        return graph.node("TopK", z, graph.constant([n_out], np.int64), unused=1, axis=1, largest=0)
     if link == "softmax":
         return graph.node("Softmax", z, axis=1)
     return graph.node({"sigmoid": "Sigmoid", "exp": "Exp"}[link], z)

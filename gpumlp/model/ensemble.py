@@ -14,7 +14,7 @@ from gpumlp.losses import LOSSES
 from gpumlp.model.mlp import MLP, check_answers
 from gpumlp.rows import check_rows
 
-__all__ = ["Ensemble", "greedy_ensemble"]
+__all__ = ["Ensemble", "greedy_choice", "greedy_ensemble"]
 
 #: a loss that takes targets of a network with this output
 _LOSS_OF = {
@@ -63,6 +63,21 @@ class Ensemble:
         return self.models[0].output
 
     @property
+    def n_inputs(self) -> int:
+        """That of the members."""
+        return self.models[0].n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """That of the members."""
+        return self.models[0].n_outputs
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The widest of the members' types, which the answers have."""
+        return np.result_type(*(model.dtype for model in self.models))
+
+    @property
     def n_params(self) -> int:
         """Of all members, each counted once."""
         return sum(model.n_params for model, _ in self.members())
@@ -84,10 +99,14 @@ class Ensemble:
         return self
 
     # ---- use -----------------------------------------------
+    def answers(self, X: Any) -> Any:
+        """Mean of the members' probabilities or values (n_rows, n_outputs)."""
+        return self._mean(lambda model: model.outputs(X, self.output))
+
     def predict(self, X: Any) -> Any:
         """Classes or values, in the form of `MLP.predict`, from the mean of the members' probabilities or
         values."""
-        mean = self._mean(lambda model: model.outputs(X, self.output))
+        mean = self.answers(X)
         if self.output in ("softmax", "sigmoid"):
             check_answers(mean)
         if self.output == "softmax":
@@ -109,13 +128,11 @@ class Ensemble:
 
     def _mean(self, answer: Callable[[MLP], Any]) -> Any:
         """Of the members' answers, summed in double precision, in the widest of their types."""
-        total, kind = 0.0, np.dtype(np.float32)
+        total = 0.0
         for model, count in self.members():
             with model.backend.active():
-                part = answer(model)
-                kind = np.promote_types(kind, part.dtype)
-                total = total + part.astype("float64") * count
-        return (total / len(self.models)).astype(kind)  # type: ignore[attr-defined]
+                total = total + answer(model).astype("float64") * count
+        return (total / len(self.models)).astype(self.dtype)  # type: ignore[attr-defined]
 
     # ---- files and printing -----------------------------------------------
     def save(self, path: Any) -> None:
@@ -178,10 +195,18 @@ def greedy_ensemble(
     known = ("log_loss", "accuracy") if output in ("softmax", "sigmoid") else ("rmse",)
     if metric is not None and metric not in known:
         raise ValueError(f"{suggest('metric', metric, known)} The models' output is {output!r}.")
-    error = _ERRORS[metric or known[0]]
     rows = check_rows(first, LOSSES[_LOSS_OF[output]], X_val, y_val, sample_weight, suffix="_val")
     y, w = (part.get() if is_cuda(part) else part for part in (rows.y, rows.w))
     answers = [model.backend.to_numpy(model.outputs(X_val, output)).astype(np.float64) for model in models]
+    return Ensemble([models[number] for number in greedy_choice(answers, y, size, metric or known[0], w)])
+
+
+def greedy_choice(
+    answers: Sequence[np.ndarray], y: np.ndarray, size: int, metric: str, w: np.ndarray | None = None
+) -> list[int]:
+    """The numbers that `greedy_ensemble` chooses, of candidates with these float64 `answers`
+    (n_rows, n_outputs) to rows with the targets `y` and weights `w`."""
+    error = _ERRORS[metric]
     usable = [number for number, p in enumerate(answers) if np.isfinite(p).all()]
     if not usable:
         raise ValueError("none of the models has finite outputs on the validation rows")
@@ -190,7 +215,7 @@ def greedy_ensemble(
         best = min(usable, key=lambda number: error((total + answers[number]) / count, y, w))
         total += answers[best]
         chosen.append(best)
-    return Ensemble([models[number] for number in chosen])
+    return chosen
 
 
 def _log_loss(p: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:

@@ -59,8 +59,8 @@ class MLP(Network):
     extra : dict
         Anything that JSON can hold, kept in the model's file: the command line stores names and scaling here.
     output : str
-        "identity", "softmax", "sigmoid" or "exp": how `predict` reads the network's output.  Training with a
-        `Trainer` sets it according to the loss.
+        "identity", "softmax", "sigmoid", "exp" or "sorted" (quantiles): how `predict` reads the network's
+        output.  Training with a `Trainer` sets it according to the loss.
 
     Raises
     ------
@@ -131,7 +131,7 @@ class MLP(Network):
 
         `output` decides which; training with a `Trainer` sets it according to the loss.  A new network
         returns the values of `forward`.  Making a `Trainer`, or evaluating with one, does not change it."""
-        z = self.outputs(X, "exp" if self.output == "exp" else "identity")
+        z = self.outputs(X, self.output if self.output in ("exp", "sorted") else "identity")
         if self.output in ("softmax", "sigmoid"):
             check_answers(z)
         one = z.shape[1] == 1
@@ -156,7 +156,7 @@ class MLP(Network):
 
     @on_device
     def outputs(self, X: Any, link: str) -> Any:
-        """As `forward`, with "identity", "softmax", "sigmoid" or "exp" applied, whatever `output` is."""
+        """As `forward`, with one of the values that `output` may have applied, whatever it is."""
         if self._forward is None or not self._forward.serves(self):
             self._forward = Forward(self)
         return self._forward(X, link)

@@ -137,6 +137,16 @@ class Network:
         return self.embedded.views(self.flat) if self.embedded else {}
 
     @property
+    def n_inputs(self) -> int:
+        """Width of the input layer."""
+        return self.layer_sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the output layer."""
+        return self.layer_sizes[-1]
+
+    @property
     def n_params(self) -> int:
         """Number of parameters (without padding)."""
         layers = sum((layer.n_in + 1) * layer.n_out for layer in self.layers)

@@ -9,22 +9,40 @@ import copy
 
 from gpumlp.checks import flag, number
 from gpumlp.errors import suggest
-from gpumlp.kernels.optimizers import adagrad, adam, rmsprop, sgd
+from gpumlp.kernels.optimizers import (
+    adadelta,
+    adagrad,
+    adam,
+    lion,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+    yogi,
+)
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.base import Optimizer
+from gpumlp.optimizers.muon import Muon, newton_schulz
 from gpumlp.optimizers.stacked import StackedOptimizer, stack_key
 
 __all__ = [
     "OPTIMIZERS",
     "SGD",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "Lion",
+    "Muon",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSProp",
     "Rule",
     "StackedOptimizer",
+    "Yogi",
     "get_optimizer",
+    "newton_schulz",
     "optimizer_class",
     "stack_key",
     "with_penalties",
@@ -51,9 +69,30 @@ class AdamW(Optimizer, adam.AdamW):
     __doc__ = adam.AdamW.__doc__
 
 
+class Adadelta(Optimizer, adadelta.Adadelta):
+    __doc__ = adadelta.Adadelta.__doc__
+
+
+class Yogi(Optimizer, yogi.Yogi):
+    __doc__ = yogi.Yogi.__doc__
+
+
+class NAdam(Optimizer, nadam.NAdam):
+    __doc__ = nadam.NAdam.__doc__
+
+
+class RAdam(Optimizer, radam.RAdam):
+    __doc__ = radam.RAdam.__doc__
+
+
+class Lion(Optimizer, lion.Lion):
+    __doc__ = lion.Lion.__doc__
+
+
 #: name -> class; add a class of your own, and its name is known everywhere
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    optimizer.name: optimizer for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW)
+    optimizer.name: optimizer
+    for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW, Adadelta, Yogi, NAdam, RAdam, Lion, Muon)
 }
 
 
@@ -79,10 +118,12 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return OPTIMIZERS[name]
 
 
-def with_penalties(optimizer: Optimizer, l1: float, l2: float, proximal: bool) -> Optimizer:
-    """A copy of `optimizer` with these penalties; ValueError if it has its own already."""
+def with_penalties(
+    optimizer: Optimizer, l1: float, l2: float, proximal: bool, average: float = 0.0
+) -> Optimizer:
+    """A copy of `optimizer` with these penalties and this average; ValueError if it has its own already."""
     optimizer = copy.deepcopy(optimizer)
-    for name, given in (("l1", l1), ("l2", l2)):
+    for name, given in (("l1", l1), ("l2", l2), ("average", average)):
         value = number(name, given, 0, expected="a number >= 0 and finite")
         if value == 0:
             continue

@@ -51,12 +51,12 @@ class Again:
         self.together: Any = None
         #: state arrays as (number of the parameter, name, array); `runs` know addresses only
         self.state = [
-            (number, name, entry[name]) for number, entry in enumerate(states) for name in rule.state_names()
+            (number, name, entry[name]) for number, entry in enumerate(states) for name in rule.arrays()
         ]
         #: all hyper-parameters but lr, which is read for every step
         self.read = attrgetter(*(f.name for f in fields(rule) if f.name != "lr"))
         self.values = self.read(rule)
-        own = rule.stepped(1, 0.0)
+        own = rule.per_step(1, 0.0)
         # behind the rule's own values, in the kernel's order: penalties
         self.fixed = [float(getattr(rule, name)) for name in kernel.stepped if name not in own]
 
@@ -73,7 +73,7 @@ class Again:
         places = self._places(states, params, grads) if 0.0 <= lr < _INFINITY else None
         if places is None:
             return False
-        values = [*rule.stepped(t, lr).values(), *self.fixed]
+        values = [*rule.per_step(t, lr).values(), *self.fixed]
         if self.around is None:
             for run, place in zip(self.runs, places):  # noqa: B905 - `strict` takes 0.2 us
                 run(place, values)

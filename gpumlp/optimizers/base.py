@@ -21,7 +21,7 @@ __all__ = ["Optimizer"]
 
 
 class Optimizer(Rule):
-    """A rule that remembers: base of `SGD`, `AdaGrad`, `RMSProp`, `Adam` and `AdamW`.
+    """A rule that remembers: base of all of `OPTIMIZERS`: `SGD`, `Adam` ...
 
     The hyper-parameters are attributes; assignments to them count from the next step on.
 
@@ -37,6 +37,9 @@ class Optimizer(Rule):
     state : list of dict
         For each parameter its state arrays by name, and its shape as "_shape".
     """
+
+    #: arrays of the parameters' size that its steps in a plan need besides the state
+    scratch = 0
 
     def __post_init__(self) -> None:
         self.t = 0
@@ -85,10 +88,12 @@ class Optimizer(Rule):
         for p in params:
             dtype = state_dtype(p)
             entry: dict[str, Any] = {"_shape": tuple(p.shape)}
-            for name in self.state_names():
+            for name in self.arrays():
                 entry[name] = backend.zeros(p.shape, dtype)
-                if name in start:
-                    with backend.active():
+                with backend.active():
+                    if name == "average":
+                        entry[name][...] = p
+                    elif name in start:
                         entry[name].fill(start[name])
             self.state.append(entry)
 
@@ -96,12 +101,12 @@ class Optimizer(Rule):
         """Put the state arrays on the device of `backend`."""
         self._again = None
         for entry in self.state:
-            for name in self.state_names():
+            for name in self.arrays():
                 if device_of(entry[name]) != backend.device:
                     entry[name] = backend.asarray(to_numpy(entry[name]))
 
     def _check_state(self, params: Sequence[Any]) -> None:
-        name, names = type(self).__name__, set(self.state_names())
+        name, names = type(self).__name__, set(self.arrays())
         hint = "use one optimiser object per set of parameters, or call reset()"
         shapes, held = [tuple(p.shape) for p in params], [s["_shape"] for s in self.state]
         if held != shapes:
@@ -152,11 +157,11 @@ class Optimizer(Rule):
             )
         other = type(self)(**state["hyperparameters"])
         for entry in state["state"]:
-            if set(entry) != {*other.state_names(), "_shape"}:
+            if set(entry) != {*other.arrays(), "_shape"}:
                 raise ValueError(
-                    f"state arrays {sorted(set(entry) - {'_shape'})}, expected {sorted(other.state_names())}"
+                    f"state arrays {sorted(set(entry) - {'_shape'})}, expected {sorted(other.arrays())}"
                 )
-            for name in other.state_names():
+            for name in other.arrays():
                 if np.shape(entry[name]) != tuple(entry["_shape"]):
                     raise ValueError(
                         f"state array {name!r} has shape {np.shape(entry[name])}, "
@@ -223,7 +228,7 @@ class Optimizer(Rule):
             here = backend if number == 0 else backends.backend_of(p)
             entry = self.state[number]
             state = {}
-            for name in self.state_names():
+            for name in self.arrays():
                 # loaded from a state dict, or moved to another device
                 if device_of(entry[name]) != device_of(p):
                     entry[name] = here.asarray(to_numpy(entry[name]))

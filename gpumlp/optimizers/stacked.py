@@ -8,6 +8,7 @@ from typing import Any
 
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.optimizers.base import Optimizer
+from gpumlp.optimizers.muon import Muon
 
 __all__ = ["StackedOptimizer", "stack_key"]
 
@@ -15,7 +16,9 @@ __all__ = ["StackedOptimizer", "stack_key"]
 def stack_key(optimizer: Optimizer) -> tuple:
     """Equal for optimisers that can be stacked: their kernels differ at most in penalties that are 0."""
     proximal = optimizer.penalties()[3]
-    return type(optimizer), optimizer.options(), optimizer.state_names(), proximal
+    if isinstance(optimizer, Muon):  # its operations are those of one network
+        return ("alone", id(optimizer))
+    return type(optimizer), optimizer.options(), optimizer.arrays(), proximal
 
 
 class StackedOptimizer:
@@ -40,9 +43,10 @@ class StackedOptimizer:
         widest = copy.copy(optimizers[0])
         for name in ("l1", "l2", "weight_decay"):  # a penalty of 0 changes nothing
             setattr(widest, name, max(float(getattr(one, name)) for one in optimizers))
+        widest.proximal = optimizers[0].penalties()[3]  # of all; the attribute means nothing where l1 is 0
         widest._kernels = {}
         self.t, self._widest, self._stack = 0, widest, stack
-        zeros = {name: stack.backend.zeros(stack.flat.shape, stack.dtype) for name in widest.state_names()}
+        zeros = {name: stack.backend.zeros(stack.flat.shape, stack.dtype) for name in widest.arrays()}
         self.state: list[dict[str, Any]] = [zeros]
 
     def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:

@@ -5,6 +5,7 @@ from gpumlp.plans.forward import FORWARD_BYTES, FORWARD_ROWS, OUTPUTS, Forward, 
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.operations import (
     evaluation_ops,
+    exchange_ops,
     not_finite_ops,
     optimizer_ops,
     penalty_ops,
@@ -27,6 +28,7 @@ __all__ = [
     "check_order",
     "check_precision",
     "evaluation_ops",
+    "exchange_ops",
     "forward_bytes",
     "forward_rows",
     "not_finite_ops",

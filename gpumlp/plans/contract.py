@@ -22,7 +22,7 @@ def check_contract(rows: Rows, network: Network, objective: Objective) -> None:
         if isinstance(rows.y, np.ndarray):
             check_order(rows.y, n_out, "y")
     else:
-        _check("y", rows.y, (n, n_out), {network.dtype.name})
+        _check("y", rows.y, (n, objective.loss.targets(n_out)), {network.dtype.name})
     if rows.w is not None:
         _check("w", rows.w, (n,) if rows.w.ndim == 1 else (*network.lead, n), {network.dtype.name})
     if rows.index is not None:

@@ -21,7 +21,7 @@ __all__ = ["FORWARD_BYTES", "FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes
 #: most rows that a forward pass handles at a time, and how much memory their activations may take
 FORWARD_ROWS, FORWARD_BYTES = 4096, 64 << 20
 #: what may be applied to a network's output
-OUTPUTS = ("identity", "softmax", "sigmoid", "exp")
+OUTPUTS = ("identity", "softmax", "sigmoid", "exp", "sorted")
 
 
 def forward_bytes(network: Network, rows: int) -> int:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from gpumlp.kernels.losses import Loss
+from gpumlp.losses import centre
 
 __all__ = ["Objective"]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with its constants: Huber's `delta`, and the factor on the sum over outputs."""
+    """A loss with its constants: its `delta`, of quantiles the levels, and the factor on the sum over
+    outputs."""
 
     loss: Loss
-    delta: float
+    delta: Any
     per_output: float
+
+    @property
+    def centre(self) -> int:
+        """Which of the levels is nearest to 0.5; 0 for other losses."""
+        return centre(self.delta) if self.loss.levels else 0
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ import numpy as np
 from gpumlp.backends.base import Backend, Launch, Op, Steps
 from gpumlp.kernels.losses import evaluation_kernel, training_kernel
 from gpumlp.kernels.rows import (
+    CAST,
     CLIP,
+    EXCHANGE,
     LOSS_SCALE,
     NOT_FINITE,
     STORE_SUM,
@@ -25,6 +27,8 @@ from gpumlp.kernels.rows import (
     partial_rows,
 )
 from gpumlp.network import Network
+from gpumlp.optimizers import Muon
+from gpumlp.plans.matrices import muon_ops
 from gpumlp.plans.members import launch
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.precision import GROWTH_STEPS, Precision
@@ -33,6 +37,7 @@ from gpumlp.rows import Rows
 
 __all__ = [
     "evaluation_ops",
+    "exchange_ops",
     "gather",
     "not_finite_ops",
     "optimizer_ops",
@@ -67,18 +72,22 @@ def _loss(
     arrays = {"z": space.z[-1][..., :n, :], "index": steps.index, "y": rows.y, **own}
     if rows.w is not None:
         arrays["w"] = rows.w
+    loss, n_out, given = objective.loss, space.network.layer_sizes[-1], rows.X.shape[0]
+    if loss.levels:
+        arrays["delta"] = space.network.backend.asarray(np.array(objective.delta, space.network.dtype))
     values = {"stride": stride, "per_output": objective.per_output, "delta": objective.delta}
+    values["centre"] = objective.centre
     scalars = {s.name: values[s.name] for s in kernel.constants}
-    n_out, given = space.network.layer_sizes[-1], rows.X.shape[0]
     extents = {
-        "y": (given,) if objective.loss.classes else (given, n_out),
+        "y": (given,) if loss.classes else (given, loss.targets(n_out)),
+        "delta": (n_out,),
         "w": (given,),
         "index": (n,),
         "row_loss": (n,),
         "row_metric": (n,),
     }
     extents = {name: shape for name, shape in extents.items() if name in arrays}
-    shared = ["y", "w"] if rows.w is not None and rows.w.ndim == 1 else ["y"]
+    shared = ["y", *(["w"] if rows.w is not None and rows.w.ndim == 1 else []), *(["delta"] * loss.levels)]
     return launch(space.network, kernel, arrays, scalars, n, n_out, shared=shared, extents=extents)
 
 
@@ -169,9 +178,24 @@ def optimizer_ops(
             arrays["clip_scale"] = network.backend.zeros((*network.lead, 1), network.dtype)
             norm = {"partial": partial, "clip_scale": arrays["clip_scale"]}
             ops.append(launch(network, CLIP, norm, {"limit": clip_norm}, 1, rows))
+    if isinstance(optimizer, Muon):
+        kind = {"clip": clip_norm is not None, "half": half is not None, "guard": scaler is not None}
+        return [*ops, *muon_ops(network, optimizer, arrays, **kind)]
     segments = network.segments if kernel.masked else None
     scalars = optimizer.scalars(kernel)
     ops.append(launch(network, kernel, arrays, scalars, 1, network.flat_size, segments=segments, tick="last"))
+    return ops
+
+
+def exchange_ops(network: Network, optimizer: Any, precision: Precision) -> list[Op]:
+    """Exchange the parameters with their moving averages; none where the optimiser keeps none."""
+    average = optimizer.state[0].get("average")
+    if average is None:
+        return []
+    n, flat = network.flat_size, network.flat
+    ops: list[Op] = [launch(network, EXCHANGE, {"a": flat, "b": average}, {}, 1, n)]
+    if precision.half is not None:
+        ops.append(launch(network, CAST, {"p": flat, "p_half": precision.half}, {}, 1, n))
     return ops
 
 

@@ -132,6 +132,12 @@ def check_targets(
         return _class_numbers(y, n_outputs, name, loss, xp)
     if y.ndim == 1:
         y = y.reshape(-1, 1)
+    if loss.levels and (y.ndim != 2 or y.shape[1] != 1):
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)}; {loss.name} learns quantiles of one target: expected "
+            f"({n_rows},)"
+        )
+    n_outputs = loss.targets(n_outputs)
     if y.ndim != 2 or y.shape[1] != n_outputs:
         raise ValueError(
             f"{name} has shape {tuple(y.shape)}, the network has {n_outputs} outputs; expected "

@@ -22,13 +22,13 @@ def epoch_order(
     """The permutation of epoch `epoch` (from 0), or with `index` that of its entries: int32 (n_rows,),
     written to `out` if given."""
     order = np.empty(n_rows, np.int32) if out is None else out
-    pieces = [slice(start, min(n_rows, start + _PIECE)) for start in range(0, n_rows, _PIECE)]
-    for piece in pieces:  # avoids large temporary arrays
-        order[piece] = np.arange(piece.start, piece.stop, dtype=np.int32)
+    starts = range(0, n_rows, _PIECE)  # in pieces: avoids large temporary arrays
+    for start in starts:
+        order[start : start + _PIECE] = np.arange(start, min(n_rows, start + _PIECE), dtype=np.int32)
     np.random.default_rng([seed, 1, epoch]).shuffle(order)
-    if index is not None:
-        for piece in pieces:
-            order[piece] = index[order[piece]]
+    for start in starts if index is not None else ():
+        piece = order[start : start + _PIECE]
+        piece[:] = index[piece]
     return order
 
 

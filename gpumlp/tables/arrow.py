@@ -101,7 +101,7 @@ def _coded(name: str, array: Any, kind: str) -> Column:
     words = array.dictionary
     codes, missing = _filled(array.indices.cast(pa.int32()), np.int32, -1)
     if words.null_count:  # a missing value may also be a null among the words
-        none = np.append(_missing(words), False)
+        none = np.append(~_bits(words.buffers()[0], words), False)
         missing = none[codes] if missing is None else missing | none[codes]
         codes = np.where(missing, np.int32(-1), codes)
     if not (pa.types.is_string(words.type) or pa.types.is_large_string(words.type)):

@@ -16,7 +16,8 @@ from gpumlp.tables.frame import Column, refuse_twice
 
 __all__ = ["open_arrow"]
 
-_ROWS = 1 << 17  # of a Parquet file that are decoded at a time
+_ROWS = 1 << 15  # of a Parquet file that are decoded at a time
+_BUFFER = 1 << 18  # bytes of a column that are read at a time: a row group need not fit into memory
 _ERRORS = (
     pa.ArrowException,
     OSError,
@@ -63,7 +64,8 @@ class _Parquet:
     def chunks(self, modes: Mapping[str, str], names: Collection[str]) -> Iterator[list[Column]]:
         wanted = [name for name in self.schema.names if name in names]
         with self.source.open() as file:
-            batches = parquet.ParquetFile(file).iter_batches(_ROWS, columns=wanted)
+            opened = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
+            batches = opened.iter_batches(_ROWS, columns=wanted)
             yield from _columns(self.source, batches, wanted)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpumlp.errors import ModelFileError
 from gpumlp.losses import LOSSES
-from gpumlp.model import MLP
+from gpumlp.model import MLP, Ensemble
 from gpumlp.tables.base import Table, TableError, is_yes_no
 from gpumlp.tables.words import is_number, number_of
 
@@ -70,19 +70,23 @@ class Preparation:
         return asdict(self)
 
     @classmethod
-    def of_model(cls, model: MLP, path: str) -> Preparation:
-        """What `gpumlp train` stored with `model`; for a model saved from Python, what its output implies.
+    def of_model(cls, model: MLP | Ensemble, path: str) -> Preparation:
+        """What the command line stored with `model`; for one saved from Python, what its output implies.
 
         Raises
         ------
         ModelFileError
             The stored values make no sense.
         """
-        n_out = model.layer_sizes[-1]
+        n_out = model.n_outputs
         if model.output == "sigmoid" and n_out > 1:
             raise ModelFileError(
                 f"{path!r} answers {n_out} yes-or-no questions at once, which the command line cannot "
                 "read from a table; use gpumlp.load in Python"
+            )
+        if model.output not in _LOSS_OF:
+            raise ModelFileError(
+                f"{path!r} predicts quantiles, which the command line cannot; use gpumlp.load in Python"
             )
         stored = model.extra.get("preparation")
         if stored is None:
@@ -168,13 +172,13 @@ _STORED: dict[str, tuple[type, ...]] = {
 }
 
 
-def _makes_sense(stored: dict[str, Any], model: MLP) -> bool:
+def _makes_sense(stored: dict[str, Any], model: MLP | Ensemble) -> bool:
     """Whether a `Preparation` can be made of a file's values, and fits the network."""
     if not {"task", "loss"} <= set(stored) <= set(_STORED):
         return False
     if not all(type(value) in _STORED[key] for key, value in stored.items()):
         return False
-    n_in, n_out = model.layer_sizes[0], model.layer_sizes[-1]
+    n_in, n_out = model.n_inputs, model.n_outputs
     names, classes = stored.get("features", []), stored.get("classes", [])
     mean, scale = stored.get("mean", []), stored.get("scale", [])
     factors = [*scale, stored.get("target_scale", 1.0)]

@@ -55,13 +55,14 @@ class Stack:
         if column.missing is not None or self._missing is not None:
             self._missing = self._grown(self._missing, np.dtype(bool), False)
             self._missing[rows] = False if column.missing is None else column.missing
-        if self._kind:
-            if empty:
-                values = np.full(len(column), _fill(self._kind, self._values), self._values.dtype)
-            else:
-                values = self._codes(column) if self._kind in ("text", "category") else column.values
-            self._values = self._grown(self._values, values.dtype, _fill(self._kind, values))
-            self._values[rows] = values
+        if not self._kind:
+            return
+        if empty and self._values is not None:
+            values = np.full(len(column), _fill(self._kind, self._values), self._values.dtype)
+        else:
+            values = self._codes(column) if self._kind in ("text", "category") else column.values
+        self._values = self._grown(self._values, values.dtype, _fill(self._kind, values))
+        self._values[rows] = values
 
     def column(self) -> Column:
         """The column of all rows."""
@@ -77,7 +78,7 @@ class Stack:
         """The column as a kind that goes with what is here already; or sets `mixed`."""
         kinds = {self._kind or column.kind, column.kind}
         if kinds == {"number", "boolean"}:
-            if self._kind == "boolean":
+            if self._kind == "boolean" and self._values is not None:
                 held = Column("", "boolean", self._values, None)
                 self._values, self._kind = retyped(held, "number").values, "number"
             return retyped(column, "number")

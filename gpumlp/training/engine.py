@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.backends.base import Op, Steps
 from gpumlp.network import Network
-from gpumlp.plans import Objective, Precision, Workspace, optimizer_ops, training_ops
+from gpumlp.plans import Objective, Precision, Workspace, exchange_ops, optimizer_ops, training_ops
 from gpumlp.rows import Rows, dropout_key
 
 __all__ = ["Engine", "Recipe"]
@@ -118,6 +118,14 @@ class Engine:
         """Per-step values that the steps read."""
         dropout = ("t_low", "t_high") if np.any(self.network.dropouts) else ()
         return ("inv_weight", *dropout, *self.optimizer.kernel(clip=self.clip_norm is not None).stepped)
+
+    def exchange_ops(self) -> list[Op]:
+        """Exchange the parameters with their averages; none if the optimiser keeps no averages.
+
+        Steps find the parameters in `network.flat`; whatever happens between two calls for steps finds the
+        averages there: evaluation, the best epoch, callbacks, files.
+        """
+        return exchange_ops(self.network, self.optimizer, self.precision)
 
     def step_ops(
         self, space: Workspace, n: int, stride: int, rows: Rows, steps: Steps, row_loss: Any, update: bool

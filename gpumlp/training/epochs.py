@@ -102,6 +102,8 @@ class ResidentEpochs:
         self._full = self._plan(self.batch) if self._n_full else None
         self._rest = self._plan(self._n_rest) if self._n_rest else None
         engine, n = self.engine, self.rows.n_rows
+        exchange = engine.exchange_ops() if self._update else []
+        self._exchange = engine.backend.record(exchange, self.steps) if exchange else None
         out = engine.sums[..., :1] if self.total is None else self.total
         ops = sum_ops(engine.backend, self.row_loss, self.counts or n, out)
         if self.total is None:
@@ -145,6 +147,8 @@ class ResidentEpochs:
         self.steps.fill(table)
         self.steps.send()
         done = self.n_steps
+        if self._exchange:
+            self._exchange.run()
         try:
             with self.engine.backend.range("gpumlp:steps"):
                 if self._full:
@@ -157,6 +161,8 @@ class ResidentEpochs:
         finally:
             if self._update:
                 self.engine.optimizer.t += done
+            if self._exchange:
+                self._exchange.run()
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

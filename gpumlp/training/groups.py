@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -31,18 +32,19 @@ def stacked(members: Sequence[Any]) -> list[Any]:
     for member in members:
         kinds.setdefault(_kind(member) or ("alone", id(member)), []).append(member)
     jobs: list[Any] = []
+    plans = itertools.count()
     rows: dict[tuple, SharedRows] = {}
     for kind, some in kinds.items():
         if kind[0] == "alone":
             jobs += some
             continue
         shared = rows.setdefault((id(some[0].train.X), id(some[0].train.y)), SharedRows())
-        for plan, sizes in _by_shape(some):
-            waves = _waves(plan, sizes)
+        for together, sizes in _by_shape(some):
+            plan, waves = next(plans), _waves(together, sizes)
             if len(waves[0]) > 1:
-                jobs += [Stacked(wave, shared, id(plan)) for wave in waves]
+                jobs += [Stacked(wave, shared, plan) for wave in waves]
             else:
-                jobs += plan
+                jobs += together
     return jobs
 
 

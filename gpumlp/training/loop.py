@@ -40,6 +40,7 @@ class Loop:
     ) -> None:
         self.trainer, self.train, self.val = trainer, train, val
         self.n_epochs, self._streaming = n_epochs, streaming
+        self._called = bool(trainer.callbacks)  # now: a callback may change the list
         self._place()
 
     def _place(self) -> None:
@@ -125,7 +126,7 @@ class Loop:
         """Take over what was changed since the last epoch, by callbacks or by hand."""
         if self.trainer.engine is not self.engine or self._plans_need() != self._made_for:
             self._place()
-        if self.trainer.callbacks:  # they may have changed the parameters
+        if self._called:  # they may have changed the parameters
             self.engine.precision.refresh()
 
     def _draw(self) -> None:

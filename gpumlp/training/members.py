@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from gpumlp.backends.lane import Stopped, here
@@ -17,6 +18,7 @@ from gpumlp.training.groups import plans_text, stacked, wave_text
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.loop import RECORDED, Loop
 from gpumlp.training.progress import Progress
+from gpumlp.training.together import together
 
 __all__ = ["SMALL", "Member", "train"]
 
@@ -92,7 +94,8 @@ class Member:
         except StopIteration:
             self.done = True
         except DivergenceError as error:
-            self.error, self.done = error, True
+            # without the traceback, which holds rows and plans
+            self.error, self.done = error.with_traceback(None), True
         except Exception as error:
             if self.name and hasattr(error, "add_note"):  # from Python 3.11 on
                 error.add_note(f"raised while {self.name} was trained")
@@ -180,8 +183,10 @@ class _Call:
 class _Turn:
     """The `Lane` of one thread."""
 
+    later: Any
+
     def __init__(self, group: _Group) -> None:
-        self._group, self.may_leave = group, False
+        self._group, self.may_leave, self.later = group, False, None
 
     @property
     def alone(self) -> bool:
@@ -265,7 +270,7 @@ class _Group:
 
 
 class Job(Protocol):
-    """What one thread does: a member, or several in one plan.
+    """What one thread does: a member, or several together.
 
     Attributes
     ----------
@@ -312,12 +317,13 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
         How many networks there were, and in how many plans.
     """
 
-    jobs: list[Job] = stacked(members)
+    plans: list[Job] = stacked(members)
+    jobs = together(plans, Member)
 
     def tick() -> None:
         epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)
         left = sum(not member.done for member in members)
-        bar.show(epochs, f"{left} of {plans_text(len(members), jobs)}{wave_text(jobs)}")
+        bar.show(epochs, f"{left} of {plans_text(len(members), plans)}{wave_text(plans)}")
 
     try:
         for until in (*pauses, sys.maxsize):
@@ -328,9 +334,10 @@ def train(members: Sequence[Member], bar: Progress, pauses: Sequence[int] = (), 
                 for member in cut(waiting):
                     member.leave()
     finally:
-        for member in members:
-            member.leave()
-    return plans_text(len(members), jobs)
+        with ExitStack() as each:  # all of them, even if one fails
+            for member in members:
+                each.callback(member.leave)
+    return plans_text(len(members), plans)
 
 
 def _train(group: _Group, tick: Callable[[], None]) -> None:

@@ -30,7 +30,8 @@ def fixed_bytes(
     activations of `evaluated` validation rows."""
     size = network.dtype.itemsize
     half = 0 if precision is None or precision.half is None else precision.half.nbytes
-    arrays = 3 + len(optimizer.state_names())  # parameters, gradients, the best parameters; and the state
+    # parameters, gradients, the best parameters; the state
+    arrays = 3 + len(optimizer.arrays()) + optimizer.scratch
     widths = sum(3 * (n + 8) for n in network.widths)
     evaluation = forward_bytes(network, min(evaluated, forward_rows(network)))
     return half + size * (arrays * network.flat_size + widths * batch) + evaluation

@@ -28,7 +28,7 @@ __all__ = ["load_trainer", "save_trainer"]
 #: keys of the header's "trainer" -> type of their value; "state" names the optimiser's state arrays
 _TRAINER: dict[str, Any] = {
     "loss": str,
-    "delta": (int, float),
+    "delta": (int, float, list),
     "optimizer": str,
     "hyperparameters": dict,
     "t": int,
@@ -170,7 +170,7 @@ def _too_large(value: Any) -> bool:
 
 def _optimizer(given: dict[str, Any]) -> Optimizer:
     rule: Any = optimizer_class(given["optimizer"])
-    options = given["hyperparameters"]
+    options = {"average": 0.0, **given["hyperparameters"]}  # files of earlier versions know no average
     names = {f.name for f in fields(rule)}
     for name in sorted(names ^ set(options)):
         raise ValueError(
@@ -194,8 +194,8 @@ def _restore(trainer: Any, given: dict[str, Any], saved: Saved, model: MLP) -> N
     optimizer = trainer.optimizer
     held = []
     if given["t"] or given["state"]:
-        if sorted(given["state"]) != sorted(optimizer.state_names()):
-            raise ValueError(f"its state is {given['state']}, expected {list(optimizer.state_names())}")
+        if sorted(given["state"]) != sorted(optimizer.arrays()):
+            raise ValueError(f"its state is {given['state']}, expected {list(optimizer.arrays())}")
         state = {n: model.flattened(saved.parameters(f"{n}_")) for n in given["state"]}
         held = [{**state, "_shape": (model.flat_size,)}]
     optimizer.load_state_dict({**optimizer.state_dict(), "t": given["t"], "state": held})

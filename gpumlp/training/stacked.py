@@ -8,19 +8,20 @@ epoch for all of them: one copy to the device, the steps, the evaluation, one co
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from gpumlp.network import Stack
 from gpumlp.optimizers import StackedOptimizer
-from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
 from gpumlp.training.epochs import ResidentEpochs
 from gpumlp.training.evaluation import Reference, ResidentEvaluation
 from gpumlp.training.loop import Loop
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.table import batch_weights
+from gpumlp.training.together import all_go_on
 
 __all__ = ["Stacked"]
 
@@ -73,74 +74,68 @@ class Stacked:
         """Train all members to the end of epoch `until`."""
         backend = self.members[0].trainer.model.backend
         with backend.active():
+            if not self._parts:
+                self._advance(turn, until)
             for part in self._parts:
                 part.advance(turn, until)
-            if self._parts:
-                return
-            for member in self.members:
-                member.turn = turn
-                if member not in self._seats:
-                    self._seats[member] = Seat(member)
-                    member.begin(self._seats[member])
-            try:
-                while self._sit() and self._epoch_number < until:
-                    turn.look()
-                    self._epoch()
-            except MemoryError:
-                if self._epoch_number or len(self.members) == 1:
-                    raise
-                self._split()
-            finally:
-                self._rise()
-            for part in self._parts:
-                part.advance(turn, until)
+        if self.done:
+            self._rows = SharedRows()  # the device may need the room for others
 
-    def _split(self) -> None:
+    def _advance(self, turn: Any, until: int) -> None:
+        for member in self.members:
+            member.turn = turn
+            if member not in self._seats:
+                self._seats[member] = Seat(member)
+                member.begin(self._seats[member])
+        try:
+            while self._epoch_number < until and self._sit():
+                turn.look()
+                self._epoch()
+        finally:
+            self._rise()
+
+    def _split(self, running: Sequence[Any]) -> None:
         """They do not fit on the device together."""
-        half = -(-len(self.members) // 2)
-        for members in (self.members[:half], self.members[half:]):
+        half = -(-len(running) // 2)
+        for members in (running[:half], running[half:]):
             part = Stacked(members, self._rows, self.plan)
             part._seats = {member: self._seats[member] for member in members}
+            part._epoch_number = self._epoch_number
             self._parts.append(part)
 
     def _sit(self) -> bool:
-        """A plan for those that are not done, without many empty seats; False if all are done."""
+        """A plan for those that are not done, without many empty seats; False if there is nothing to do."""
         running = [member for member in self.members if not member.done]
         seats = [self._seats[member] for member in running if not self._seats[member].alone]
-        plan = self._plan
-        if plan is None or (len(plan.seats) - len(seats)) * _EMPTY > len(plan.seats):
+        taken = len(self._plan.seats) if self._plan else 0
+        if (taken - len(seats)) * _EMPTY > taken or not taken:
             self._rise()
-            if seats:
-                self._plan = _Plan(seats, self._rows)
+            seats = [seat for seat in seats if seat.fits()]
+            try:
+                self._plan = _Plan(seats, self._rows) if seats else None
+            except MemoryError:
+                if len(running) > 1:
+                    self._split(running)
+                    return False
+                seats[0].alone = True
         return bool(running)
 
     def _rise(self) -> None:
         """Bring everything home, and free the plan's memory."""
-        plan, self._plan = self._plan, None
-        for seat in plan.seats if plan else ():
-            seat.rise()
+        with ExitStack() as each:  # all of them, even if one cannot be copied
+            for seat in self._plan.seats if self._plan else ():
+                each.callback(seat.rise)
+            self._plan = None
 
     def _epoch(self) -> None:
         """An epoch of all that are not done.  An error in one of them comes through when the others have
         finished theirs."""
-        running, errors = [member for member in self.members if not member.done], []
+        all_go_on(self.members, self._run)
+        self._epoch_number += 1
 
-        def go_on() -> None:
-            for member in running:
-                try:
-                    if not member.done:
-                        member.go_on()
-                except BaseException as error:
-                    member.error, member.done = error, True
-                    errors.append(error)
-
-        go_on()
+    def _run(self) -> None:
         if self._plan and self._plan.waiting:
             self._plan.run()
-        go_on()
-        self._epoch_number += 1
-        if errors:
-            raise errors[0]
 
 
 class _Plan:
@@ -153,8 +148,8 @@ class _Plan:
 
     Attributes
     ----------
-    waiting : bool
-        Whether an epoch has been ordered.
+    waiting : list of Seat
+        Those that have ordered an epoch.
     """
 
     def __init__(self, seats: Sequence[Seat], rows: SharedRows) -> None:
@@ -173,7 +168,8 @@ class _Plan:
         )
         together, spare = rows.training(train, self.stack)
         counts = [one.n_rows for one in train]
-        self.epochs = ResidentEpochs(self.engine, together, first.batch_size, counts=counts)
+        batch = max(trainer.batch_size for trainer in trainers)  # the same, or at least as long as the rows
+        self.epochs = ResidentEpochs(self.engine, together, batch, counts=counts)
         for order, n, row in zip(self.epochs.order, counts, spare, strict=True):
             order[n:] = row
         self.evaluation: ResidentEvaluation | None = None
@@ -185,7 +181,8 @@ class _Plan:
         shape = self.epochs.n_steps, len(seats)
         self._table = {name: np.zeros(shape) for name in self.engine.columns()}
         self._sums: np.ndarray | None = None
-        self.waiting = self._stale = False
+        self.waiting: list[Seat] = []
+        self._stale = False
         for number, seat in enumerate(seats):
             seat.sit(self, number)
 
@@ -193,18 +190,24 @@ class _Plan:
         """An epoch with these values for member `number`."""
         for name, values in self._table.items():
             values[:, number] = table[name]
-        self.waiting = True
+        self.waiting.append(self.seats[number])
 
     def run(self) -> None:
         """The epoch that has been ordered."""
-        self.waiting, self._sums = False, None
-        if self._stale:
-            self.engine.precision.refresh()
-            self._stale = False
-        with self.engine.backend.range("gpumlp:epoch of many"):
-            self.epochs.run(self._table)
-            if self.evaluation:
-                self.evaluation.run()
+        ordered, self.waiting, self._sums = self.waiting, [], None
+        t = self.optimizer.t
+        try:
+            if self._stale:
+                self.engine.precision.refresh()
+                self._stale = False
+            with self.engine.backend.range("gpumlp:epoch of many"):
+                self.epochs.run(self._table)
+                if self.evaluation:
+                    self.evaluation.run()
+        except BaseException:
+            for seat in ordered:
+                seat.fail(self.optimizer.t - t)
+            raise
 
     def sums(self, number: int) -> np.ndarray:
         """Those of member `number`; the first call waits for the device."""
@@ -245,16 +248,21 @@ class Seat(Loop):
     Attributes
     ----------
     alone : bool
-        A callback has changed something that a plan shares: the rest is trained by plans of its own.
+        It goes on by plans of its own: a callback has changed something that a plan shares, or there is no
+        memory for one.
     """
 
     def __init__(self, member: Any) -> None:
-        self.alone, self._plan, self._number = False, None, 0
+        self.alone, self._placed, self._number = False, False, 0
+        self._plan: _Plan | None = None
+        self._home = True  # whether what the trainer has is not older than what the plan has
         super().__init__(member.trainer, member.train, member.val, member.epochs, None)
 
     def _place(self) -> None:
         if self.alone:
             super()._place()
+            self.engine.precision.refresh()
+            self._placed = True
             return
         self.engine, self._made_for = self.trainer.engine, self._plans_need()
         self._recipe, self._drawn = self.engine.recipe(), None
@@ -266,63 +274,90 @@ class Seat(Loop):
 
     def sit(self, plan: _Plan, number: int) -> None:
         """Take seat `number` of `plan`."""
-        self._plan: _Plan | None = plan
-        self._number, self._drawn = number, None
-        self.epochs = _SeatEpochs(plan, number, self.train, self.trainer)
+        self._plan, self._number, self._drawn = plan, number, None
+        self.epochs = _SeatEpochs(self, plan, number)
         plan.put(number, self.trainer)
+
+    def order(self, table: dict[str, Any], steps: int) -> None:
+        """An epoch with these values; done when all have ordered theirs."""
+        assert self._plan is not None
+        self._plan.order(self._number, table)
+        self.trainer.optimizer.t += steps
+        self._home = False
+
+    def fail(self, done: int) -> None:
+        """The epoch that was ordered has ended after `done` steps."""
+        self.trainer.optimizer.t += done - self.epochs.n_steps
+        self.trainer.epoch -= 1
+
+    def _come_home(self) -> None:
+        """Bring what belongs to the trainer home, unless it is there, where it may have been changed."""
+        if self._plan is not None and not self._home:
+            self._plan.get(self._number, self.trainer)
+        self._home = True
 
     def rise(self) -> None:
         """Leave the plan, with everything that belongs to the trainer."""
         if self._plan is not None:
-            self._plan.get(self._number, self.trainer)
-            self._plan = None
+            try:
+                self._come_home()
+            finally:
+                self._plan = None
+                del self.epochs  # which would keep the plan's memory
+
+    def fits(self) -> bool:
+        """Whether the trainer still is what plans were made for; else it goes on alone."""
+        trainer = self.trainer
+        try:
+            same = trainer.engine is self.engine and self._plans_need() == self._made_for
+            self.alone = not (same and self.engine.recipe() == self._recipe)
+        except Exception:  # raised again when it goes on
+            self.alone = True
+        return not self.alone
 
     def _leave(self) -> None:
         self.rise()
 
     def _fetch(self) -> None:
-        if self._plan is not None:
+        if self._plan is not None and not self._home:
             self._plan.get_parameters(self._number, self.trainer)
 
     def _read_sums(self) -> np.ndarray:
         return super()._read_sums() if self._plan is None else self._plan.sums(self._number)
 
     def _follow(self) -> None:
-        if self._plan is None:
-            super()._follow()
-        elif self.trainer.callbacks:  # only they can have changed anything
-            engine = self.trainer.engine
-            same = engine is self.engine and self._plans_need() == self._made_for
-            if same and engine.recipe() == self._recipe:
+        if self._plan is not None and self._called:  # only callbacks can have changed anything
+            if self.fits():
                 self._plan.put(self._number, self.trainer)
-            else:  # everything is at home since the epoch's end
-                self.alone, self._plan = True, None
-                self._place()
-                self.engine.precision.refresh()
+            else:
+                self.rise()
+        if self.alone and not self._placed:
+            self._place()
+        elif self.alone:
+            super()._follow()
 
     def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
         figures = yield from super()._epoch(number)
-        if self._plan is not None and self.trainer.callbacks:
-            self._plan.get(self._number, self.trainer)
+        if self._called:
+            self._come_home()
         return figures
 
 
 class _SeatEpochs:
     """`Epochs` of one member of a plan."""
 
-    def __init__(self, plan: _Plan, number: int, rows: Rows, trainer: Any) -> None:
-        self._plan, self._number, self._rows, self._trainer = plan, number, rows, trainer
+    def __init__(self, seat: Seat, plan: _Plan, number: int) -> None:
+        self._seat, self._plan, self._number, rows = seat, plan, number, seat.train
         self.batch, self.n_steps, self.weight = plan.epochs.batch, plan.epochs.n_steps, rows.weight
         self.order = plan.epochs.order[number, : rows.n_rows]
 
     def batch_weights(self) -> np.ndarray:
         """See `Epochs`."""
-        return batch_weights(self._rows.weights, self.order, self.batch)
+        return batch_weights(self._seat.train.weights, self.order, self.batch)
 
     def run(self, table: dict[str, Any]) -> None:
-        """See `Epochs`; ordered here, and done when all have ordered theirs."""
-        self._plan.order(self._number, table)
-        self._trainer.optimizer.t += self.n_steps
+        """See `Epochs`."""
+        self._seat.order(table, self.n_steps)
 
     def first_bad_step(self) -> tuple[int, int]:
         """See `Epochs`."""

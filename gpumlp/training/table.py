@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.optimizers import Optimizer
+from gpumlp.schedules import Constant
 
 __all__ = ["batch_weights", "step_table"]
 
@@ -33,16 +34,14 @@ def step_table(
     steps = len(batch_weights)
     optimizer.check()
     t = optimizer.t + np.arange(steps)
-    factors = np.asarray(schedule(t.copy(), total), float)  # a function of the user's may write to it
-    if factors.shape not in ((), (steps,)):
-        raise ValueError(f"the schedule gave factors of shape {factors.shape} for steps of shape {t.shape}")
     lr = np.full(steps, optimizer.lr, float)
-    lr *= factors
-    low, high = lr.min(), lr.max()
-    if not (low >= 0 and high < np.inf):  # NaN is neither
-        raise ValueError(
-            f"the schedule gave learning rates from {low} to {high}; expected finite numbers >= 0"
-        )
+    if type(schedule) is not Constant:
+        lr *= _factors(schedule, t, total)
+        low, high = lr.min(), lr.max()
+        if not (low >= 0 and high < np.inf):  # NaN is neither
+            raise ValueError(
+                f"the schedule gave learning rates from {low} to {high}; expected finite numbers >= 0"
+            )
     return {
         **optimizer.step_values(t + 1, lr),
         "inv_weight": 1 / batch_weights,
@@ -50,3 +49,10 @@ def step_table(
         "t_high": t >> _STEP_BITS,
         "lr": lr,
     }
+
+
+def _factors(schedule: Callable, t: np.ndarray, total: int) -> np.ndarray:
+    factors = np.asarray(schedule(t.copy(), total), float)  # a function of the user's may write to it
+    if factors.shape not in ((), t.shape):
+        raise ValueError(f"the schedule gave factors of shape {factors.shape} for steps of shape {t.shape}")
+    return factors

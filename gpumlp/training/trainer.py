@@ -10,7 +10,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends.base import on_device
 from gpumlp.errors import suggest
-from gpumlp.losses import Huber, Loss, get_loss
+from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
 from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
@@ -36,9 +36,10 @@ class Trainer(Settings):
     model : MLP
         Trained in place, on the device where it is.  Training (not making the trainer) sets its `output`,
         which says how `predict` reads the network, to fit the loss.
-    loss : str, gpumlp.Huber, or a loss of `gpumlp.losses.LOSSES`
+    loss : str, an object with a constant, or a loss of `gpumlp.losses.LOSSES`
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error" (half the mean square),
-        "absolute_error", "huber", "poisson".
+        "absolute_error", "huber", "poisson", "quantile".  Objects: `gpumlp.Huber`, `gpumlp.Quantile`,
+        `gpumlp.SoftmaxCrossEntropy`, `gpumlp.BinaryCrossEntropy` (smoothed labels).
     optimizer : str or Optimizer
         A name, or an object such as ``gpumlp.Adam(lr=1e-3)``.  The trainer works with a copy of it,
         `self.optimizer`.
@@ -49,6 +50,10 @@ class Trainer(Settings):
         Penalties l1 sum |w| and (l2/2) sum w^2 on weights, not biases; see `Optimizer`.
     proximal : bool
         Treat l1 by soft thresholding (exact zeros) instead of the subgradient.
+    average : float
+        > 0: the model has moving averages of the parameters between steps, for evaluation, early stopping,
+        callbacks, predictions and files; steps go on from the parameters themselves, which are then
+        `optimizer.state[0]["average"]`.  Usually 0.99 to 0.9999; see `Optimizer`.
     clip_norm : float, optional
         Scale the gradient of the data loss down to this Euclidean norm if it is longer (to 0 if the norm
         overflows).
@@ -93,12 +98,13 @@ class Trainer(Settings):
         self,
         model: MLP,
         *,
-        loss: str | Huber | Loss,
+        loss: str | LossObject | Loss,
         optimizer: str | Optimizer,
         batch_size: int = 128,
         l1: float = 0.0,
         l2: float = 0.0,
         proximal: bool = False,
+        average: float = 0.0,
         clip_norm: float | None = None,
         schedule: str | Callable | None = None,
         seed: int = 0,
@@ -107,17 +113,13 @@ class Trainer(Settings):
     ) -> None:
         self.model = model
         kind, delta = get_loss(loss)
-        self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal)
+        self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal, average)
         self.batch_size = batch_size
         self.clip_norm = clip_norm
         self.schedule, self.seed, self.precision = schedule, seed, precision
         self.callbacks = callbacks
         n_out = model.layer_sizes[-1]
-        if kind.classes and n_out < 2:
-            raise ValueError(
-                f"{kind.name} needs at least 2 outputs (one per class), the network has {n_out}; "
-                "for two classes with one output use binary_cross_entropy"
-            )
+        check_outputs(kind, delta, n_out)
         # elementwise losses are means over the outputs
         self._objective = Objective(kind, delta, 1.0 if kind.classes else 1.0 / n_out)
         self.epoch = 0

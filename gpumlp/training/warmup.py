@@ -68,9 +68,15 @@ def warmup(
     settings += [(losses[0], activations[0], name) for name in optimizers[1:]]
     X = np.zeros((_ROWS, 16), dtype)
     for loss, activation, optimizer in settings:
-        classes = get_loss(loss)[0].classes
+        kind, constant = get_loss(loss)
+        classes = kind.classes
         y = np.arange(_ROWS) % _CLASSES if classes else np.zeros(_ROWS)
-        model = MLP([16, 16, _CLASSES if classes else 1], activation, dtype=dtype, device=backend)
+        model = MLP(
+            [16, 16, _CLASSES if classes else len(constant) if kind.levels else 1],
+            activation,
+            dtype=dtype,
+            device=backend,
+        )
         trainer = Trainer(model, loss=loss, optimizer=optimizer, batch_size=_BATCH, precision=precision)
         trainer.fit(X, y, epochs=1, validation=(X, y), progress=False)
         model.predict(X)

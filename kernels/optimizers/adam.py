@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from gpumlp.kernels.checks import number
-from gpumlp.kernels.optimizers.rule import Rule, bias_correction
+from gpumlp.kernels.optimizers.moments import Moments
+from gpumlp.kernels.optimizers.rule import bias_correction
 
 __all__ = ["Adam", "AdamW"]
 
 
 @dataclass
-class Adam(Rule):
+class Adam(Moments):
     """Adam with bias correction (d2l.ai 12.10; Kingma & Ba 2015, Algorithm 1)::
 
         v = b1 v + (1 - b1) g          v^ = v / (1 - b1^t)
@@ -51,34 +51,16 @@ class Adam(Rule):
     """
 
     name: ClassVar[str] = "adam"
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-6
     eps_hat: bool = False
     amsgrad: bool = False
-
-    def check(self) -> None:
-        self.in_range("eps", 0, open_low=True)
-        given = self.betas
-        try:
-            beta1, beta2 = given
-            self.betas = number("beta1", beta1, 0, 1), number("beta2", beta2, 0, 1)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{type(self).__name__}: betas={given!r}; expected two numbers >= 0 and < 1"
-            ) from None
-        super().check()
 
     def options(self) -> tuple[str, ...]:
         flags = {"epshat": self.eps_hat, "amsgrad": self.amsgrad}
         return tuple(name for name, on in flags.items() if on)
 
     def state_names(self) -> tuple[str, ...]:
-        return ("v", "s", "s_max") if self.amsgrad else ("v", "s")
-
-    def constants(self) -> dict[str, float]:
-        beta1, beta2 = self.betas  # 1 - beta in double: 1 - 0.999f is wrong by 1e-5
-        return {"beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2, "eps": self.eps}
+        names = super().state_names()
+        return (*names, "s_max") if self.amsgrad else names
 
     def stepped(self, t: Any, lr: Any) -> dict[str, Any]:
         beta1, beta2 = self.betas
@@ -88,7 +70,7 @@ class Adam(Rule):
         return {"lr": lr, "c1": c1 / root if self.eps_hat else c1, "root_c2": root}
 
     def text(self) -> str:
-        lines = ["v = beta1 * v + gain1 * grad;", "s = beta2 * s + gain2 * grad * grad;"]
+        lines = [self.moments]
         s = "s"
         if self.amsgrad:
             lines.append("s_max = s_max > s ? s_max : s;")
@@ -98,11 +80,7 @@ class Adam(Rule):
         return "\n".join(lines)
 
     def rule(self, grad: np.ndarray, lr: float, **values: Any) -> np.ndarray:
-        v, s = values["v"], values["s"]
-        v *= values["beta1"]
-        v += values["gain1"] * grad
-        s *= values["beta2"]
-        s += values["gain2"] * grad * grad
+        v, s = self.mean(grad, values)
         if self.amsgrad:
             np.maximum(s, values["s_max"], out=values["s_max"])
             s = values["s_max"]

@@ -48,6 +48,11 @@ class Rule:
     proximal : bool
         Treat l1 by soft thresholding after the step, w <- sign(w) max(|w| - lr l1, 0), which gives exact
         zeros (ISTA for plain SGD), instead of by the subgradient.
+    average : float
+        In [0, 1); > 0: keep a moving average a of the parameters as the state array "average", from their
+        start values on: ``a = d a + (1 - d) w`` after step t (from 1), ``d = min(average, t / (t + 9))``,
+        so that the first steps are soon forgotten (as TensorFlow's `ExponentialMovingAverage` with
+        `num_updates`).  A `Trainer` shows the averages.
     """
 
     name: ClassVar[str]
@@ -56,11 +61,14 @@ class Rule:
     l2: float = field(default=0.0, kw_only=True)
     weight_decay: float = field(default=0.0, kw_only=True)
     proximal: bool = field(default=False, kw_only=True)
+    average: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         self.check()
 
     # ---- what a rule defines -----------------------------------------------
+    #: whether what the kernel gets as g is a gradient, which clipping and loss scaling scale
+    scaled: ClassVar[bool] = True
     #: text that computes `C delta` (to be subtracted from the parameter) from `grad`, the state, and `lr`
     body: ClassVar[str]
 
@@ -98,6 +106,7 @@ class Rule:
 
         A rule with ranges of its own checks them by `in_range`, then calls this.
         """
+        self.in_range("average", 0, 1)
         for f in fields(self):
             if type(f.default) is bool:
                 if type(value := getattr(self, f.name)) is not bool:
@@ -119,6 +128,18 @@ class Rule:
         called = f"{type(self).__name__}: {name}"
         setattr(self, name, number(called, value, low, high, open_low=open_low, expected=expected))
 
+    def check_betas(self) -> None:
+        """Check the two numbers of `betas`, for rules that have them."""
+        given: Any = getattr(self, "betas")  # noqa: B009 - a field of some rules only
+        try:
+            beta1, beta2 = given
+            betas = number("beta1", beta1, 0, 1), number("beta2", beta2, 0, 1)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{type(self).__name__}: betas={given!r}; expected two numbers >= 0 and < 1"
+            ) from None
+        setattr(self, "betas", betas)  # noqa: B010
+
     # ---- what is made of it -----------------------------------------------
     def hyperparameters(self) -> dict[str, Any]:
         """Constructor arguments as a dict, checked."""
@@ -129,13 +150,25 @@ class Rule:
         """Which of l1, l2, weight decay and proximal step are on."""
         return self.l1 > 0, self.l2 > 0, self.weight_decay > 0, self.proximal and self.l1 > 0
 
+    def arrays(self) -> tuple[str, ...]:
+        """Names of all state arrays: those of the rule, and the average of the parameters."""
+        return (*self.state_names(), "average") if self.average > 0 else self.state_names()
+
+    def per_step(self, t: Any, lr: Any) -> dict[str, Any]:
+        """`stepped`, and what the average needs."""
+        values = self.stepped(t, lr)
+        if self.average > 0:
+            values["blend"] = np.maximum(1 - self.average, 9 / (np.asarray(t) + 9.0))
+        return values
+
     def settings(self) -> tuple[Any, ...]:
         """All that a recorded launch of the kernel keeps: a plan is out of date when this changes.
 
         Learning rate, sizes of the penalties and `stepped` are not in it: they are given for every step.
         """
         self.check()
-        return self.name, self.penalties(), self.options(), *self.constants().items()
+        kept = self.name, self.penalties(), self.average > 0, self.options()
+        return *kept, *self.constants().items()
 
     def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:
         """The fused kernel for the options and penalties in force.
@@ -156,12 +189,7 @@ class Rule:
         l1, l2, decoupled, proximal = self.penalties()
         clip = clip and not guard
         pieces = [
-            "if (clip_scale[0] > C(0)) {" if guard else "",
-            "C grad = g * clip_scale[0];" if clip or guard else "C grad = g;",
-            "grad += decay * l2 * p;" if l2 else "",
-            "grad += decay * l1 * ((p > C(0) ? C(1) : C(0)) - (p < C(0) ? C(1) : C(0)));"
-            if l1 and not proximal
-            else "",
+            *self.gradient_lines(clip and self.scaled, guard),
             "p -= decay * (lr * weight_decay) * p;" if decoupled else "",
             self.text(),
             "p -= delta;",
@@ -169,16 +197,18 @@ class Rule:
             "p -= p > shrink ? shrink : (p < -shrink ? -shrink : p);"
             if proximal
             else "",
+            "average += blend * (p - average);" if self.average > 0 else "",
             "}" if guard else "",
             "p_half = p;" if half else "",
         ]
         used = {"l1": l1, "l2": l2, "weight_decay": decoupled}
-        stepped = [*self.stepped(1, 0.0), *(n for n, u in used.items() if u)]
+        stepped = [*self.per_step(1, 0.0), *(n for n, u in used.items() if u)]
         words = [
             *self.options(),
             *(["prox"] if proximal else ["l1"] if l1 else []),
             *(["l2"] if l2 else []),
             *(["wd"] if decoupled else []),
+            *(["avg"] if self.average > 0 else []),
             *(["clip"] if clip else ["guard"] if guard else []),
             *(["half"] if half else []),
         ]
@@ -186,14 +216,26 @@ class Rule:
             name="_".join(["gpumlp", self.name, *words]),
             inputs="C g",
             outputs="T p_half" if half else "",
-            inouts=", ".join(["C p", *(f"C {n}" for n in self.state_names())]),
+            inouts=", ".join(["C p", *(f"C {n}" for n in self.arrays())]),
             raws="C clip_scale" if clip or guard else "",
             scalars=", ".join(f"C {n}" for n in self.constants()),
             stepped=tuple(stepped),
             masked=l1 or l2 or decoupled,
             body="\n".join(filter(None, pieces)),
-            reference=_reference(self.rule, l1, l2, decoupled, proximal, guard),
+            reference=_reference(self.rule, l1, l2, decoupled, proximal, guard, self.scaled),
         )
+
+    def gradient_lines(self, clip: bool, guard: bool) -> list[str]:
+        """The text's beginning: `C grad`, with penalties."""
+        l1, l2, _, proximal = self.penalties()
+        return [
+            "if (clip_scale[0] > C(0)) {" if guard else "",
+            "C grad = g * clip_scale[0];" if clip or (guard and self.scaled) else "C grad = g;",
+            "grad += decay * l2 * p;" if l2 else "",
+            "grad += decay * l1 * ((p > C(0) ? C(1) : C(0)) - (p < C(0) ? C(1) : C(0)));"
+            if l1 and not proximal
+            else "",
+        ]
 
     def scalars(self, kernel: Kernel) -> dict[str, float]:
         """By-value arguments for `kernel`."""
@@ -201,19 +243,26 @@ class Rule:
         return {s.name: float(values[s.name]) for s in kernel.constants}
 
     def step_values(self, t: Any, lr: Any) -> dict[str, Any]:
-        """All per-step values that a kernel of this object may read: `stepped`, and the penalties."""
-        return {**self.stepped(t, lr), "l1": self.l1, "l2": self.l2, "weight_decay": self.weight_decay}
+        """All per-step values that a kernel of this object may read: `per_step`, and the penalties."""
+        return {**self.per_step(t, lr), "l1": self.l1, "l2": self.l2, "weight_decay": self.weight_decay}
 
 
 def _reference(
-    rule: Callable[..., np.ndarray], l1: bool, l2: bool, decoupled: bool, proximal: bool, guard: bool
+    rule: Callable[..., np.ndarray],
+    l1: bool,
+    l2: bool,
+    decoupled: bool,
+    proximal: bool,
+    guard: bool,
+    scaled: bool,
 ) -> Callable:
     def run(
         g: Any, p: Any, lr: Any, decay: float = 1.0, clip_scale: Any = None, k: int = 0, **values: Any
     ) -> None:
-        grad = g * clip_scale[0] if clip_scale is not None else g
+        grad = g * clip_scale[0] if clip_scale is not None and scaled else g
         penalty2, penalty1 = values.pop("l2", 0.0), values.pop("l1", 0.0)
-        weight_decay = values.pop("weight_decay", 0.0)
+        weight_decay, blend = values.pop("weight_decay", 0.0), values.pop("blend", 0.0)
+        average = values.pop("average", None)
         if decay and l2:
             grad = grad + penalty2 * p
         if decay and l1 and not proximal:
@@ -225,6 +274,8 @@ def _reference(
         if decay and proximal:
             shrink = lr * penalty1
             p -= np.clip(p, -shrink, shrink)
+        if average is not None:
+            average += blend * (p - average)
 
     def step(g: Any, p: Any, p_half: Any = None, **values: Any) -> None:
         if not guard or values["clip_scale"][0] > 0:

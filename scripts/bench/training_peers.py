@@ -24,8 +24,30 @@ KERAS = os.environ.get("KERAS_BACKEND") or "jax"
 _JAX_PRODUCTS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 
 
-def _jax_step(state: Any, X: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    """(state, loss) after a step on the rows `index`, Adam written out; a state is (p, m, v, steps done)."""
+def jax_device() -> str:
+    """ "cuda" if JAX is installed and has a GPU, else ""."""
+    if importlib.util.find_spec("jax") is None:
+        return ""
+    import jax
+
+    try:
+        return "cuda" if jax.devices("gpu") else ""
+    except RuntimeError:
+        return ""
+
+
+def jax_start(parameters: Any) -> tuple[Any, Any, Any, Any]:
+    """The state (p, m, v, steps done) at the beginning, from pairs of weights and biases."""
+    import jax
+    import jax.numpy as jnp
+
+    start = [(jnp.array(W), jnp.array(b)) for W, b in parameters]
+    m, v = (jax.tree_util.tree_map(jnp.zeros_like, start) for _ in range(2))
+    return start, m, v, jnp.zeros((), jnp.float32)
+
+
+def jax_step(state: Any, X: Any, y: Any, index: Any, lr: Any = LR) -> tuple[Any, Any]:
+    """(state, loss) after a step on the rows `index`, Adam written out; see `jax_start`."""
     import jax
     import jax.numpy as jnp
 
@@ -43,7 +65,7 @@ def _jax_step(state: Any, X: Any, y: Any, index: Any) -> tuple[Any, Any]:
     m = tree(lambda a, b: 0.9 * a + 0.1 * b, m, g)
     v = tree(lambda a, b: 0.999 * a + 0.001 * b * b, v, g)
     c1, c2 = 1 / (1 - 0.9**t), 1 / (1 - 0.999**t)
-    p = tree(lambda a, b, c: a - LR * c1 * b / (jnp.sqrt(c2 * c) + EPS), p, m, v)
+    p = tree(lambda a, b, c: a - lr * c1 * b / (jnp.sqrt(c2 * c) + EPS), p, m, v)
     return (p, m, v, t), loss
 
 
@@ -62,12 +84,12 @@ def with_jax(task: Task, scan: bool, device: str = "cpu", precision: str = "floa
 
     @functools.partial(jax.jit, donate_argnums=0)
     def run(state: Any, X: Any, y: Any, order: Any) -> tuple[Any, Any]:
-        state, losses = jax.lax.scan(lambda held, index: _jax_step(held, X, y, index), state, order)
+        state, losses = jax.lax.scan(lambda held, index: jax_step(held, X, y, index), state, order)
         return state, losses.sum()
 
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def one(state: Any, total: Any, place: Any, X: Any, y: Any, order: Any) -> tuple[Any, Any, Any]:
-        state, loss = _jax_step(state, X, y, order[place])
+        state, loss = jax_step(state, X, y, order[place])
         return state, total + loss, place + 1
 
     def one_by_one(state: Any, X: Any, y: Any, order: Any) -> tuple[Any, Any]:
@@ -78,9 +100,7 @@ def with_jax(task: Task, scan: bool, device: str = "cpu", precision: str = "floa
 
     with jax.default_device(place):
         X, y = jnp.asarray(task.X), jnp.asarray(task.y.astype(np.int32))
-        start = [(jnp.array(W), jnp.array(b)) for W, b in task.parameters]
-        zeros = [jax.tree_util.tree_map(jnp.zeros_like, start) for _ in range(2)]
-        held = [(start, *zeros, jnp.zeros((), jnp.float32))]
+        held = [jax_start(task.parameters)]
 
     def epoch(number: int) -> float:
         with jax.default_device(place), products_of():
@@ -199,10 +219,13 @@ PEERS = {
 }
 
 
+def missing(peer: str) -> str:
+    """The first module that `peer` needs and that is not installed; "" if there is none."""
+    return next((name for name in PEERS[peer].modules if importlib.util.find_spec(name) is None), "")
+
+
 def installed(peer: str) -> bool:
     """Whether `peer` can be imported; says so on stderr if not."""
-    for module in PEERS[peer].modules:
-        if importlib.util.find_spec(module) is None:
-            print(f"without {peer}: {module} is not installed", file=sys.stderr)
-            return False
-    return True
+    if module := missing(peer):
+        print(f"without {peer}: {module} is not installed", file=sys.stderr)
+    return not module

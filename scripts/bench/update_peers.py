@@ -62,6 +62,9 @@ def torch_forms(rule: str, lr: float, p: np.ndarray, g: np.ndarray, device: str)
         "rmsprop": (optim.RMSprop, {"alpha": 0.9}),
         "adam": (optim.Adam, {}),
         "adamw": (optim.AdamW, {}),
+        "adadelta": (optim.Adadelta, {}),
+        "nadam": (optim.NAdam, {}),
+        "radam": (optim.RAdam, {}),
     }
     if rule not in make or (device == "cuda" and not torch.cuda.is_available()):
         return []
@@ -98,6 +101,11 @@ def optax_jit(rule: str, lr: float, p: np.ndarray, g: np.ndarray, device: str) -
         "rmsprop": lambda: optax.rmsprop(lr, decay=0.9),
         "adam": lambda: optax.adam(lr),
         "adamw": lambda: optax.adamw(lr, weight_decay=0.01),
+        "adadelta": lambda: optax.adadelta(lr),
+        "yogi": lambda: optax.yogi(lr),
+        "nadam": lambda: optax.nadam(lr),
+        "radam": lambda: optax.radam(lr),
+        "lion": lambda: optax.lion(lr, weight_decay=0.0),
     }
     try:
         where = jax.devices("cpu" if device == "cpu" else "gpu")[0]

@@ -6,6 +6,7 @@ PyTorch (captured graph, eager), JAX and the CPU.  The other parts:
 
 training   five networks in float32, TF32, bfloat16 and float16, with graphs and without, beside PyTorch
            (graph, eager, compiled), JAX (scan) and the CPU; PyTorch and JAX use TF32 only where a row says so
+many       1 to 256 networks at once, three shapes: time per step of one, beside JAX and PyTorch with vmap
 auto       sizes at which the CPU is faster than the GPU that device="auto" takes
 nodes      time per node of a graph and per launch; nodes, longest path and kernels of each step's graph
 epochs     what an epoch costs beside its steps
@@ -43,6 +44,7 @@ from scripts.shared.command import check_writable, whole, write_json
 PARTS = {
     "essentials": ("What matters most", 120),
     "training": ("Time per training step", 240),
+    "many": ("Many networks in one plan", 120),
     "auto": ("Where the CPU is faster", 60),
     "nodes": ("Nodes and launches", 50),
     "epochs": ("Epochs", 40),

@@ -32,9 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, forward_kernel
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, training_kernel
+from gpumlp.kernels.optimizers import muon
 
 import gpumlp
 from gpumlp.kernels import embeddings, rows
+from gpumlp.plans import OUTPUTS
 from scripts.reports.cuda_compiler import (
     ARCHITECTURES,
     Compiled,
@@ -50,7 +52,10 @@ from scripts.shared.machine import cpu_count
 from scripts.shared.show import table
 
 #: bytes per parameter that the formulas ask for, float32: gradient read, parameter and state read and written
-LIMITS = {"momentum": 20, "adagrad": 20, "rmsprop": 20, "adam": 28, "adamw": 28}
+LIMITS = {
+    **dict.fromkeys(("momentum", "adagrad", "rmsprop", "lion"), 20),
+    **dict.fromkeys(("adam", "adamw", "adadelta", "yogi", "nadam", "radam", "muon"), 28),
+}
 _PENALTIES: dict[str, dict[str, float]] = {
     "plain": {},
     "l2": {"l2": 1e-4},
@@ -113,7 +118,7 @@ def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
     rules["momentum"] = lambda **given: gpumlp.SGD(momentum=0.9, **given)
     for name, make in rules.items():
         for label, penalties in _PENALTIES.items():
-            given = {"weight_decay": 0.0} if name == "adamw" and label != "plain" else {}
+            given = {"weight_decay": 0.0} if name in ("adamw", "muon") and label != "plain" else {}
             yield name, make(lr=lr, **{**given, **penalties}), "clip" in label
     options = [
         gpumlp.SGD(lr, momentum=0.9, nesterov=True),
@@ -121,6 +126,8 @@ def optimizers(quick: bool) -> Iterator[tuple[str, Any, bool]]:
         gpumlp.RMSProp(lr, centered=True, momentum=0.9),
         gpumlp.Adam(lr, amsgrad=True),
         gpumlp.Adam(lr, eps_hat=True),
+        gpumlp.Yogi(lr, bias_correction=False),
+        gpumlp.AdamW(lr, average=0.999),
     ]
     if not quick:
         options += [
@@ -145,7 +152,11 @@ def activations(quick: bool) -> Iterator[Kernel]:
                 continue
             yield forward_kernel(name, dropout)
             yield backward_kernel(name, dropout)
-    yield rows.GATHER
+    yield from (rows.GATHER, rows.EXCHANGE, muon.SCALE, muon.BLEND)
+    for penalties in ({}, {"l1": 1e-5, "l2": 1e-4}):
+        for clip in (False, True):
+            yield gpumlp.Muon(1e-3, **penalties).direction_kernel(clip=clip)
+    yield gpumlp.Muon(1e-3, average=0.999).applied(3, 4).kernel()
 
 
 def row_kernels(quick: bool) -> Iterator[Kernel]:
@@ -154,9 +165,10 @@ def row_kernels(quick: bool) -> Iterator[Kernel]:
         for weighted in (False,) if quick else (False, True):
             yield training_kernel(name, weighted)
             yield evaluation_kernel(name, weighted)
-    for link in ("identity", "sigmoid", "softmax", "exp"):
+    for link in OUTPUTS:
         yield output_kernel(link)
     yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
+    yield from (muon.ROW_SQUARES, muon.INVERSE_NORM)
 
 
 def embedding_kernels() -> Iterator[Kernel]:

@@ -39,7 +39,28 @@ def optimizer_kernel_name(trainer: gpumlp.Trainer) -> str:
 
 def state_count(optimizer: gpumlp.optimizers.Optimizer) -> int:
     """Number of state arrays."""
-    return len(optimizer.state_names())
+    return len(optimizer.arrays())
+
+
+class _OneThread:
+    """See `gpumlp.backends.lane.Lane`."""
+
+    alone, later = True, None
+
+    def check(self) -> None:
+        """Nothing ends it."""
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Plans of the native executor that the calling thread runs inside run on this thread only."""
+    from gpumlp.backends.lane import here
+
+    usual, here.lane = here.lane, _OneThread()
+    try:
+        yield
+    finally:
+        here.lane = usual
 
 
 # ---- plans -------------------------------------------------------------------------------------------------
@@ -49,7 +70,7 @@ def update_plan(optimizer: Any, lr: float, backend: Any, p: Any, g: Any) -> Call
 
     optimizer.init_state([p], backend)
     kernel = optimizer.kernel()
-    arrays = {"g": g, "p": p, **{n: optimizer.state[0][n] for n in optimizer.state_names()}}
+    arrays = {"g": g, "p": p, **{n: optimizer.state[0][n] for n in optimizer.arrays()}}
     values = optimizer.step_values(1, lr)
     steps = Steps(backend, kernel.stepped, np.float32)
     steps.fill(values)

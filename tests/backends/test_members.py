@@ -14,6 +14,7 @@ from tolerances import close
 import gpumlp
 from gpumlp.backends.accesses import dependencies
 from gpumlp.backends.base import Gemm, Launch, Op, Steps
+from gpumlp.optimizers import OPTIMIZERS
 
 MEMBERS = [1, 2, 3, 24]
 STEPS = 3
@@ -172,13 +173,18 @@ def test_row_kernels_of_members_sum_as_alone(backend: Any, dtype: Any, members: 
     assert not backend.to_numpy(partial[:, rows:]).any()
 
 
+@pytest.mark.cuda_sample(7)
 @pytest.mark.parametrize("members", MEMBERS)
 @pytest.mark.parametrize("size", [64, 37])
-def test_weights_and_biases_of_flat_members(backend: Any, dtype: Any, members: int, size: int) -> None:
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_weights_and_biases_of_flat_members(
+    backend: Any, dtype: Any, name: str, members: int, size: int
+) -> None:
     """An optimiser's launch over (members, flat size): no decay for biases, in each of them."""
-    rng, rule = np.random.default_rng(size), gpumlp.AdamW(lr=0.01)
+    rng, rule = np.random.default_rng(size), OPTIMIZERS[name](lr=0.01, weight_decay=0.1)
     kernel, segments = rule.kernel(), [(0, size - 5, 1.0), (size - 5, size, 0.0)]
-    start = {name: rng.random((members, size)).astype(dtype) for name in ("g", "p", "v", "s")}
+    names = ("g", "p", *rule.arrays())
+    start = {name: rng.random((members, size)).astype(dtype) for name in names}
     arrays = {name: backend.asarray(a) for name, a in start.items()}
     ones = {name: backend.asarray(a.copy()) for name, a in start.items()}
     stepped = {name: rng.uniform(0.1, 1, members).tolist() for name in kernel.stepped}
@@ -188,8 +194,8 @@ def test_weights_and_biases_of_flat_members(backend: Any, dtype: Any, members: i
         one = {name: a[j] for name, a in ones.items()}
         own = {name: values[j] for name, values in stepped.items()}
         backend.launch(kernel, one, rule.scalars(kernel), own, **space)
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(backend.to_numpy(array), backend.to_numpy(ones[name]))
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(backend.to_numpy(array), backend.to_numpy(ones[key]))
 
 
 @pytest.mark.parametrize(

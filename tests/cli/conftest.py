@@ -27,7 +27,7 @@ def run(capsys, monkeypatch, tmp_path):
         words = tuple(map(str, words))
         device = (
             ("--device", DEVICE)
-            if words[:1] and words[0] in ("train", "evaluate", "predict") and "--device" not in words
+            if words[:1] and words[0] in ("train", "tune", "evaluate", "predict") and "--device" not in words
             else ()
         )
         capsys.readouterr()

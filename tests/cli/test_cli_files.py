@@ -230,7 +230,7 @@ def test_json_for_programs(run, tmp_path):
     assert figures["rows"] == 120 and set(figures["figures"]) == {"loss", "accuracy"}
     assert [each["name"] for each in figures["classes"]] == ["u", "v"]
     facts = json.loads(run("info", "m.npz", "--json").out)
-    assert facts["features"] == ["a", "b"] and facts["classes"] == ["u", "v"] and facts["layers"] == [2, 4, 2]
+    assert facts["features"] == ["a", "b"] and facts["classes"] == ["u", "v"] and facts["inputs"] == 2
 
 
 def test_packed_files(run, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.cli.train import print_figures
+from gpumlp.cli.figures import print_figures
 from gpumlp.optimizers import OPTIMIZERS, SGD
 
 

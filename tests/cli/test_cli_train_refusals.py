@@ -43,6 +43,7 @@ def never_trains(monkeypatch):
         (["--validation-fraction", "0", "--early-stopping"], "--early-stopping needs validation rows"),
         (["--test-fraction", "0.9", "--validation-fraction", "0.1"], "too few for"),
         (["--loss", "binary_cross_entropy"], "is for two classes, the target has 10"),
+        (["--loss", "quantile"], "--loss quantile has several outputs for a target"),
         (["--task", "classification", "--loss", "huber"], "--loss huber is not for classification"),
         (["--target", "y"], "need a data file"),
         (["none.csv", "--target", "y"], "'none.csv': No such file or directory"),

@@ -43,7 +43,9 @@ def test_values(activation: str, n_out: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(answer["value"], model.predict(X), **WITHIN)
 
 
-@pytest.mark.parametrize(("output", "n_out"), [("softmax", 4), ("sigmoid", 1), ("sigmoid", 3), ("exp", 2)])
+@pytest.mark.parametrize(
+    ("output", "n_out"), [("softmax", 4), ("sigmoid", 1), ("sigmoid", 3), ("exp", 2), ("sorted", 4)]
+)
 @pytest.mark.parametrize("size", [1, 3])
 def test_classes_and_ensembles(output: str, n_out: int, size: int) -> None:
     X, models = rows(), [gpumlp.MLP([5, 16, n_out], "tanh", seed=k, device="cpu") for k in range(size)]
@@ -51,7 +53,7 @@ def test_classes_and_ensembles(output: str, n_out: int, size: int) -> None:
         model.output = output
     model = models[0] if size == 1 else gpumlp.Ensemble([*models, models[0]])
     answer = run(gpumlp.export.to_onnx(model), X)
-    if output == "exp":
+    if output in ("exp", "sorted"):
         np.testing.assert_allclose(answer["value"], model.predict(X), **WITHIN)
         return
     np.testing.assert_array_equal(answer["label"], model.predict(X))

@@ -65,7 +65,7 @@ def test_guarded_update(backend: Any, dtype: Any, rule: str) -> None:
 
     def update(kernel: Any, factor: float, gradient: Any, half: bool) -> list[np.ndarray]:
         arrays: dict[str, Any] = {"g": Flat(backend, gradient), "p": Flat(backend, start)}
-        arrays.update((name, Flat(backend, np.full(n, 0.25, dtype))) for name in optimizer.state_names())
+        arrays.update((name, Flat(backend, np.full(n, 0.25, dtype))) for name in optimizer.arrays())
         arrays["clip_scale"] = Flat(backend, np.array([factor], dtype))
         if half:
             arrays["p_half"] = Flat(backend, np.zeros(n, dtype))
@@ -83,9 +83,7 @@ def test_guarded_update(backend: Any, dtype: Any, rule: str) -> None:
             segments=segments,
             dtype=dtype,
         )
-        return [
-            arrays[name].read() for name in ("p", *optimizer.state_names(), *(["p_half"] if half else []))
-        ]
+        return [arrays[name].read() for name in ("p", *optimizer.arrays(), *(["p_half"] if half else []))]
 
     guarded = optimizer.kernel(half=True, guard=True)
     expected = update(optimizer.kernel(clip=True), 0.5, g, False)

@@ -157,7 +157,7 @@ def test_parameters_and_state_stay_single_and_the_copy_follows(
     torch = pytest.importorskip("torch")
     t = trainer(model(), precision=precision)
     t.fit(*digits, epochs=1)
-    arrays = [t.model.flat, t.engine.grads, *(t.optimizer.state[0][n] for n in t.optimizer.state_names())]
+    arrays = [t.model.flat, t.engine.grads, *(t.optimizer.state[0][n] for n in t.optimizer.arrays())]
     assert all(a.dtype == np.float32 for a in arrays)
     kind = getattr(torch, precision)
     copy = torch.from_numpy(cuda.to_numpy(t.engine.precision.half).view(np.int16)).view(kind)
@@ -256,7 +256,7 @@ def test_streamed_equals_resident(cuda: Any, digits: Any, precision: str) -> Non
 # ---- overflow -----------------------------------------------
 def _state(t: Any) -> list[np.ndarray]:
     backend, state = t.model.backend, t.optimizer.state[0]
-    return [backend.to_numpy(a) for a in (t.model.flat, *(state[n] for n in t.optimizer.state_names()))]
+    return [backend.to_numpy(a) for a in (t.model.flat, *(state[n] for n in t.optimizer.arrays()))]
 
 
 def test_an_overflowing_step_changes_nothing_and_is_counted(cuda: Any, digits: Any) -> None:

@@ -32,8 +32,11 @@ def check(
     start = rng.uniform(-0.5, 0.5, n).astype(dtype)
     start[::5] = 0  # where sign(w) = 0 and soft thresholding matter
     p = Flat(backend, start)
-    names, values = optimizer.state_names(), optimizer.state_start()
+    names, values = optimizer.arrays(), optimizer.state_start()
     state = {name: Flat(backend, np.full(n, values.get(name, 0.0), dtype)) for name in names}
+    if "average" in names:
+        state["average"] = Flat(backend, start)
+    average = start.astype(float)
     kernel = optimizer.kernel(clip=clip is not None)
     decay, segments = np.zeros(n), segments_of(n)
     for first, last, factor in segments:
@@ -62,6 +65,10 @@ def check(
         assert (arrays["g"].read() == g).all(), "the gradient was changed"
         expected = oracles.step(optimizer, expected, g, memory, t, decay=decay, clip=clip or 1.0)
         close(p.read(), expected, "optimizer")
+        if "average" in names:
+            keep = min(optimizer.average, t / (t + 9))
+            average = keep * average + (1 - keep) * expected
+            close(state["average"].read(), average, "optimizer")
 
 
 def test_options_are_complete() -> None:
@@ -85,7 +92,7 @@ def test_penalties(backend: Any, dtype: Any, penalties: dict, clip: float | None
 @pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
 def test_everything_at_once(backend: Any, dtype: Any, rule: str) -> None:
     most = max(OPTIONS[rule], key=lambda options: sum(bool(v) for v in options.values()))
-    penalties = {"l1": 0.03, "l2": 0.2, "weight_decay": 0.1, "proximal": True}
+    penalties = {"l1": 0.03, "l2": 0.2, "weight_decay": 0.1, "proximal": True, "average": 0.2}
     for how in HOW:
         check(backend, make(rule, most, **penalties), 130, dtype, how, 0.5)
 
@@ -158,7 +165,8 @@ def test_arrays_of_several_blocks(on: Any, dtype: Any) -> None:
 
 def test_kernels_of_different_text_have_different_names() -> None:
     bodies: dict[str, str] = {}
-    for (rule, options), penalties in itertools.product(RULES, PENALTIES):
+    more = [{**penalties, "average": average} for penalties in PENALTIES for average in (0.0, 0.5)]
+    for (rule, options), penalties in itertools.product(RULES, more):
         optimizer = make(rule, options, **penalties)
         for clip, half, guard in itertools.product((False, True), repeat=3):
             kernel = optimizer.kernel(clip=clip, half=half, guard=guard)

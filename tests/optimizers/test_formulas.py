@@ -9,7 +9,7 @@ import numpy as np
 import oracles
 import pytest
 from rules import PENALTIES, RULE_IDS, RULES, make, name_of
-from tolerances import close
+from tolerances import RELATIVE, close
 
 import gpumlp
 from gpumlp.optimizers import OPTIMIZERS
@@ -50,6 +50,8 @@ def test_penalties(on: Any, rule: str, penalties: dict) -> None:
 
 def by_hand(rule: str, w: float, gradients: list[float]) -> float:
     """The textbook's update rules, chapter by chapter, on one number and with its constants."""
+    if rule in ("nadam", "radam", "lion"):
+        return by_hand_of_papers(rule, w, gradients)
     v = s = 0.0
     for t, g in enumerate(gradients, start=1):
         if rule == "sgd":  # 12.4
@@ -60,13 +62,93 @@ def by_hand(rule: str, w: float, gradients: list[float]) -> float:
         elif rule == "rmsprop":  # 12.8, gamma = 0.9
             s = 0.9 * s + 0.1 * g * g
             w = w - 0.001 / math.sqrt(s + 1e-6) * g
+        elif rule == "adadelta":  # 12.9, eps as in Zeiler's paper
+            s = 0.9 * s + 0.1 * g * g
+            move = math.sqrt(v + 1e-6) / math.sqrt(s + 1e-6) * g
+            v = 0.9 * v + 0.1 * move * move
+            w = w - move
+        elif rule == "yogi":  # 12.10.3
+            v = 0.9 * v + 0.1 * g
+            s = s + 0.001 * math.copysign(g * g, g * g - s)
+            w = w - 0.01 * (v / (1 - 0.9**t)) / (math.sqrt(s / (1 - 0.999**t)) + 1e-3)
         else:  # 12.10
+            assert rule in ("adam", "adamw", "muon")  # one number is no matrix
+            if rule == "muon":
+                w = w - 0.02 * 0.1 * w
+                v, s = 0.9 * v + 0.1 * g, 0.999 * s + 0.001 * g * g
+                w = w - 0.02 * (v / (1 - 0.9**t)) / (math.sqrt(s / (1 - 0.999**t)) + 1e-6)
+                continue
             if rule == "adamw":
                 w = w - 0.001 * 0.01 * w
             v = 0.9 * v + 0.1 * g
             s = 0.999 * s + 0.001 * g * g
             w = w - 0.001 * (v / (1 - 0.9**t)) / (math.sqrt(s / (1 - 0.999**t)) + 1e-6)
     return w
+
+
+def by_hand_of_papers(rule: str, w: float, gradients: list[float]) -> float:
+    """Rules that the textbook does not have: Dozat 2016, Liu et al. 2020, Chen et al. 2023."""
+    v = s = 0.0
+    product = 1.0
+    for t, g in enumerate(gradients, start=1):
+        if rule == "lion":
+            look = 0.9 * v + 0.1 * g
+            w = w - 1e-4 * ((look > 0) - (look < 0))
+            v = 0.99 * v + 0.01 * g
+            continue
+        v = 0.9 * v + 0.1 * g
+        s = 0.999 * s + 0.001 * g * g
+        if rule == "nadam":
+            now, after = 0.9 * (1 - 0.5 * 0.96 ** (t * 0.004)), 0.9 * (1 - 0.5 * 0.96 ** ((t + 1) * 0.004))
+            product *= now
+            mean = (1 - now) * g / (1 - product) + after * v / (1 - product * after)
+            w = w - 2e-3 * mean / (math.sqrt(s / (1 - 0.999**t)) + 1e-8)
+            continue
+        assert rule == "radam"
+        n = 1999 - 2 * t * 0.999**t / (1 - 0.999**t)
+        mean = v / (1 - 0.9**t)
+        if n > 5:
+            mean *= math.sqrt((n - 4) * (n - 2) * 1999 / (1995 * 1997 * n))
+            mean *= math.sqrt(1 - 0.999**t) / (math.sqrt(s) + 1e-8)
+        w = w - 1e-3 * mean
+    return w
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-9, 4e-3, 0.24, 0.25, 0.26, 1.0, 50.0])
+def test_nadams_product_of_momenta(decay: float) -> None:
+    """1 / (1 - M_t) comes from a table that ends: here against the product itself, far beyond it."""
+    for beta in (0.0, 0.5, 0.9, 0.999, 0.9999999):
+        rule, product, n = gpumlp.NAdam(betas=(beta, 0.999), momentum_decay=decay), 1.0, 6000
+        product = np.cumprod(beta * (1 - 0.5 * 0.96 ** (np.arange(1, n + 2) * decay)))
+        momentum = beta * (1 - 0.5 * 0.96 ** (np.arange(1, n + 2) * decay))
+        values = rule.stepped(np.arange(1, n + 1), 0.1)
+        np.testing.assert_allclose(
+            values["c_grad"], (1 - momentum[:-1]) / (1 - product[:-1]), rtol=RELATIVE["run"]
+        )
+        np.testing.assert_allclose(values["c_mean"], momentum[1:] / (1 - product[1:]), rtol=RELATIVE["run"])
+        for t in (1, 2, 5000):
+            one = rule.stepped(t, 0.1)["c_grad"]
+            np.testing.assert_allclose(one, values["c_grad"][t - 1], rtol=RELATIVE["few roundings"])
+
+
+def test_radams_first_steps_have_no_root(on: Any) -> None:
+    """n_t > 5 from t = 6 on for b2 = 0.999: five steps go by the mean gradient, whatever its size."""
+    p, optimizer = on.asarray(np.zeros(2)), gpumlp.RAdam(lr=0.5)
+    for _ in range(5):
+        optimizer.update(p, on.asarray(np.array([3.0, -0.25])))
+    close(on.to_numpy(p), [-7.5, 0.625], "optimizer")
+    optimizer.update(p, on.asarray(np.array([3.0, -0.25])))
+    assert abs(on.to_numpy(p)[0] + 7.5) < 0.1 and abs(on.to_numpy(p)[1] - 0.625) < 0.1
+
+
+def test_yogis_second_moment_falls_slowly(on: Any) -> None:
+    """After large gradients s loses at most (1 - b2) g^2 per step, where Adam's loses (1 - b2) s."""
+    p = on.asarray(np.zeros(1))
+    yogi = gpumlp.Yogi(bias_correction=False, betas=(0.0, 0.9))
+    yogi.update(p, on.asarray(np.array([10.0])))
+    for _ in range(5):
+        yogi.update(p, on.asarray(np.array([1.0])))
+    close(on.to_numpy(yogi.state[0]["s"]), [10.0 - 5 * 0.1], "optimizer")
 
 
 @pytest.mark.parametrize("rule", sorted(OPTIMIZERS))

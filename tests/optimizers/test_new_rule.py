@@ -148,7 +148,7 @@ def test_registry_is_complete(capsys: pytest.CaptureFixture) -> None:
 def test_every_option_is_tested() -> None:
     """Each constructor argument of each rule is varied in tests/rules.py or tested by name."""
     elsewhere = {"eps", "rho", "betas", "lr"}
-    common = {"l1", "l2", "weight_decay", "proximal"}
+    common = {"l1", "l2", "weight_decay", "proximal", "average"}
     for name, rule in OPTIMIZERS.items():
         own = set(rule().hyperparameters()) - common - elsewhere
         varied = {option for options in OPTIONS[name] for option in options}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,16 @@ from gpumlp.optimizers import OPTIMIZERS
 torch = pytest.importorskip("torch")
 
 _ON_OFF = (False, True)
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    """NAdam keeps its product of momenta in PyTorch's default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 L2 = (0.0, 0.03)
 
 
@@ -60,14 +71,41 @@ def _cases() -> list[tuple[str, Any, Any]]:
         ours = gpumlp.AdamW(lr=0.01, eps=1e-8, amsgrad=amsgrad, weight_decay=decay)
         kw = {"lr": 0.01, "eps": 1e-8, "amsgrad": amsgrad, "weight_decay": decay}
         add(f"adamw-{amsgrad}-{decay}", ours, optim.AdamW, **kw)
+    for l2 in L2:
+        tag = f"-l2={l2}"
+        for lr, rho, eps in ((1.0, 0.9, 1e-6), (10.0, 0.7, 1e-3)):
+            ours = gpumlp.Adadelta(lr=lr, rho=rho, eps=eps, l2=l2)
+            add(f"adadelta-{rho}{tag}", ours, optim.Adadelta, lr=lr, rho=rho, eps=eps, weight_decay=l2)
+        for betas, decay in itertools.product(((0.9, 0.999), (0.5, 0.9), (0.99, 0.99)), (0.0, 4e-3, 0.3)):
+            ours = gpumlp.NAdam(lr=0.01, betas=betas, momentum_decay=decay, l2=l2)
+            kw = {"lr": 0.01, "betas": betas, "momentum_decay": decay, "weight_decay": l2}
+            add(f"nadam-{betas[0]}-{decay}{tag}", ours, optim.NAdam, **kw)
+        for betas in ((0.9, 0.999), (0.5, 0.9), (0.9, 0.5)):
+            ours = gpumlp.RAdam(lr=0.01, betas=betas, l2=l2)
+            add(f"radam-{betas}{tag}", ours, optim.RAdam, lr=0.01, betas=betas, weight_decay=l2)
+    for name in ("NAdam", "RAdam"):
+        ours = getattr(gpumlp, name)(lr=0.01, weight_decay=0.3)
+        kw = {"lr": 0.01, "weight_decay": 0.3, "decoupled_weight_decay": True}
+        add(f"{name.lower()}-decoupled", ours, getattr(optim, name), **kw)
     return cases
 
 
+#: compared in test_optax.py, and test_muon.py
+NOT_IN_PYTORCH = {"yogi", "lion", "muon"}
 CASES = _cases()
 
 
 def test_every_rule_is_compared() -> None:
-    assert {ours.name for _, ours, _ in CASES} == set(OPTIMIZERS)
+    assert {ours.name for _, ours, _ in CASES} == set(OPTIMIZERS) - NOT_IN_PYTORCH
+
+
+def test_defaults_of_the_younger_rules() -> None:
+    p = torch.zeros(1, requires_grad=True)
+    for name in ("Adadelta", "NAdam", "RAdam"):
+        theirs, ours = getattr(torch.optim, name)([p]).defaults, getattr(gpumlp, name)().hyperparameters()
+        assert {key: ours[key] for key in ours.keys() & theirs.keys()} == {
+            key: theirs[key] for key in ours.keys() & theirs.keys()
+        }
 
 
 @pytest.mark.cuda_sample(5)

@@ -25,7 +25,7 @@ def data(
     elif LOSSES[loss].link == "sigmoid":
         y = rng.choice([0.0, 1.0, 0.3], (rows, outputs))
     else:
-        y = rng.gamma(1.0, 1.0, (rows, outputs))
+        y = rng.gamma(1.0, 1.0, (rows, LOSSES[loss].targets(outputs)))
     return X, y, rng.uniform(0.1, 3, rows) * (np.arange(rows) != 2)
 
 
@@ -57,7 +57,8 @@ def check(trainer: gpumlp.Trainer, X: Any, y: Any, w: Any, directions: int | Non
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_loss_activation(device: str, loss: str, activation: str, penalties: dict, weighted: bool) -> None:
     model = gpumlp.MLP([3, 4, 2], activation, seed=3, init=0.8, dtype="float64", device=device)
-    trainer = gpumlp.Trainer(model, loss=loss, optimizer="sgd", **penalties)
+    spec = gpumlp.Quantile((0.2, 0.7)) if loss == "quantile" else loss
+    trainer = gpumlp.Trainer(model, loss=spec, optimizer="sgd", **penalties)
     X, y, w = data(loss)
     # a simulated device takes milliseconds for a launch: there the derivatives along five directions
     check(trainer, X, y, w if weighted else None, 5 if device.startswith("cuda") else None)

@@ -33,7 +33,11 @@ LOSS = {
     "absolute_error": F.l1_loss,
     "huber": F.huber_loss,
     "poisson": lambda z, y: F.poisson_nll_loss(z, y, log_input=True, full=False),
+    "softmax_cross_entropy_smoothed": lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1),
+    "binary_cross_entropy_smoothed": lambda z, y: F.binary_cross_entropy_with_logits(z, 0.9 * y + 0.05),
+    "quantile": lambda z, y: torch.max(QS * (y - z), (QS - 1) * (y - z)).mean(),
 }
+QS = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
 SIZES = [6, 5, 4, 3]
 
 
@@ -59,7 +63,7 @@ def data(loss: str, rows: int = 11) -> tuple[np.ndarray, np.ndarray]:
         return X, rng.integers(0, SIZES[-1], rows)
     if LOSSES[loss].link == "sigmoid":
         return X, rng.integers(0, 2, (rows, SIZES[-1])).astype(float)
-    return X, rng.gamma(1.0, 2.0, (rows, SIZES[-1]))
+    return X, rng.gamma(1.0, 2.0, (rows, LOSSES[loss].targets(SIZES[-1])))
 
 
 def test_everything_is_compared() -> None:
@@ -81,6 +85,30 @@ def test_loss_and_gradients(device: str, loss: str, activation: str) -> None:
     close(got, value.item(), "network", dtype="float64")
     for g, p in zip([a for pair in grads for a in pair], parameters, strict=True):
         close(g, p.grad.numpy(), "network")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 0.9])
+def test_label_smoothing(device: str, smoothing: float) -> None:
+    """As PyTorch's `label_smoothing`, in training and in figures, with sample weights."""
+    model = gpumlp.MLP(SIZES, init=0.7, seed=2, dtype="float64", device=device)
+    X, y = data("softmax_cross_entropy")
+    w = np.random.default_rng(1).uniform(0.1, 2, len(y))
+    rows = F.cross_entropy(theirs(model)[1](X), torch.tensor(y), label_smoothing=smoothing, reduction="none")
+    expected = np.average(rows.detach().numpy(), weights=w)
+    trainer = gpumlp.Trainer(model, loss=gpumlp.SoftmaxCrossEntropy(smoothing), optimizer="sgd")
+    close(trainer.loss_and_grads(X, y, w)[0], expected, "network", dtype="float64")
+    close(trainer.evaluate(X, y, w)["loss"], expected, "network", dtype="float64")
+    model = gpumlp.MLP([*SIZES[:-1], 1], init=0.7, seed=2, dtype="float64", device=device)
+    targets = (y > 0) * 1.0
+    z = theirs(model)[1](X)[:, 0]
+    expected = F.binary_cross_entropy_with_logits(
+        z, torch.tensor((1 - smoothing) * targets + smoothing / 2)
+    ).item()
+    trainer = gpumlp.Trainer(model, loss=gpumlp.BinaryCrossEntropy(smoothing), optimizer="sgd")
+    figures = trainer.evaluate(X, targets)
+    close(trainer.loss_and_grads(X, targets)[0], expected, "network", dtype="float64")
+    close(figures["loss"], expected, "network", dtype="float64")
+    assert figures["accuracy"] == np.mean((z.detach().numpy() > 0) == (y > 0))
 
 
 def test_twenty_steps_of_adam(device: str) -> None:

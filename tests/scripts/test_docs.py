@@ -15,7 +15,10 @@ import pytest
 import gpumlp
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/python.md", "docs/sklearn.md", "docs/many.md", "docs/recipe.md"]
+PAGES = [
+    "README.md",
+    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe")),
+]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 
 
@@ -37,13 +40,16 @@ def _modules() -> list[str]:
     for info in pkgutil.walk_packages(gpumlp.__path__[:1], "gpumlp."):
         if not info.name.endswith("__main__") and ".cuda" not in info.name:
             found.append(info.name)
-    return [*found, *(f"gpumlp.kernels.optimizers.{n}" for n in ("sgd", "adagrad", "rmsprop", "adam"))]
+    rules = pkgutil.iter_modules(gpumlp.kernels.optimizers.__path__, "gpumlp.kernels.optimizers.")
+    return [*found, *(info.name for info in rules)]
 
 
 @pytest.mark.parametrize("module", sorted(set(_modules()) - set(NEEDS_GPU)))
 def test_examples_of_docstrings(module: str) -> None:
     if module.startswith(("gpumlp.estimators", "gpumlp.tabular")):
         pytest.importorskip("sklearn")
+    if module.startswith("gpumlp.tables.arrow"):
+        pytest.importorskip("pyarrow")
     before = os.getcwd()
     assert doctest.testmod(importlib.import_module(module)).failed == 0
     assert os.getcwd() == before

@@ -12,6 +12,7 @@ import pytest
 from tolerances import close
 
 import gpumlp
+from gpumlp.backends.native.plan import Batch
 from gpumlp.schedules import Cosine, Step
 from gpumlp.training import many, members
 
@@ -25,10 +26,11 @@ RULES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads, although the networks of these tests are so small that one thread would take them all."""
-    monkeypatch.setattr(members, "SMALL", 0)
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["threads", "together"])
+def side_by_side(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Threads, although the networks of these tests are so small that one thread would take them all; and
+    that."""
+    monkeypatch.setattr(members, "SMALL", request.param)
 
 
 ACTIVATIONS = ["relu", "tanh", "gelu", "silu"]
@@ -393,10 +395,12 @@ def test_executors_side_by_side() -> None:
 
 
 def test_small_networks_train_in_one_thread(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads would wait for Python's lock; the results are the same."""
+    """Threads would wait for Python's lock; the results are the same.  Their steps are done in batches."""
     X, y, _ = data()
     threads, made = [], threading.Thread
     monkeypatch.setattr(threading, "Thread", lambda *a, **k: (threads.append(1), made(*a, **k))[1])
+    batches, run = [], Batch.run
+    monkeypatch.setattr(Batch, "run", lambda batch: (batches.append(1), run(batch))[1])
     many, counts = [], []
     for small in (0, 10**9):
         monkeypatch.setattr(members, "SMALL", small)
@@ -407,6 +411,7 @@ def test_small_networks_train_in_one_thread(device: str, monkeypatch: pytest.Mon
         threads.clear()
     lanes = gpumlp.get_backend(device).lanes
     assert counts == [min(4, lanes), 1]
+    assert (len(batches) >= 3) == (device == "native" and lanes > 1)
     for one, other in zip(*many, strict=True):
         same(one, other)
 

@@ -160,6 +160,15 @@ def _edit(path: Path, change: Any) -> None:
     path.write_bytes(buffer.getvalue())
 
 
+def test_a_file_from_before_there_were_averages(tmp_path: Path) -> None:
+    path, trainer = tmp_path / "t.npz", _trainer("numpy")
+    trainer.fit(X, Y, epochs=1, progress=False)
+    trainer.save(path)
+    _edit(path, lambda t, a: t["hyperparameters"].pop("average"))
+    loaded = gpumlp.Trainer.load(path, device="numpy")
+    assert loaded.optimizer.average == 0 and loaded.optimizer.t == trainer.optimizer.t
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

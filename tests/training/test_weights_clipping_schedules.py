@@ -20,14 +20,20 @@ def data(loss: str, rows: int = 12) -> tuple[np.ndarray, np.ndarray]:
     X = rng.normal(size=(rows, 3))
     if LOSSES[loss].classes:
         return X, rng.integers(0, 2, rows)
-    return X, rng.random((rows, 2))
+    return X, rng.random((rows, LOSSES[loss].targets(2)))
+
+
+def spec(loss: str) -> Any:
+    """The loss, for a network of two outputs."""
+    return gpumlp.Quantile((0.3, 0.6)) if loss == "quantile" else loss
 
 
 def train(
     device: str, loss: str, X: Any, y: Any, w: Any, epochs: int = 4, batch: int = 1000
 ) -> tuple[list, list]:
     model = gpumlp.MLP([3, 4, 2], "tanh", seed=1, dtype="float64", device=device)
-    trainer = gpumlp.Trainer(model, loss=loss, optimizer=gpumlp.SGD(lr=0.1, momentum=0.9), batch_size=batch)
+    rule = gpumlp.SGD(lr=0.1, momentum=0.9)
+    trainer = gpumlp.Trainer(model, loss=spec(loss), optimizer=rule, batch_size=batch)
     history = trainer.fit(X, y, epochs=epochs, sample_weight=w, progress=False)
     figures = list(trainer.evaluate(X, y, w).values())
     return [a for pair in model.get_parameters() for a in pair], history.loss + figures
@@ -69,10 +75,10 @@ class TestWeights:
         w = np.zeros(12)
         w[3] = 1.0
         model = gpumlp.MLP([3, 4, 2], "tanh", dtype="float64", device=device)
-        trainer = gpumlp.Trainer(model, loss=loss, optimizer=gpumlp.SGD(lr=0.1), batch_size=4)
+        trainer = gpumlp.Trainer(model, loss=spec(loss), optimizer=gpumlp.SGD(lr=0.1), batch_size=4)
         history = trainer.fit(X, y, epochs=1, sample_weight=w, progress=False)
         one = gpumlp.MLP([3, 4, 2], "tanh", dtype="float64", device=device)
-        other = gpumlp.Trainer(one, loss=loss, optimizer=gpumlp.SGD(lr=0.1))
+        other = gpumlp.Trainer(one, loss=spec(loss), optimizer=gpumlp.SGD(lr=0.1))
         other.step(X[3:4], y[3:4])
         for (W, b), (W0, b0) in zip(model.get_parameters(), one.get_parameters(), strict=True):
             close(W, W0, "network")

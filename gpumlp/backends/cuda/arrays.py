@@ -47,7 +47,7 @@ class _Slot:
 
     def __del__(self) -> None:
         # the memory goes back to CuPy's pool, whose next owner must not write what a copy still reads
-        if not sys.is_finalizing():
+        if sys is not None and not sys.is_finalizing():  # None: the interpreter has ended
             with suppress(Exception):
                 self.wait()
 

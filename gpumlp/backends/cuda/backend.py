@@ -157,7 +157,8 @@ class CupyBackend(Backend):
             if dst.nbytes == 0:
                 return
             if not dst.flags.c_contiguous:
-                dst[...] = self.asarray(src)
+                here = isinstance(src, cupy.ndarray) and src.device.id == self.number
+                dst[...] = src if here else self.asarray(src)
             elif isinstance(src, np.ndarray):
                 self._staging.send(dst, np.ascontiguousarray(src), stream)
             elif src.flags.c_contiguous and src.dtype == dst.dtype:

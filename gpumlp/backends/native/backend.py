@@ -28,7 +28,7 @@ from gpumlp.backends.native.call import (
     pack_segments,
     real_dtype,
 )
-from gpumlp.backends.native.plan import NativePlan, runtime
+from gpumlp.backends.native.plan import Batch, NativePlan, runtime
 from gpumlp.backends.native.text import HEADER_WORDS
 from gpumlp.backends.numpy import HostBackend, address_of
 from gpumlp.errors import DeviceError
@@ -120,6 +120,9 @@ class NativeBackend(HostBackend):
     @property
     def lanes(self) -> int:
         return runtime().threads
+
+    def batch(self) -> Any:
+        return Batch() if runtime().threads > 1 else None
 
     @staticmethod
     def forget() -> None:

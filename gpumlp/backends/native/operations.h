@@ -20,7 +20,9 @@ typedef void (*KernelFn)(const Word *op, const void *values, Long k, Long r0, Lo
 enum LaunchWord { KIND, FUNCTION, BY_ROWS, SERIAL_BELOW, VALUES, ROWS, COLS };
 enum GemmWord { G_IS_DOUBLE = 1, G_M, G_N, G_K, G_A, G_LDA, G_B, G_LDB, G_C, G_LDC, G_TRANS_A, G_TRANS_B };
 enum MembersWord { M_COUNT = 1, M_OPS };
-enum { GEMM = 2, MEMBERS };  // KIND of a matrix product, and of operations of members; anything else is a kernel
+enum ReplaysWord { R_COUNT = 1, R_STARTS, R_JOBS };
+// KIND of a matrix product, of operations of members, and of replays of plans; anything else is a kernel
+enum { GEMM = 2, MEMBERS, REPLAYS };
 
 // Operations [first, end) that may run side by side: share i of `tasks` of one touches nothing that another share of
 // any of them writes, so a thread runs share i of all of them without waiting (see phases.py).

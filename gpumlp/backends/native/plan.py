@@ -28,8 +28,9 @@ from gpumlp.backends.native.phases import by_rows, phases, useful_threads
 from gpumlp.backends.native.text import runtime_source
 from gpumlp.backends.numpy import address_of
 
-__all__ = ["NativePlan", "Runtime", "runtime"]
+__all__ = ["Batch", "NativePlan", "Runtime", "runtime"]
 
+_REPLAYS, _JOB_WORDS = 4, 9  # see operations.h
 _SHORT_SECONDS = 100e-6  # less than it takes to get Python's lock back from another thread that wants it
 _BURST_SECONDS = 0.2  # longest time in C: Ctrl-C is noticed between bursts
 
@@ -135,6 +136,9 @@ class NativePlan(Plan):
                     f"{n} steps from step {int(step[0])}, but the step table has {len(self.steps.table)} rows"
                 )
         lane = here.lane
+        if lane is not None and lane.later is not None:
+            self._later(n, advance, lane.later)
+            return
         while n > 0:
             if lane is not None:
                 lane.check()
@@ -159,3 +163,50 @@ class NativePlan(Plan):
             self._least = min(self._least, each)
             self.burst = max(1, min(16 * count, int(_BURST_SECONDS / max(each, 1e-7))))
             n -= count
+
+    def _later(self, n: int, advance: bool, batch: Batch) -> None:
+        """Put `n` runs into `batch`; the counters are then as after them."""
+        step = self.steps.step
+        k = int(step[0]) if self.first else int(step[1]) - 1  # see Launch.tick
+        batch.add(self, (*self._alone, k, advance, n, 0))
+        if self.first:
+            step[1] = k + (n if advance else 1)
+        if self.last:
+            step[0] = step[1]
+
+
+class Batch:
+    """Runs of plans that wait: those of each `begin` one after the other, side by side with all others.
+
+    Which thread does them makes no difference to the results.
+    """
+
+    def __init__(self) -> None:
+        self._runtime = runtime()
+        self._jobs: list[int] = []
+        self._plans: list[NativePlan] = []
+        self._starts = [0]
+        self._operation = np.zeros(4, np.int64)  # stays where it is: pool.h keeps the pace by its address
+        self._operations = np.array([address_of(self._operation)], np.int64)
+
+    def begin(self) -> None:
+        """What is added from now on need not wait for what has been added before."""
+        place = len(self._jobs) // _JOB_WORDS
+        if place != self._starts[-1]:
+            self._starts.append(place)
+
+    def add(self, plan: NativePlan, job: tuple[int, ...]) -> None:
+        """The words of a `Job`, see operations.h, and the plan that owns what they point to."""
+        self._jobs += job
+        self._plans.append(plan)
+
+    def run(self) -> None:
+        """All of them, on the threads of the pool."""
+        if self._jobs:
+            self.begin()  # the end of the last one
+            count = len(self._starts) - 1
+            jobs, starts = np.array(self._jobs, np.int64), np.array(self._starts, np.int64)
+            self._operation[:] = _REPLAYS, count, address_of(starts), address_of(jobs)
+            phase = np.array([0, 1, min(count, 4 * self._runtime.threads, 32)], np.int64)
+            self._runtime.replay(address_of(self._operations), address_of(phase), 1, 0, 0, 0, 0, 1)
+        self._jobs, self._plans, self._starts = [], [], [0]

@@ -39,6 +39,13 @@ static void run_share(const Word *op, const void *values, Long k, Long task, Lon
         for (Long j = from; j < to; ++j) run_share(((const Word *const *)op[M_OPS].p)[j], values, k, 0, 1);
         return;
     }
+    if (op[KIND].i == REPLAYS) {  // jobs [starts[j], starts[j + 1]) one after the other
+        const Long *starts = (const Long *)op[R_STARTS].p;
+        share(op[R_COUNT].i, 1, task, tasks, &from, &to);
+        for (Long i = starts[from]; i < starts[to]; ++i)
+            for (Job job = ((const Job *)op[R_JOBS].p)[i]; job.times > 0;) run_alone(&job);
+        return;
+    }
     if (op[KIND].i == GEMM) {
         if (op[G_IS_DOUBLE].i) gemm_share<double>(op, task, tasks);
         else gemm_share<float>(op, task, tasks);

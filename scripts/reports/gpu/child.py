@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import gpumlp
 from scripts.reports.gpu import launches, memory, steps
+from scripts.reports.gpu.many import many
 from scripts.reports.gpu.part import Part
 from scripts.shared.machine import machine
 
@@ -63,6 +64,7 @@ RUN: dict[str, Callable[[Part], None]] = {
     "machine": facts,
     "essentials": essentials,
     "training": steps.training,
+    "many": many,
     "auto": steps.auto,
     "nodes": launches.nodes,
     "epochs": launches.epochs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 import gpumlp
 from scripts.bench.torch_training import sees_cuda, with_graph, with_torch
-from scripts.bench.training_peers import with_jax
+from scripts.bench.training_peers import jax_device, with_jax
 from scripts.bench.training_task import Epoch, Task, with_gpumlp
 from scripts.reports.gpu.part import Make, Part, release
 from scripts.shared.inside import without_graphs
@@ -89,18 +88,6 @@ def ours(task: Task, precisions: Sequence[str], eager: bool) -> dict[str, Callab
         makes[f"gpumlp {precision}, no graph"] = functools.partial(_one_by_one, task, precision)
     makes["gpumlp native (CPU)"] = functools.partial(_on_cpu, task)
     return makes
-
-
-def jax_device() -> str:
-    """ "cuda" if JAX is installed and has a GPU, else ""."""
-    if importlib.util.find_spec("jax") is None:
-        return ""
-    import jax
-
-    try:
-        return "cuda" if jax.devices("gpu") else ""
-    except RuntimeError:
-        return ""
 
 
 def peers(part: Part, task: Task, more: bool) -> dict[str, Callable[[], Epoch]]:

@@ -25,6 +25,8 @@ def test_bytes_of_the_formulas(script: Script) -> None:
         "rmsprop": 20,
         "adam": 28,
         "adamw": 28,
+        "lion": 20,
+        "radam": 28,
     }
     assert {rule: bench.bytes_moved(rule, 1) for rule in wanted} == wanted
     assert bench.bytes_moved("adam", 1000) == 28_000
@@ -107,7 +109,10 @@ def test_kernel_benchmark_leaves_out_what_has_no_room(
     assert len(output["skipped"]) == 1 and output["skipped"][0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rule", ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "rule",
+    ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "adadelta", "nadam", "radam"],
+)
 def test_kernel_benchmark_peers_do_the_same_arithmetic(script: Script, rule: str) -> None:
     pytest.importorskip("torch")
     bench, peers = script("bench.bench_kernels"), script("bench.update_peers")
@@ -124,7 +129,7 @@ def test_kernel_benchmark_peers_do_the_same_arithmetic(script: Script, rule: str
     wanted = moved(bench.ours(rule, "numpy", bench.backends(["numpy"])["numpy"], p, g), "numpy plan", p)
     candidates = peers.torch_forms(rule, bench.LR, p, g, "cpu")
     for name in ("torch fused", "torch for-loop"):
-        if name == "torch fused" and rule == "rmsprop":
+        if name == "torch fused" and rule in ("rmsprop", "adadelta", "nadam", "radam"):
             continue  # PyTorch has none
         p[:] = start
         # lr is 1e-4 and p about 0.01: its rounding errors are 1e-5 of a step

@@ -1,0 +1,143 @@
+"""Groups of options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gpumlp.activations import ACTIVATIONS
+from gpumlp.cli.values import (
+    before_data,
+    fraction,
+    hidden,
+    integer,
+    list_of,
+    name_of,
+    not_negative,
+    option,
+    positive,
+)
+from gpumlp.losses import LOSSES
+from gpumlp.optimizers import OPTIMIZERS
+from gpumlp.schedules import SCHEDULES
+
+__all__ = ["add_device", "add_network", "add_training"]
+
+DTYPES = ("float32", "float64")
+
+
+def add_device(
+    parser: Any,
+    default: str = "auto",
+    text: str = "auto, cpu, numpy, native, cuda, cuda:1 ... (default: auto)",
+) -> None:
+    parser.add_argument("--device", default=default, metavar="NAME", help=text)
+
+
+def add_network(parser: argparse.ArgumentParser, *, one: bool) -> None:
+    """Of one network; or what is the same for many."""
+    group = parser.add_argument_group("network")
+    if one:
+        group.add_argument(
+            "--hidden",
+            type=hidden,
+            default=[256, 128],
+            metavar="SIZES",
+            help="sizes of the hidden layers (default: 256,128; none: a linear model)",
+        )
+        group.add_argument(
+            "--dropout",
+            type=list_of(fraction),
+            metavar="P",
+            help="one probability, or one per hidden layer (default: 0; digits: 0.2)",
+        )
+    group.add_argument(
+        "--activation",
+        type=list_of(name_of("activation", ACTIVATIONS)) if one else name_of("activation", ACTIVATIONS),
+        default=["relu"] if one else "relu",
+        metavar="NAME",
+        help=f"{'one, or one per hidden layer' if one else 'of all hidden layers'}: {', '.join(ACTIVATIONS)} "
+        "(default: relu)",
+    )
+    group.add_argument(
+        "--dtype",
+        type=name_of("dtype", DTYPES),
+        metavar=f"{{{','.join(DTYPES)}}}",
+        default="float32",
+        help="of parameters and computation (default: float32)",
+    )
+    add_device(group)
+    group.add_argument(
+        "--seed",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help=f"of split, {'' if one else 'settings, '}initial values, row order, dropout (default: 0)",
+    )
+
+
+def add_training(parser: argparse.ArgumentParser, *, one: bool) -> None:
+    """Of one network; or what is the same for many."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--loss",
+        type=name_of("loss", LOSSES),
+        metavar="NAME",
+        help=f"{', '.join(LOSSES)} (default: softmax_cross_entropy or squared_error)",
+    )
+    group.add_argument(
+        "--optimizer",
+        type=name_of("optimizer", OPTIMIZERS),
+        default="adam",
+        metavar="NAME",
+        help=f"{', '.join(OPTIMIZERS)} (default: adam)",
+    )
+    group.add_argument(
+        "--optimizer-option",
+        type=option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of the optimizer, as momentum=0.9; may be repeated",
+    )
+    if one:
+        group.add_argument(
+            "--lr", type=positive, metavar="X", help="learning rate (default: the optimizer's)"
+        )
+        group.add_argument(
+            "--weight-decay",
+            type=not_negative,
+            metavar="X",
+            help="decoupled decay (default: the optimizer's)",
+        )
+    group.add_argument(
+        "--schedule",
+        type=name_of("schedule", SCHEDULES),
+        metavar="NAME",
+        help=f"of the learning rate: {', '.join(SCHEDULES)} (default: constant)",
+    )
+    group.add_argument(
+        "--epochs",
+        type=integer(1),
+        metavar="N",
+        help="passes over the rows (default: 40; up to 200 for small tables, so that there are 800 steps)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=integer(1),
+        metavar="N",
+        help="rows per step (default: 32, 64 or 128, by the number of rows)",
+    )
+    group.add_argument("--l1", type=not_negative, default=0.0, metavar="X", help="penalty X |w|")
+    group.add_argument("--l2", type=not_negative, default=0.0, metavar="X", help="penalty X/2 w^2")
+    group.add_argument("--clip-norm", type=positive, metavar="X", help="longest gradient")
+    group.add_argument(
+        "--early-stopping",
+        type=before_data(integer(1)),
+        nargs="?",
+        const=10,
+        default=None if one else 10,
+        metavar="PATIENCE",
+        help="stop after so many epochs without a better validation loss "
+        f"({'10 if no number is given' if one else 'default: 10'}) and restore the best weights",
+    )

@@ -1,0 +1,101 @@
+"""`Muon` with its state, and the operations of its steps for a matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp import backends
+from gpumlp.backends.arrays import device_of
+from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
+from gpumlp.kernels.optimizers import muon
+from gpumlp.optimizers.arrays import to_numpy
+from gpumlp.optimizers.base import Optimizer
+
+__all__ = ["Muon", "newton_schulz"]
+
+
+class Muon(Optimizer, muon.Muon):
+    __doc__ = muon.Muon.__doc__
+    scratch = 4
+
+    def __post_init__(self) -> None:
+        #: by number, shape and type of a parameter: where its direction is made, and the plan that does it
+        self._made: dict[tuple, tuple[Any, Plan]] = {}
+        super().__post_init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_made": {}}
+
+    def _update(self, params: list[Any], grads: list[Any], t: int) -> None:
+        """Arrays of two dimensions are matrices; if there are none, the next step may take the fast path."""
+        if all(p.ndim != 2 or not p.size for p in params):
+            super()._update(params, grads, t)
+            return
+        self.check()
+        self.init_state(params, backends.backend_of(params[0]))
+        values = self.step_values(t, float(self.lr))
+        rest, direction = self.kernel(), self.direction_kernel()
+        for number, (p, g) in enumerate(zip(params, grads, strict=True)):
+            here, entry = backends.backend_of(p), self.state[number]
+            for name in self.arrays():
+                if device_of(entry[name]) != device_of(p):
+                    entry[name] = here.asarray(to_numpy(entry[name]))
+            state = {name: entry[name] for name in self.arrays()}
+            if p.ndim != 2 or not p.size:
+                _run(here, self, rest, {"g": g, "p": p, **state}, values)
+                continue
+            o, plan = self._direction(number, p, here)
+            given = {"g": g, "p": p, "v": state["v"], "o": o}
+            _run(here, self, direction, {a.name: given[a.name] for a in direction.arrays}, values)
+            plan.run()
+            applied = self.applied(*reversed(p.shape))
+            average = {"average": state["average"]} if self.average > 0 else {}
+            _run(here, applied, applied.kernel(), {"g": o, "p": p, **average}, values)
+
+    def _direction(self, number: int, p: Any, backend: Any) -> tuple[Any, Plan]:
+        key = number, p.shape, p.dtype, backend.device, self.ns_steps
+        if key not in self._made:
+            self._made = {known: made for known, made in self._made.items() if known[0] != number}
+            o = backend.zeros(p.shape, p.dtype)
+            self._made[key] = o, backend.record(newton_schulz(backend, o, self.ns_steps), Steps(backend))
+        return self._made[key]
+
+
+def _run(backend: Any, rule: Any, kernel: Any, arrays: dict[str, Any], values: dict[str, Any]) -> None:
+    stepped = {name: float(values[name]) for name in kernel.stepped}
+    backend.elementwise(kernel, arrays, rule.scalars(kernel), stepped)
+
+
+def newton_schulz(backend: Any, o: Any, rounds: int) -> list[Op]:
+    """Operations that bring the singular values of the matrix `o` to about 1, in place.
+
+    The products are those of the smaller side: x x^T of a wide matrix, x^T x of a tall one.
+    """
+    n, m = o.shape
+    a, b, c = muon.COEFFICIENTS
+    small, wide = min(n, m), n <= m
+    partial, inverse = backend.zeros(n, o.dtype), backend.zeros(1, o.dtype)
+    square, fourth = (_padded(backend, small, small, o.dtype) for _ in range(2))
+    moved = _padded(backend, n, m, o.dtype)
+    sizes = {"n": n, "smallest": muon.SMALLEST_NORM}
+    ops: list[Op] = [
+        Launch(muon.ROW_SQUARES, {"o": o, "partial": partial}, {}, n, m),
+        Launch(muon.INVERSE_NORM, {"partial": partial, "inverse": inverse}, sizes, 1, n),
+        Launch(muon.SCALE, {"o": o, "inverse": inverse}, {}, n, m),
+    ]
+    for _ in range(rounds):
+        ops += [
+            Gemm(o, o, square, trans_a=not wide, trans_b=wide),
+            Gemm(square, square, fourth),
+            Launch(muon.BLEND, {"x": square, "y": fourth}, {"a": b, "b": c}, small, small),
+            Gemm(square, o, moved) if wide else Gemm(o, square, moved),
+            Launch(muon.BLEND, {"x": o, "y": moved}, {"a": a, "b": 1.0}, n, m),
+        ]
+    return ops
+
+
+def _padded(backend: Any, n: int, m: int, dtype: np.dtype) -> Any:
+    """Zeros (n, m) whose rows begin where vectors may be read."""
+    return backend.zeros((n, -(-m // 8) * 8), dtype)[:, :m]
