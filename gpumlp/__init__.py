@@ -24,7 +24,8 @@ from gpumlp.version import __version__
 if TYPE_CHECKING:
     from gpumlp import model_selection
     from gpumlp.estimators.mlp import MLPClassifier, MLPRegressor
-    from gpumlp.model.load import load
+    from gpumlp.tabular.estimators import TabularClassifier, TabularRegressor
+    from gpumlp.tabular.load import load
 
 __all__ = [
     "MLP",
@@ -52,6 +53,8 @@ __all__ = [
     "RMSProp",
     "SoftmaxCrossEntropy",
     "SuccessiveHalving",
+    "TabularClassifier",
+    "TabularRegressor",
     "Trainer",
     "Yogi",
     "__version__",
@@ -69,13 +72,14 @@ def __getattr__(name: str) -> Any:
     """The estimators and their searches are imported on first use, because they need scikit-learn; so is
     `load`, because of the modules it needs."""
     if name == "load":
-        from gpumlp.model.load import load
+        from gpumlp.tabular.load import load
 
         globals()["load"] = load
         return load
     if name == "export":
         return importlib.import_module("gpumlp.export")
-    if name not in ("MLPClassifier", "MLPRegressor", "model_selection"):
+    lazy = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", "model_selection")
+    if name not in lazy:
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:
         import sklearn  # noqa: F401
@@ -86,8 +90,9 @@ def __getattr__(name: str) -> Any:
     if name == "model_selection":
         return importlib.import_module("gpumlp.model_selection")
     from gpumlp import estimators
+    from gpumlp.tabular import estimators as tabular
 
-    return getattr(estimators, name)
+    return getattr(tabular if name.startswith("Tabular") else estimators, name)
 
 
 def __dir__() -> list[str]:

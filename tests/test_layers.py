@@ -24,7 +24,7 @@ FLOORS = [
     ["checkpoint"],
     ["training"],
     ["estimators", "tables"],
-    ["model_selection"],
+    ["model_selection", "tabular"],
     ["plots"],
     ["preparation"],
     ["export"],

@@ -150,7 +150,13 @@ class Ensemble:
 
 
 def greedy_ensemble(
-    models: Sequence[MLP], X_val: Any, y_val: Any, size: int, *, metric: str | None = None
+    models: Sequence[MLP],
+    X_val: Any,
+    y_val: Any,
+    size: int,
+    *,
+    metric: str | None = None,
+    sample_weight: Any = None,
 ) -> Ensemble:
     """The ensemble of `size` networks that forward selection with replacement finds.
 
@@ -171,6 +177,8 @@ def greedy_ensemble(
     metric : str, optional
         L: "log_loss" or "accuracy" (the share of wrong answers) for classifiers, "rmse" for values.  By
         default "log_loss" and "rmse".
+    sample_weight : array (n_rows,), optional
+        Weights of the validation rows.
 
     Returns
     -------
@@ -187,43 +195,50 @@ def greedy_ensemble(
     known = ("log_loss", "accuracy") if output in ("softmax", "sigmoid") else ("rmse",)
     if metric is not None and metric not in known:
         raise ValueError(f"{suggest('metric', metric, known)} The models' output is {output!r}.")
-    rows = check_rows(first, LOSSES[_LOSS_OF[output]], X_val, y_val, suffix="_val")
-    y = rows.y.get() if is_cuda(rows.y) else rows.y
+    rows = check_rows(first, LOSSES[_LOSS_OF[output]], X_val, y_val, sample_weight, suffix="_val")
+    y, w = (part.get() if is_cuda(part) else part for part in (rows.y, rows.w))
     answers = [model.backend.to_numpy(model.outputs(X_val, output)).astype(np.float64) for model in models]
-    return Ensemble([models[number] for number in greedy_choice(answers, y, size, metric or known[0])])
+    return Ensemble([models[number] for number in greedy_choice(answers, y, size, metric or known[0], w)])
 
 
-def greedy_choice(answers: Sequence[np.ndarray], y: np.ndarray, size: int, metric: str) -> list[int]:
+def greedy_choice(
+    answers: Sequence[np.ndarray], y: np.ndarray, size: int, metric: str, w: np.ndarray | None = None
+) -> list[int]:
     """The numbers that `greedy_ensemble` chooses, of candidates with these float64 `answers`
-    (n_rows, n_outputs) to rows with the targets `y`."""
+    (n_rows, n_outputs) to rows with the targets `y` and weights `w`."""
     error = _ERRORS[metric]
     usable = [number for number, p in enumerate(answers) if np.isfinite(p).all()]
     if not usable:
         raise ValueError("none of the models has finite outputs on the validation rows")
     total, chosen = np.zeros_like(answers[0]), list[int]()
     for count in range(1, size + 1):
-        best = min(usable, key=lambda number: error((total + answers[number]) / count, y))
+        best = min(usable, key=lambda number: error((total + answers[number]) / count, y, w))
         total += answers[best]
         chosen.append(best)
     return chosen
 
 
-def _log_loss(p: np.ndarray, y: np.ndarray) -> float:
+def _log_loss(p: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
     """Mean of -log of the probability of what is right; of several sigmoids, the sum over them."""
     tiny = np.finfo(np.float64).eps
     if y.ndim == 1:
         right = p[np.arange(len(y)), y]
-        return float(-np.log(np.clip(right, tiny, 1)).mean())
+        return _mean(-np.log(np.clip(right, tiny, 1)), w)
     p = np.clip(p, tiny, 1 - tiny)
-    return float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).sum(axis=1).mean())
+    return _mean(-(y * np.log(p) + (1 - y) * np.log1p(-p)).sum(axis=1), w)
 
 
-def _share_wrong(p: np.ndarray, y: np.ndarray) -> float:
-    return float((p.argmax(axis=1) != y).mean() if y.ndim == 1 else ((p > 0.5) != (y > 0.5)).mean())
+def _share_wrong(p: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
+    return _mean(p.argmax(axis=1) != y if y.ndim == 1 else ((p > 0.5) != (y > 0.5)).mean(axis=1), w)
 
 
-def _rmse(p: np.ndarray, y: np.ndarray) -> float:
-    return float(np.sqrt(((p - y) ** 2).mean()))
+def _rmse(p: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
+    return float(np.sqrt(_mean(((p - y) ** 2).mean(axis=1), w)))
+
+
+def _mean(values: np.ndarray, w: np.ndarray | None) -> float:
+    """Of the rows' values, with weights."""
+    return float(values.mean() if w is None else np.average(values, weights=w))
 
 
 _ERRORS = {"log_loss": _log_loss, "accuracy": _share_wrong, "rmse": _rmse}

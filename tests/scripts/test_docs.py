@@ -15,7 +15,10 @@ import pytest
 import gpumlp
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/python.md", "docs/sklearn.md", "docs/many.md", "docs/tables.md"]
+PAGES = [
+    "README.md",
+    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe")),
+]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 
 
@@ -43,7 +46,7 @@ def _modules() -> list[str]:
 
 @pytest.mark.parametrize("module", sorted(set(_modules()) - set(NEEDS_GPU)))
 def test_examples_of_docstrings(module: str) -> None:
-    if module.startswith("gpumlp.estimators"):
+    if module.startswith(("gpumlp.estimators", "gpumlp.tabular")):
         pytest.importorskip("sklearn")
     if module.startswith("gpumlp.tables.arrow"):
         pytest.importorskip("pyarrow")

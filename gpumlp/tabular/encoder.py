@@ -1,0 +1,254 @@
+"""From the columns of a table to the matrix that a network takes, as learnt from the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp import checks
+from gpumlp.tables.frame import Column, Frame
+from gpumlp.tabular.columns import Category, Codes, Date, Flag, Number
+
+__all__ = ["Encoder", "Roles"]
+
+#: kinds of a column, as the user names them and as `Encoder.kinds` has them
+KINDS = ("number", "flag", "category", "date")
+_IDENTIFIER = 0.9  # share of distinct texts from which on a text column names its rows
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the user says of columns: names, or numbers of columns from 0."""
+
+    categorical: Sequence[Any] = ()
+    numeric: Sequence[Any] = ()
+    drop: Sequence[Any] = ()
+
+    def by_name(self, names: Sequence[str]) -> dict[str, str]:
+        """Name of a column -> "category", "number" or "drop".
+
+        Raises
+        ------
+        ValueError
+            A column that is not there, or that is named twice.
+        """
+        found: dict[str, str] = {}
+        for role, word in (("categorical", "category"), ("numeric", "number"), ("drop", "drop")):
+            for given in getattr(self, role):
+                name = _column_named(role, given, names)
+                if found.setdefault(name, word) != word:
+                    raise ValueError(f"{role}={given!r}: column {name!r} is also given as {found[name]}")
+        return found
+
+
+def _column_named(role: str, given: Any, names: Sequence[str]) -> str:
+    if isinstance(given, str) and given in names:
+        return given
+    if isinstance(given, (int, np.integer)) and not isinstance(given, bool) and 0 <= given < len(names):
+        return names[int(given)]
+    raise ValueError(f"{role}={given!r}; expected names of columns: {checks.some(map(repr, names))}")
+
+
+class Encoder:
+    """Columns to inputs: first all numbers that may be embedded, then codes of categories, then the rest.
+
+    Attributes
+    ----------
+    columns : dict of str to Number, Flag, Category, Codes or Date
+        What was learnt of each column that is used, by its name.
+    dropped : dict of str to str
+        Columns that are not used, and why.
+    names : list of str
+        All columns of the table, in their order.
+    named : bool
+        Whether they are the table's own names.
+    """
+
+    def __init__(
+        self, names: Sequence[str], named: bool, columns: dict[str, Any], dropped: dict[str, str]
+    ) -> None:
+        self.names, self.named, self.columns, self.dropped = list(names), named, columns, dropped
+
+    @classmethod
+    def fit(cls, frame: Frame, rows: np.ndarray, weights: np.ndarray | None, roles: Roles) -> Encoder:
+        """Learn from the training rows.
+
+        Parameters
+        ----------
+        frame : Frame
+        rows : int array
+            Numbers of the training rows.
+        weights : float array (n,), optional
+            Of all rows of the frame.
+        roles : Roles
+        """
+        wanted = roles.by_name(frame.names)
+        columns: dict[str, Any] = {}
+        dropped: dict[str, str] = {}
+        w = None if weights is None else weights[rows]
+        for column in frame.columns:
+            role = wanted.get(column.name)
+            if role == "drop":
+                dropped[column.name] = "was not wanted"
+                continue
+            learnt = _learn(column.take(rows), role, w)
+            if isinstance(learnt, str):
+                dropped[column.name] = learnt
+            else:
+                columns[column.name] = learnt
+        if not columns:
+            reasons = checks.some([f"{name!r} {why}" for name, why in dropped.items()], 5)
+            raise ValueError(f"no column can be used: {reasons}")
+        return cls(frame.names, frame.named, columns, dropped)
+
+    # ---- what goes into a network -----------------------------------------------
+    @property
+    def n_numbers(self) -> int:
+        """The first so many inputs are numbers that may be embedded."""
+        return sum(column.n_numbers for column in self.columns.values())
+
+    @property
+    def code_sizes(self) -> list[int]:
+        """The next inputs are codes of categories: how many each has."""
+        return [column.size for column in self._codes().values()]
+
+    def _codes(self) -> dict[str, Codes]:
+        return {name: column for name, column in self.columns.items() if isinstance(column, Codes)}
+
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in their order."""
+        codes = self._codes()
+        pairs = [column.names(name) for name, column in self.columns.items() if name not in codes]
+        return (
+            [n for numbers, _ in pairs for n in numbers]
+            + [*codes]
+            + [n for _, others in pairs for n in others]
+        )
+
+    def transform(self, frame: Frame) -> np.ndarray:
+        """The inputs, float32 (n, n_inputs).
+
+        Raises
+        ------
+        ValueError
+            A column holds something else than in training.
+        """
+        given = {column.name: column for column in frame.columns}
+        out = np.empty((frame.n_rows, len(self.inputs())), np.float32)
+        number, code = 0, self.n_numbers
+        other = code + len(self._codes())
+        for name, column in self.columns.items():
+            first, others = _encoded(given[name], column)
+            if isinstance(column, Codes):
+                out[:, code] = first[:, 0]
+                code += 1
+                continue
+            out[:, number : number + first.shape[1]] = first
+            out[:, other : other + others.shape[1]] = others
+            number, other = number + first.shape[1], other + others.shape[1]
+        return out
+
+    def kinds(self) -> dict[str, str]:
+        """Name of each used column -> one of `KINDS`."""
+        return {
+            name: "category" if isinstance(column, Codes) else type(column).__name__.lower()
+            for name, column in self.columns.items()
+        }
+
+    def summary(self) -> str:
+        """How many columns there are of each kind."""
+        kinds = list(self.kinds().values())
+        parts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
+        dropped = f", {len(self.dropped)} not used" if self.dropped else ""
+        return f"columns: {', '.join(parts)}{dropped}; {len(self.inputs())} inputs"
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.summary()})"
+
+
+def missing_of(column: Column) -> np.ndarray:
+    """Which are missing, as truth values (n,)."""
+    return np.zeros(len(column.values), bool) if column.missing is None else column.missing
+
+
+def _learn(column: Column, role: str | None, weights: np.ndarray | None) -> Any:
+    """What is learnt of a column, or the reason why it is not used."""
+    missing, values = missing_of(column), column.values
+    if missing.all():
+        return "is empty"
+    learnt: Any
+    if role == "number" or (role is None and column.kind == "number"):
+        numbers = _numbers(column)
+        lacking = missing | np.isnan(numbers)
+        learnt = Flag.fit(numbers, lacking) if not lacking.any() else None
+        learnt = learnt or Number.fit(numbers, lacking, weights)
+    elif role == "category" or column.kind in ("text", "category"):
+        codes, texts = _codes(column)
+        if role is None and column.kind == "text":
+            distinct = len(np.unique(codes[codes >= 0]))
+            if distinct > 20 and distinct > _IDENTIFIER * (~missing).sum():
+                return "has a text of its own in nearly every row"
+        learnt = Category.fit(codes, texts)
+    elif column.kind == "boolean":
+        learnt = Flag.fit(values.astype(np.float64), missing)
+        if learnt is None and missing.any():
+            learnt = Category.fit(*_codes(column))
+    else:
+        learnt = Date.fit(values, missing, weights)
+    return "has one value only" if learnt is None else learnt
+
+
+def _encoded(column: Column, learnt: Any) -> tuple[np.ndarray, np.ndarray]:
+    missing = missing_of(column)
+    if isinstance(learnt, (Category, Codes)):
+        return learnt.transform(*_codes(column))
+    if isinstance(learnt, Date):
+        if column.kind != "date" and not missing.all():
+            raise _other_kind(column, "dates")
+        dates = column.values if column.kind == "date" else np.zeros(len(missing), "datetime64[us]")
+        return learnt.transform(dates, missing)
+    numbers = _numbers(column)
+    return learnt.transform(numbers, missing | np.isnan(numbers))
+
+
+def _numbers(column: Column) -> np.ndarray:
+    """The values as float64; a text that is a number counts as that."""
+    if column.kind in ("number", "boolean"):
+        return column.floats()
+    missing = missing_of(column)
+    if missing.all():
+        return np.full(len(missing), np.nan)
+    if column.kind == "date":
+        raise _other_kind(column, "numbers")
+    parsed = np.full(len(column.words) + 1, np.nan)  # the last one is for -1, missing
+    for code in np.unique(column.values[~missing]).tolist():
+        try:
+            parsed[code] = float(column.words[code])
+        except ValueError:
+            raise _other_kind(column, "numbers", column.words[code]) from None
+    return parsed[column.values]
+
+
+def _codes(column: Column) -> tuple[np.ndarray, list[str]]:
+    """Codes, -1 where missing, and the texts that they stand for.
+
+    Whole numbers are written without a point, whatever type they come in: 3.0 is "3".
+    """
+    if column.kind in ("text", "category"):
+        return column.values, column.words
+    missing, values = missing_of(column), column.values
+    if values.dtype.kind == "f":
+        whole = np.where(missing, 0, values)
+        if (whole == np.floor(whole)).all() and (np.abs(whole) < 2**53).all():
+            values = whole.astype(np.int64)
+    distinct, codes = np.unique(values, return_inverse=True)
+    texts = [str(value) for value in distinct.tolist()]
+    return np.where(missing, -1, codes.ravel()).astype(np.int32), texts
+
+
+def _other_kind(column: Column, expected: str, text: str | None = None) -> ValueError:
+    what = f"{text!r}" if text is not None else f"values of kind {column.kind!r}"
+    return ValueError(f"column {column.name!r} has {what}; expected {expected}")

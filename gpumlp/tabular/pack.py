@@ -1,0 +1,224 @@
+"""Training the networks of a recipe, and choosing those that answer together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.errors import DivergenceError
+from gpumlp.model import MLP, Ensemble, greedy_ensemble
+from gpumlp.network import Embedding
+from gpumlp.optimizers import AdamW
+from gpumlp.tabular.clock import fitted_to
+from gpumlp.tabular.recipe import Settings
+from gpumlp.tabular.splits import Split
+from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.many import fit_many
+from gpumlp.training.trainer import Trainer
+
+__all__ = ["Pack", "Problem", "train_pack"]
+
+_SIZE = 32  # networks of an ensemble, repeated ones counted
+
+
+@dataclass
+class Problem:
+    """Rows as networks take them.
+
+    X : float32 (n, n_inputs): first `n_numbers` numbers, then codes of categories, then the rest.
+    y : int32 (n,) class numbers, or float32 (n, n_outputs), standardised.  w : float64 (n,) or None.
+    n_out : outputs of a network.  loss : name of the loss.  code_sizes : numbers of the codes.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    w: np.ndarray | None
+    n_out: int
+    loss: str
+    device: Any
+    n_numbers: int
+    code_sizes: Sequence[int] = ()
+
+
+@dataclass
+class Pack:
+    """Networks that were trained, and the ensemble of some of them.
+
+    Attributes
+    ----------
+    ensemble : Ensemble
+    folds : list of (Split, Ensemble)
+        Its part for each split.
+    networks : list of _Trained
+        All that were trained for an epoch at least.
+    late : bool
+        The time was up before all were trained as planned.
+    """
+
+    ensemble: Ensemble
+    folds: list[tuple[Split, Ensemble]]
+    networks: list[_Trained]
+    late: bool = False
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Settings, best loss, epochs and share of each network."""
+        counts = {id(model): count for model, count in self.ensemble.members()}
+        return [
+            {
+                **each.settings.summary(),
+                "loss": min(each.history.metrics.get("val_loss", each.history.metrics["loss"])),
+                "epochs": len(each.history),
+                "times": counts.get(id(each.model), 0),
+            }
+            for each in self.networks
+        ]
+
+
+@dataclass
+class _Trained:
+    """A network, what it was trained on, and how."""
+
+    model: MLP
+    split: Split
+    settings: Settings
+    history: History
+
+
+class _Late(Exception):
+    """The time is up."""
+
+
+def train_pack(
+    problem: Problem,
+    splits: Sequence[Split],
+    settings: Sequence[Settings],
+    *,
+    deadline: float | None = None,
+    progress: bool = False,
+) -> Pack:
+    """Train a network for each of `settings`, the k-th on split k modulo their number, and choose.
+
+    Parameters
+    ----------
+    deadline : float, optional
+        On the clock of `time.monotonic`; what has been trained until then is chosen from.
+    """
+    waiting, first = list(settings), len(settings)
+    if deadline is not None:
+        splits, waiting, first = fitted_to(
+            deadline - time.monotonic(),
+            lambda each: _trainer(problem, each),
+            lambda rows: _rows(problem, rows),
+            splits,
+            settings,
+        )
+    shortened, late = waiting != list(settings), False
+    done: list[_Trained] = []
+    while waiting and first > 0 and not late:
+        start, now, waiting = time.monotonic(), waiting[:first], waiting[first:]
+        places = [(len(done) + k) % len(splits) for k in range(len(now))]
+        trained, late = _train(problem, [splits[k] for k in places], now, deadline, progress)
+        done += trained
+        if deadline is not None:  # more of them, if there is time
+            first = int((deadline - time.monotonic()) / (time.monotonic() - start) * len(now))
+    if not done:
+        raise DivergenceError("no network was trained for an epoch")
+    folds = []
+    for split in splits:
+        models = [each.model for each in done if each.split is split]
+        if models:
+            folds.append((split, _chosen(problem, split, models, -(-_SIZE // len(splits)))))
+    ensemble = Ensemble([model for _, fold in folds for model in fold.models])
+    return Pack(ensemble, folds, done, late or shortened or bool(waiting))
+
+
+def _train(
+    problem: Problem,
+    splits: Sequence[Split],
+    settings: Sequence[Settings],
+    deadline: float | None,
+    progress: bool,
+) -> tuple[list[_Trained], bool]:
+    """Train a network on each of `splits`; those that did an epoch, and whether the time was up."""
+    trainers = [_trainer(problem, each) for each in settings]
+    clock = _clock(deadline)
+    for trainer in trainers:
+        trainer.callbacks = clock
+    val = {id(split): None if split.val is None else _rows(problem, split.val) for split in splits}
+    late = False
+    try:
+        fit_many(
+            trainers,
+            problem.X,
+            problem.y,
+            epochs=[each.epochs for each in settings],
+            rows=[split.train for split in splits],
+            validation=[val[id(split)] for split in splits],
+            sample_weight=problem.w,
+            early_stopping=[
+                EarlyStopping("val_loss" if split.val is not None else "loss", patience=each.patience)
+                for split, each in zip(splits, settings, strict=True)
+            ],
+            progress=progress,
+        )
+    except _Late:
+        late = True
+    each = zip(trainers, splits, settings, strict=True)
+    return [_Trained(t.model, *which, t.history) for t, *which in each if len(t.history)], late
+
+
+def _trainer(problem: Problem, settings: Settings) -> Trainer:
+    sizes = [problem.X.shape[1], *settings.hidden, problem.n_out]
+    model = MLP(
+        sizes,
+        settings.activation,
+        dropout=settings.dropout,
+        seed=settings.seed,
+        dtype=problem.X.dtype.name,
+        device=problem.device,
+        embedding=_embedding(problem, settings),
+    )
+    rule = AdamW(lr=settings.lr, weight_decay=settings.weight_decay)
+    return Trainer(
+        model,
+        loss=problem.loss,
+        optimizer=rule,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+        seed=settings.seed,
+    )
+
+
+def _embedding(problem: Problem, settings: Settings) -> Embedding | None:
+    n = problem.n_numbers
+    codes = {n + k: size for k, size in enumerate(problem.code_sizes)}
+    if settings.embedding is None:
+        return Embedding(None, categories=codes) if codes else None
+    return Embedding(columns=range(n), categories=codes, **settings.embedding)
+
+
+def _clock(deadline: float | None) -> list[Any]:
+    if deadline is None:
+        return []
+
+    def look(trainer: Trainer, history: History) -> None:
+        if time.monotonic() > deadline:
+            raise _Late
+
+    return [look]
+
+
+def _rows(problem: Problem, rows: np.ndarray) -> tuple[Any, ...]:
+    w = () if problem.w is None else (problem.w[rows],)
+    return (problem.X[rows], problem.y[rows], *w)
+
+
+def _chosen(problem: Problem, split: Split, models: Sequence[MLP], size: int) -> Ensemble:
+    if len(models) < 2 or split.val is None:
+        return Ensemble(models)
+    w = None if problem.w is None else problem.w[split.val]
+    return greedy_ensemble(models, problem.X[split.val], problem.y[split.val], size, sample_weight=w)
