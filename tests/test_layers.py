@@ -26,6 +26,7 @@ FLOORS = [
     ["estimators", "tables"],
     ["tabular"],
     ["plots"],
+    ["report"],
     ["preparation"],
     ["export"],
     ["cli"],
