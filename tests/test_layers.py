@@ -26,6 +26,7 @@ FLOORS = [
     ["estimators", "tables"],
     ["model_selection", "tabular"],
     ["plots"],
+    ["report"],
     ["preparation"],
     ["export"],
     ["cli"],

@@ -207,7 +207,7 @@ class BaseTabular(BaseEstimator, ABC):
             name: self.encoder_.kinds().get(name) or f"not used: it {self.encoder_.dropped[name]}"
             for name in self.encoder_.names
         }
-        self.networks_ = pack.summary()
+        self.networks_, self.curves_ = pack.summary(), pack.curves()
         self.validation_scores_, train = self._judge(problem, pack)
         self.notes_ = notes_of(frame, self.encoder_, self.validation_scores_, train, pack.late)
         for note in self.notes_:

@@ -64,6 +64,12 @@ class Pack:
     networks: list[_Trained]
     late: bool = False
 
+    def curves(self) -> list[list[float]]:
+        """Validation (or training) loss of each network after each epoch."""
+        return [
+            list(each.history.metrics.get("val_loss", each.history.metrics["loss"])) for each in self.networks
+        ]
+
     def summary(self) -> list[dict[str, Any]]:
         """Settings, best loss, epochs and share of each network."""
         counts = {id(model): count for model, count in self.ensemble.members()}
