@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +35,16 @@ class Graph:
         self._constants: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self._number = 0
+        self._numbers = itertools.count(1)
+
+    def doubles(self) -> Graph:
+        """The same graph, but constants are float64."""
+        same = copy.copy(self)
+        same.dtype = np.dtype(np.float64)
+        return same
 
     def _name(self, kind: str) -> str:
-        self._number += 1
-        return f"{kind.lower()}_{self._number}"
+        return f"{kind.lower()}_{next(self._numbers)}"
 
     def _kind(self, dtype: Any) -> int:
         if dtype is str:

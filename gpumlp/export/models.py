@@ -26,9 +26,7 @@ _LINKS = {
 
 def write(graph: Graph, model: Any) -> None:
     """Inputs, nodes and outputs of a model."""
-    if hasattr(model, "write_onnx"):
-        model.write_onnx(graph)
-    elif isinstance(model, PreparedModel):
+    if isinstance(model, PreparedModel):
         _prepared(graph, model)
     elif isinstance(model, (MLP, Ensemble)):
         members = [(model, 1)] if isinstance(model, MLP) else model.members()
@@ -49,9 +47,17 @@ def _estimator(est: Any) -> tuple[Layers, str]:
     return Layers(parameters, [est.activation] * hidden), _LINKS[est.out_activation_]
 
 
-def answers(graph: Graph, members: Any, link: str, x: str, classes: Any = None) -> None:
-    """The outputs of models [(MLP, how often it counts), ...] for the input `x`."""
-    _answer(graph, [(layers_of(model), count) for model, count in members], link, x, classes)
+def answers(
+    graph: Graph,
+    members: Any,
+    link: str,
+    x: str,
+    classes: Any = None,
+    units: Callable[[str], str] = lambda value: value,
+) -> None:
+    """The outputs of models [(MLP, how often it counts), ...] for the input `x`; `units` turns values into
+    those of the target."""
+    _answer(graph, [(layers_of(model), count) for model, count in members], link, x, classes, units)
 
 
 def _prepared(graph: Graph, prepared: PreparedModel) -> None:

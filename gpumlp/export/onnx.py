@@ -7,6 +7,7 @@ from typing import Any
 from gpumlp.export.graph import Graph
 from gpumlp.export.models import write
 from gpumlp.export.pipelines import convert_pipeline
+from gpumlp.export.tabular import write_tabular
 from gpumlp.files.atomic import PathLike, replacing
 
 __all__ = ["to_onnx"]
@@ -17,7 +18,8 @@ def to_onnx(model: Any, path: PathLike | None = None, *, dtype: str = "float32")
 
     Parameters
     ----------
-    model : MLP, Ensemble, MLPClassifier, MLPRegressor, PreparedModel, or a Pipeline that ends in an estimator
+    model : MLP, Ensemble, MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor, PreparedModel, \
+    or a Pipeline that ends in an estimator
         Scaling, class names and the mean over an ensemble are inside of the graph.  A Pipeline needs
         skl2onnx.
     path : path, optional
@@ -29,7 +31,8 @@ def to_onnx(model: Any, path: PathLike | None = None, *, dtype: str = "float32")
     Returns
     -------
     onnx.ModelProto
-        Its input is "X" (rows, n_inputs).  Classifiers have the outputs "label" (rows,), or for several
+        Its input is "X" (rows, n_inputs); of a tabular estimator there is one for each column, see
+        `gpumlp.export.tabular`.  Classifiers have the outputs "label" (rows,), or for several
         yes-or-no outputs (rows, n_outputs), and "probabilities" (rows, n_classes); others "value", (rows,) or
         (rows, n_outputs): the shapes of `predict` and `predict_proba`.
 
@@ -54,7 +57,7 @@ def to_onnx(model: Any, path: PathLike | None = None, *, dtype: str = "float32")
         made = convert_pipeline(model, dtype)
     else:
         graph = Graph(dtype)
-        write(graph, model)
+        (write_tabular if hasattr(model, "encoder_") else write)(graph, model)
         made = graph.model(repr(model))
     if path is not None:
         with replacing(path) as file:
