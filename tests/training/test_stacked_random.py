@@ -69,6 +69,13 @@ def nudge(one: gpumlp.Trainer, history: History) -> bool:
     return len(history) == 3 and one.seed % 3 == 0
 
 
+def some_rows(rng: Any) -> np.ndarray:
+    """A fold, or a sample with duplicates."""
+    if rng.random() < 0.5:
+        return rng.permutation(N)[: int(rng.integers(30, N))]
+    return rng.integers(0, N, int(rng.integers(30, 70)))
+
+
 class Case:
     """What `seed` says; each call of `trainers` makes the same ones."""
 
@@ -93,7 +100,7 @@ class Case:
             None if rng.random() < 0.4 else rng.integers(0, 3, N) * 10.0 ** rng.integers(-20, 20)
             for _ in range(6)
         ]
-        self.rows: Any = [self._rows(rng) for _ in range(6)] if rng.random() < 0.7 else None
+        self.rows: Any = [some_rows(rng) for _ in range(6)] if rng.random() < 0.7 else None
         held = slice(0, N, 3)
         self.validation = [None, 0.3, (self.X[held], y[held]), (self.X[held], y[held], np.arange(21.0))][
             int(rng.integers(4))
@@ -114,17 +121,10 @@ class Case:
                 X, y, *w = self.validation
                 self.validation = (cupy.asarray(X), cupy.asarray(y), *w)
 
-    @staticmethod
-    def _rows(rng: Any) -> np.ndarray:
-        """A fold, or a sample with duplicates."""
-        if rng.random() < 0.5:
-            return rng.permutation(N)[: int(rng.integers(30, N))]
-        return rng.integers(0, N, int(rng.integers(30, 70)))
-
     def trainers(self) -> list[gpumlp.Trainer]:
-        return [self._trainer(k) for k in range(self.n)]
+        return [self.trainer(k) for k in range(self.n)]
 
-    def _trainer(self, k: int) -> gpumlp.Trainer:
+    def trainer(self, k: int) -> gpumlp.Trainer:
         rng = np.random.default_rng([self.seed, 2, k])
         padded = not {"sigmoid", "softplus"} & set(self.kind)
         width = int(rng.integers(3, 20)) if padded else 6
