@@ -110,6 +110,7 @@ class Member:
         if self._running is not None:
             with self.trainer.model.backend.active():
                 self._running.close()
+                self.trainer.model.backend.mark()  # the stream of this thread waits for the work of others
         self.done = True
 
     def look(self) -> None:
@@ -121,7 +122,19 @@ class Member:
         self.turn.may_leave = now
 
     def _calling(self, function: Callable) -> Callable:
-        return lambda *given: self.turn.call(function, *given)
+        """`function`, called in the thread of the caller, with its CuPy stream: that waits for the work of
+        this thread, which then waits for what the function has done there."""
+
+        def call(trainer: Any, history: History) -> Any:
+            backend = trainer.model.backend
+            with backend.active():
+                backend.mark()
+                try:
+                    return function(trainer, history)
+                finally:
+                    backend.mark()
+
+        return lambda *given: self.turn.call(call, *given)
 
 
 class _Undoable(Loop):

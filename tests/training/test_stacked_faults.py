@@ -294,3 +294,24 @@ def test_memory_that_ends_anywhere(backend: Any, seed: int, sizes: str) -> None:
         if other.epoch:
             one.fit(X, y, **{**many, "epochs": other.epoch}, progress=False)
         close(host(one.model.flat), host(other.model.flat), "50 training steps")
+
+
+def test_the_callers_own_stream(backend: Any) -> None:
+    """What is read and written on it, in callbacks and afterwards, is in order with the training."""
+    if backend.name != "cuda":
+        pytest.skip("streams are those of CUDA devices")
+    import cupy
+
+    def double(one: gpumlp.Trainer, history: History) -> None:
+        one.model.weights[0][...] *= 2  # by CuPy, on the current stream
+
+    X, y = data()
+    own, some = ([trainer(k, backend.device, callbacks=[double]) for k in range(3)] for _ in range(2))
+    some[2].callbacks = own[2].callbacks = []
+    for one in own:
+        one.fit(X, y, epochs=3, progress=False)
+    with cupy.cuda.Stream(non_blocking=True):
+        gpumlp.fit_many(some, X, y, epochs=3, progress=False)
+        copies = [one.model.flat.copy().get() for one in some]
+    for one, copied in zip(own, copies, strict=True):
+        close(host(one.model.flat), copied, "50 training steps")
