@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 # ---- the words -----------------------------------------------------------------------------------
-COMMANDS = ("train", "tune", "evaluate", "predict", "info", "bench")
+COMMANDS = ("train", "tune", "evaluate", "predict", "export", "info", "bench")
 _TASKS = ("auto", "classification", "regression")
 
 
@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_tune(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_export(commands)
     info = _command(
         commands,
         "info",
@@ -271,6 +272,13 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--target", metavar="COL", help="target column or array (default: as in training)")
     _features_array(parser)
     add_device(parser)
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(commands, "export", "a model as ONNX, for other programs", "export")
+    parser.add_argument("model", metavar="MODEL", help="file of 'gpumlp train' or 'gpumlp tune', or of save")
+    parser.add_argument("-o", "--output", metavar="FILE", help=".onnx (default: next to MODEL)")
+    parser.add_argument("--float64", action="store_true", help="compute in double precision")
 
 
 def _add_predict(commands: Any) -> None:

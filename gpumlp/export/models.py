@@ -30,7 +30,7 @@ def write(graph: Graph, model: Any) -> None:
         _prepared(graph, model)
     elif isinstance(model, (MLP, Ensemble)):
         members = [(model, 1)] if isinstance(model, MLP) else model.members()
-        answers(graph, members, model.output, graph.input("X", members[0][0].layer_sizes[0]))
+        answers(graph, members, model.output, graph.input("X", model.n_inputs))
     elif hasattr(model, "coefs_") and hasattr(model, "out_activation_"):
         layers, link = _estimator(model)
         _answer(graph, [(layers, 1)], link, graph.input("X", layers.n_in), getattr(model, "classes_", None))
@@ -62,7 +62,8 @@ def answers(
 
 def _prepared(graph: Graph, prepared: PreparedModel) -> None:
     prep, model = prepared.preparation, prepared.model
-    x = graph.input("X", model.layer_sizes[0])
+    members = [(model, 1)] if isinstance(model, MLP) else model.members()
+    x = graph.input("X", model.n_inputs)
     if prep.mean:
         x = graph.node("Div", graph.node("Sub", x, graph.constant(prep.mean)), graph.constant(prep.scale))
 
@@ -71,7 +72,7 @@ def _prepared(graph: Graph, prepared: PreparedModel) -> None:
         return graph.node("Add", scaled, graph.constant(prep.target_mean))
 
     classes = np.array(prep.classes) if prep.classes else None
-    _answer(graph, [(layers_of(model), 1)], model.output, x, classes, units)
+    answers(graph, members, model.output, x, classes, units)
 
 
 def _answer(
