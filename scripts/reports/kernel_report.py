@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -152,19 +153,16 @@ def activations(quick: bool) -> Iterator[Kernel]:
                 continue
             yield forward_kernel(name, dropout)
             yield backward_kernel(name, dropout)
-    yield from (rows.GATHER, rows.EXCHANGE, muon.SCALE, muon.BLEND)
-    for penalties in ({}, {"l1": 1e-5, "l2": 1e-4}):
-        for clip in (False, True):
-            yield gpumlp.Muon(1e-3, **penalties).direction_kernel(clip=clip)
-    yield gpumlp.Muon(1e-3, average=0.999).applied(3, 4).kernel()
+    applied = gpumlp.Muon(average=0.999).applied(3, 4).kernel()
+    yield from (rows.GATHER, rows.EXCHANGE, muon.SCALE, muon.BLEND, applied)
+    yield from (gpumlp.Muon(l1=l1, l2=l1).direction_kernel(clip=l1 > 0) for l1 in (0.0, 1e-5))
 
 
 def row_kernels(quick: bool) -> Iterator[Kernel]:
     """Everything that runs row by row."""
-    for name in LOSSES:
-        for weighted in (False,) if quick else (False, True):
-            yield training_kernel(name, weighted)
-            yield evaluation_kernel(name, weighted)
+    for name, weighted in product(LOSSES, (False,) if quick else (False, True)):
+        yield training_kernel(name, weighted)
+        yield evaluation_kernel(name, weighted)
     for link in OUTPUTS:
         yield output_kernel(link)
     yield from (rows.SUM, rows.SUM_SQUARES, rows.WEIGHT_SQUARES, rows.STORE_SUM, rows.CLIP, rows.RESET)
