@@ -26,9 +26,10 @@ def epoch_order(
     for start in starts:
         order[start : start + _PIECE] = np.arange(start, min(n_rows, start + _PIECE), dtype=np.int32)
     np.random.default_rng([seed, 1, epoch]).shuffle(order)
-    for start in starts if index is not None else ():
-        piece = order[start : start + _PIECE]
-        piece[:] = index[piece]
+    if index is not None:
+        for start in starts:
+            piece = order[start : start + _PIECE]
+            piece[:] = index[piece]
     return order
 
 

@@ -92,7 +92,10 @@ def together(jobs: Sequence[Any], kind: type) -> list[Any]:
     small: list[Any] = []
     others: list[Any] = []
     for job in jobs:
-        alone = type(job) is not kind or job.lanes > 1 or job.trainer.model.backend.batch() is None
-        (others if alone else small).append(job)
+        (small if _is_small(job, kind) else others).append(job)
     parts = [small[start : start + _MOST] for start in range(0, len(small), _MOST)]
     return [*others, *(Together(part, part[0].trainer.model.backend.batch()) for part in parts)]
+
+
+def _is_small(job: Any, kind: type) -> bool:
+    return type(job) is kind and job.lanes == 1 and job.trainer.model.backend.batch() is not None

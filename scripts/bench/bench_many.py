@@ -38,7 +38,7 @@ from scripts.shared.timing import SETTLE, interleave, summary
 
 FOLDS = 4
 #: seconds after which the turns of a line of "steps" end
-ENOUGH = 6.0
+ENOUGH = 4.0
 
 
 def tasks() -> list[tuple[str, np.ndarray, np.ndarray, list[int], str, int]]:

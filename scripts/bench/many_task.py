@@ -41,7 +41,7 @@ class ManyTask:
     members : int
         How many networks.
     epochs : int, optional
-        That are timed in a turn; by default more for fewer networks, at least 2.
+        That are timed in a turn; by default more for fewer networks.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class ManyTask:
     ) -> None:
         rng = np.random.default_rng(0)
         self.sizes, self.batch, self.steps, self.members = list(sizes), batch, steps, members
-        self.epochs = epochs or max(2, min(16, 64 // members))
+        self.epochs = epochs or max(1, min(16, 64 // members))
         self.X = rng.standard_normal((batch * steps, sizes[0]), np.float32)
         hidden = np.maximum(self.X @ rng.standard_normal((sizes[0], 16), np.float32), 0)
         self.y = (hidden @ rng.standard_normal((16, sizes[-1]), np.float32)).argmax(axis=1)
