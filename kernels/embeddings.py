@@ -104,18 +104,16 @@ def _cosine_backward(
 COSINE_BACKWARD = Kernel(
     name="gpumlp_cosine_backward",
     rowwise=True,
-    inouts="T d",
+    inputs="T d",
     raws="C x, C p",
     rawouts="C g",
     scalars="int64 per",
-    body="""const long long own = r / per;
+    body="""const long long own = (unsigned)r / (unsigned)per;
 const C linear = r == own * per ? C(1) : C(0);
 const C w = C(2) * p[r], b = C(2) * p[ld_p + r];
-ROW_SUM(to_c, d[c])
-ROW_SUM(to_a, d[c] * (linear * x[own * ld_x + c] + (C(1) - linear) * cospi(w * x[own * ld_x + c] + b)))
-ROW_EACH { d[c] = d[c] * sinpi(w * x[own * ld_x + c] + b); }
-ROW_SUM(to_b, d[c])
-ROW_SUM(to_w, d[c] * x[own * ld_x + c])
+const C* const from = x + own * ld_x;
+ROW_SUM2(to_a, d[c] * (linear * from[c] + (C(1) - linear) * cospi(w * from[c] + b)), to_c, d[c])
+ROW_SUM2(to_b, d[c] * sinpi(w * from[c] + b), to_w, d[c] * sinpi(w * from[c] + b) * from[c])
 ROW_ONE {
     const C slope = (C(1) - linear) * C(-6.28318530717958647693) * p[2 * ld_p + r];
     g[r] = slope * to_w;
@@ -125,7 +123,7 @@ ROW_ONE {
 }""",
     reference=_cosine_backward,
 )
-"""g (4, outputs): the gradient of p, from d, that of e; what d holds afterwards is undefined."""
+"""g (4, outputs): the gradient of p, from d, that of e."""
 
 
 def _periodic(e: np.ndarray, x: np.ndarray, w: np.ndarray, count: int, per: int, k: int = 0) -> None:

@@ -14,9 +14,10 @@ The text of a body
   body starts and stored once after it ends.  The variables `r`, `c`, `k` (`long long`) may be read.
 * **Row kernels** (`rowwise=True`) run once for each row; non-raw arrays are pointers to that row (`z[c]`).
   The body is made of the statements `ROW_SUM(name, expr)`, `ROW_MAX(name, expr)` (declare `C name`, reduced
-  over the columns `c`), `ROW_EACH { ... }` (for each column) and `ROW_ONE { ... }` (once for the row).  An
-  executor may give a row to one thread or to many; a statement sees all that earlier ones stored for the same
-  column, not for other columns.
+  over the columns `c`), `ROW_SUM2(name, expr, other, expr)` (two sums that share what they compute, without
+  commas outside of brackets), `ROW_EACH { ... }` (for each column) and `ROW_ONE { ... }` (once for the row).
+  An executor may give a row to one thread or to many; a statement sees all that earlier ones stored for the
+  same column, not for other columns.
 * `raw` arrays appear as plain pointers, indexed by the body; the row stride of a 2-D array is `ld_<name>`.
 * Names in `stepped` are per-step values of type `C`; they come from row `k` of the plan's step table, or by
   value when a kernel is launched alone (then `k` = 0).

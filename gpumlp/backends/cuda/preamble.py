@@ -78,6 +78,9 @@ template <bool MAX> __device__ __forceinline__ C gpumlp_reduce(C v) {{
 #define ROW_ONE if (lane_ == 0)
 #define ROW_SUM(name, ...) C name = C(0); \\
     ROW_EACH {{ name += (__VA_ARGS__); }} name = gpumlp_reduce<false>(name);
+#define ROW_SUM2(name, first, other, second) C name = C(0), other = C(0); \\
+    ROW_EACH {{ name += (first); other += (second); }} \\
+    name = gpumlp_reduce<false>(name); other = gpumlp_reduce<false>(other);
 #define ROW_MAX(name, ...) C name = C(-1) / C(0); \\
     ROW_EACH {{ name = gpumlp_join<true>(name, (__VA_ARGS__)); }} name = gpumlp_reduce<true>(name);
 """

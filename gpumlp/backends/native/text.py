@@ -89,18 +89,21 @@ _ROW_MACROS = """\
 #define GPUMLP_PRAGMA(text) _Pragma(#text)
 #define GPUMLP_COLUMNS for (long long c = 0; c < cols; ++c)
 #define ROW_SUM(name, ...) C name = C(0); GPUMLP_SUM(name) GPUMLP_COLUMNS name += (__VA_ARGS__);
+#define ROW_SUM2(name, first, other, second) C name = C(0), other = C(0); GPUMLP_SUM2(name, other) \\
+    GPUMLP_COLUMNS { name += (first); other += (second); }
 #define ROW_MAX(name, ...) C name = -C(__builtin_inf()); GPUMLP_MAX(name) \\
     GPUMLP_COLUMNS { const C gpumlp_x = (__VA_ARGS__); name = gpumlp_x > name ? gpumlp_x : name; }
 #define ROW_EACH GPUMLP_EACH GPUMLP_COLUMNS
 #define ROW_ONE if (true)"""
 _WIDE = (
     "#define GPUMLP_SUM(name) GPUMLP_PRAGMA(omp simd reduction(+:name))",
+    "#define GPUMLP_SUM2(name, other) GPUMLP_PRAGMA(omp simd reduction(+:name, other))",
     "#define GPUMLP_MAX(name) GPUMLP_PRAGMA(omp simd reduction(max:name))",
     "#define GPUMLP_EACH GPUMLP_PRAGMA(omp simd)",
 )
 _NARROW = tuple(
     f"#define {name} GPUMLP_PRAGMA(GCC unroll {NARROW})"
-    for name in ("GPUMLP_SUM(name)", "GPUMLP_MAX(name)", "GPUMLP_EACH")
+    for name in ("GPUMLP_SUM(name)", "GPUMLP_SUM2(name, other)", "GPUMLP_MAX(name)", "GPUMLP_EACH")
 )
 
 
