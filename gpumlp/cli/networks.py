@@ -16,7 +16,7 @@ from gpumlp.tables.base import counted
 from gpumlp.tables.preparation import Preparation
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["fill_defaults", "make_optimizer", "make_trainer", "training_text"]
+__all__ = ["check_loss", "fill_defaults", "make_optimizer", "make_trainer", "training_text"]
 
 
 def make_optimizer(arguments: argparse.Namespace, **given: float | None) -> Optimizer:
@@ -37,6 +37,15 @@ def make_optimizer(arguments: argparse.Namespace, **given: float | None) -> Opti
                 )
             values[name] = value
     return rule(**values)
+
+
+def check_loss(arguments: argparse.Namespace) -> None:
+    """UsageError for a loss that a table cannot be trained with."""
+    if arguments.loss is not None and LOSSES[arguments.loss].levels:
+        raise UsageError(
+            f"--loss {arguments.loss} has several outputs for a target, which tables do not show; in Python: "
+            "gpumlp.MLPRegressor(gpumlp.Quantile(levels))"
+        )
 
 
 def fill_defaults(arguments: argparse.Namespace, n_rows: int) -> None:

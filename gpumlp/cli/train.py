@@ -12,7 +12,7 @@ from typing import Any
 
 from gpumlp.backends import get_backend
 from gpumlp.cli.figures import Rows, figures_of, in_units, print_figures
-from gpumlp.cli.networks import fill_defaults, make_optimizer, make_trainer, training_text
+from gpumlp.cli.networks import check_loss, fill_defaults, make_optimizer, make_trainer, training_text
 from gpumlp.cli.reading import digits_table, print_json, read
 from gpumlp.errors import DivergenceError, UsageError
 from gpumlp.files.atomic import check_apart, check_writable, replaces
@@ -169,11 +169,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
                 f"{name} has {len(values)} entries, and --hidden has {counted(layers, 'layer')}; give one, "
                 "or one each"
             )
-    if arguments.loss is not None and LOSSES[arguments.loss].levels:
-        raise UsageError(
-            f"--loss {arguments.loss} has several outputs for a target, which tables do not show; in Python: "
-            "gpumlp.MLPRegressor(gpumlp.Quantile(levels))"
-        )
+    check_loss(arguments)
     if arguments.early_stopping and arguments.validation_fraction == 0:
         raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
     get_backend(arguments.device)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gpumlp.backends import get_backend
 from gpumlp.cli.figures import figures_of, print_figures
-from gpumlp.cli.networks import make_optimizer
+from gpumlp.cli.networks import check_loss, make_optimizer
 from gpumlp.cli.search import Search
 from gpumlp.cli.train import check_outputs, prepare, save
 from gpumlp.cli.values import Span
@@ -80,6 +80,7 @@ def _check_options(arguments: argparse.Namespace, spans: dict[str, Span]) -> Non
         if name in spans:
             raise UsageError(f"--optimizer-option {name}: each trial has its own; use --{_word(name)} RANGE")
     make_optimizer(arguments)
+    check_loss(arguments)
     if arguments.folds is not None and arguments.validation_fraction is not None:
         raise UsageError("--validation-fraction and --folds exclude each other: each fold has its turn")
     if arguments.validation_fraction == 0:

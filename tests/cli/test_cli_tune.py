@@ -356,6 +356,7 @@ class TestRefusals:
             (["--optimizer-option", "lr=1"], "--optimizer-option lr: each trial has its own; use --lr RANGE"),
             (["--optimizer-option", "weight_decay=1"], "use --weight-decay RANGE"),
             (["--optimizer-option", "momentun=1", "--optimizer", "sgd"], "Did you mean 'momentum'?"),
+            (["--loss", "quantile"], "--loss quantile has several outputs for a target"),
             (["--activation", "rleu"], "Did you mean 'relu'?"),
             (["--hidden", "8"], "unrecognized arguments: --hidden"),
             (["--trails", "8"], "Did you mean --trials?"),
