@@ -19,6 +19,7 @@ from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.base import BaseMLP, unchanged_if_refused
 from gpumlp.estimators.inputs import Samples, check_rows, check_weights, to_host, unpack, where_rows_are
 from gpumlp.estimators.labels import (
+    are_plain,
     check_classes,
     check_kind,
     class_factors,
@@ -194,16 +195,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (of whole rows for multilabel)."""
         answers = to_host(self.predict(X))
-        if sample_weight is None and self._plain_labels(y, answers):
+        if sample_weight is None and are_plain(y, answers, self.classes_):
             return float((y == answers).mean())
         w = check_weights(sample_weight, len(answers))
         return float(accuracy_score(to_host(unpack(y)), answers, sample_weight=w))
-
-    def _plain_labels(self, y: Any, answers: np.ndarray) -> bool:
-        """Whether `accuracy_score`, whose checks take longer than small networks, would find no fault in `y`;
-        if False, ask it."""
-        same = type(y) is np.ndarray and y.shape == answers.shape and y.dtype == answers.dtype
-        return bool(same and y.ndim == 1 and y.dtype.kind in "biuU" and len(y) >= 4 * len(self.classes_))
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _multilabel(self) -> bool:
