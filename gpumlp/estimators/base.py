@@ -47,6 +47,11 @@ _NOT_FINITE = (
 _MADE = ("_held", "_training")
 
 
+def assign(est: Any, values: dict[str, Any]) -> None:
+    """The arguments of a constructor as attributes, unchecked (scikit-learn's convention)."""
+    vars(est).update((k, v) for k, v in values.items() if k not in ("self", "__class__"))
+
+
 @contextmanager
 def unchanged_if_refused(est: Any) -> Iterator[None]:
     """An estimator keeps its attributes if the block raises."""

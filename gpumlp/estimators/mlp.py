@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.special import xlogy
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import StrOptions
@@ -16,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.estimators.base import BaseMLP, unchanged_if_refused
+from gpumlp.estimators.base import BaseMLP, assign, unchanged_if_refused
 from gpumlp.estimators.inputs import Samples, check_rows, check_weights, to_host, unpack, where_rows_are
 from gpumlp.estimators.labels import (
     are_plain,
@@ -36,11 +37,6 @@ from gpumlp.rows.arrays import array_module
 from gpumlp.rows.weights import scaled_weights
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
-
-
-def _assign(est: Any, values: dict[str, Any]) -> None:
-    """The arguments of a constructor as attributes, unchecked (scikit-learn's convention)."""
-    vars(est).update((k, v) for k, v in values.items() if k not in ("self", "__class__"))
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -128,7 +124,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         device: Any = "auto",
         dtype: Any = None,
     ) -> None:
-        _assign(self, locals())
+        assign(self, locals())
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -332,7 +328,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         device: Any = "auto",
         dtype: Any = None,
     ) -> None:
-        _assign(self, locals())
+        assign(self, locals())
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -366,8 +362,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _constant(self, y: Any) -> np.ndarray | None:
         if self.loss != "poisson":
             return None
-        from scipy.special import xlogy
-
         y = to_host(y).astype(np.float64)
         return (xlogy(y, y) - y).sum(axis=1)
 
