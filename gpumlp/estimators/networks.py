@@ -78,15 +78,16 @@ class Networks:
 
         training: Training | None = self.__dict__.get("_training")
         if shared is not None:
-            training = self._training = shared.training(fits)
+            training = shared.training(fits)
         if training is None or not fits(training):
-            training = self._training = Training(self._new_network(key, backend, self.dropout), key)
+            training = Training(self._new_network(key, backend, self.dropout), key)
         if backend is not None and training.model.backend.name != "cuda":
             raise TypeError(
                 f"X is on a CUDA device but the model is on {training.model.device} "
                 f"(device={self.device!r}); use device='auto' or 'cuda', or pass X.get()"
             )
         training.model.set_parameters(list(zip(self.coefs_, self.intercepts_, strict=True)))
+        self._training = training
         return training
 
     def _read_parameters(self, model: MLP) -> None:
