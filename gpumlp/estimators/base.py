@@ -20,26 +20,22 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.activations import ACTIVATIONS
-from gpumlp.backends import Backend, backend_of, get_backend
-from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.arena import Answers, Arena, sizes_of
 from gpumlp.estimators.engine import AllRows, Passes, Solver
 from gpumlp.estimators.inputs import (
     Samples,
     cast,
-    check_X,
     dense,
     where_rows_are,
 )
 from gpumlp.estimators.names import Names
+from gpumlp.estimators.networks import Networks
 from gpumlp.estimators.shared import Shared
 from gpumlp.estimators.stochastic import StochasticFit, Training, start_records
 from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS, SGD
-from gpumlp.plans import FORWARD_ROWS
 
 __all__ = ["BaseMLP"]
 
@@ -49,6 +45,11 @@ _NOT_FINITE = (
 )
 #: attributes that are made again when they are needed: not in pickles
 _MADE = ("_held", "_training")
+
+
+def assign(est: Any, values: dict[str, Any]) -> None:
+    """The arguments of a constructor as attributes, unchecked (scikit-learn's convention)."""
+    vars(est).update((k, v) for k, v in values.items() if k not in ("self", "__class__"))
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def unchanged_if_refused(est: Any) -> Iterator[None]:
         raise
 
 
-class BaseMLP(BaseEstimator, ABC):
+class BaseMLP(Networks, BaseEstimator, ABC):
     """Base of `MLPClassifier` and `MLPRegressor`."""
 
     _parameter_constraints: ClassVar[dict] = {
@@ -237,24 +238,6 @@ class BaseMLP(BaseEstimator, ABC):
         if not all(np.isfinite(w).all() for w in chain(self.coefs_, self.intercepts_)):
             raise ValueError(_NOT_FINITE)
 
-    def _share(self, shared: Shared | None) -> None:
-        """At the end of a fit, leave what others can use."""
-        if shared is not None:
-            shared.give(self.__dict__.pop("_training"))
-            self._answer_with(shared)
-
-    def _show(self, shared: Shared) -> None:
-        """Between two pieces of a fit, be able to predict as if it ended there."""
-        assert self._training.running is not None
-        self._training.running.show()
-        self._answer_with(shared)
-
-    def _answer_with(self, shared: Shared) -> None:
-        """Predict with a network that is shared with other estimators."""
-        key = self._key(self._activation)
-        make = functools.partial(self._new_network, key, None, 0.0)
-        self._answers().use(shared.network(repr(key), make), key)
-
     def _check_sizes(self, sizes: list[int]) -> None:
         """ValueError if a network that is trained further is asked for other layers."""
         fitted = sizes_of(self.coefs_, self.intercepts_)
@@ -286,65 +269,6 @@ class BaseMLP(BaseEstimator, ABC):
         self.__dict__.pop("_training", None)
         if self.solver != "lbfgs":
             start_records(self)
-
-    def _key(self, activation: str) -> tuple:
-        """What a network is made from; another one is needed where it differs."""
-        shapes = [np.shape(w) for w in self.coefs_]
-        return self.device, activation, self._parameter_dtype(), shapes
-
-    def _is_of(self, model: MLP | None, made: tuple, key: tuple, backend: Backend | None) -> bool:
-        """Whether `model`, made from `made`, is what `key` and the place of X ask for."""
-        if model is None or made != key:
-            return False
-        return backend is None or self.device != "auto" or model.backend is backend
-
-    def _new_network(self, key: tuple, backend: Backend | None, dropout: Any) -> MLP:
-        device, activation, dtype = key[:3]
-        sizes = sizes_of(self.coefs_, self.intercepts_)
-        return MLP(
-            sizes,
-            "sigmoid" if activation == "logistic" else activation,
-            dropout=dropout if len(sizes) > 2 else 0.0,
-            init=0.0,
-            dtype=dtype,
-            device=backend if backend is not None and device == "auto" else get_backend(device),
-        )
-
-    def _parameter_dtype(self) -> np.dtype:
-        dtype = np.asarray(self.coefs_[0]).dtype
-        return dtype if dtype == np.float32 else np.dtype(np.float64)
-
-    def _trained_network(self, rows: Samples, val: Samples | None, shared: Shared | None) -> Training:
-        """The network to train, on its device, with the parameters that `coefs_` and `intercepts_` hold."""
-        places = [backend_of(r.X) for r in (rows, val) if r is not None and is_cuda(r.X)]
-        backend = places[0] if places else None
-        key = (*self._key(self.activation), repr(self.dropout))
-
-        def fits(training: Training) -> bool:
-            return self._is_of(training.model, training.key, key, backend)
-
-        training: Training | None = self.__dict__.get("_training")
-        if shared is not None:
-            training = self._training = shared.training(fits)
-        if training is None or not fits(training):
-            training = self._training = Training(self._new_network(key, backend, self.dropout), key)
-        if backend is not None and training.model.backend.name != "cuda":
-            raise TypeError(
-                f"X is on a CUDA device but the model is on {training.model.device} "
-                f"(device={self.device!r}); use device='auto' or 'cuda', or pass X.get()"
-            )
-        training.model.set_parameters(list(zip(self.coefs_, self.intercepts_, strict=True)))
-        return training
-
-    def _read_parameters(self, model: MLP) -> None:
-        """Set `coefs_` and `intercepts_` to copies of the network's parameters."""
-        self._take(Arena(model.layers, model.backend.to_numpy(model.flat)))
-
-    def _take(self, arena: Arena) -> None:
-        held = self._answers()
-        with held.lock:
-            held.arena = arena
-            self.coefs_, self.intercepts_ = list(arena.coefs), list(arena.intercepts)
 
     def _lbfgs(self, model: MLP, rows: Samples, validation: Any) -> Generator[str, None, None]:
         """Trains the network with L-BFGS, in one piece."""
@@ -386,45 +310,6 @@ class BaseMLP(BaseEstimator, ABC):
         if not hasattr(self, "loss_curve_") or (self.best_loss_ is None) != bool(self.early_stopping):
             start_records(self)
         return StochasticFit(self, training, rows, val, incremental).pieces()
-
-    # ---- use -----------------------------------------------
-    def _output(self, X: Any, *links: str) -> Any:
-        """The network's output (n_samples, n_outputs); CuPy if `X` is on a device.
-
-        What is applied follows `out_activation_`: exp, sorted, else the last of `links` for "logistic", else
-        the first.
-        """
-        if "coefs_" not in vars(self):
-            check_is_fitted(self)
-        link = {"exp": "exp", "sorted": "sorted", "logistic": links[-1]}.get(self.out_activation_, links[0])
-        X = check_X(self, X)
-        held = self._answers()
-        with held.lock:
-            self._choose(held, backend_of(X) if is_cuda(X) else None)
-            model = held.with_parameters(self.coefs_, self.intercepts_)
-            if not hasattr(X, "toarray"):
-                return model.outputs(X, link)
-            X = X.tocsr()
-            parts = [
-                X[start : start + FORWARD_ROWS].toarray() for start in range(0, X.shape[0], FORWARD_ROWS)
-            ]
-            return np.concatenate([model.outputs(part, link) for part in parts])
-
-    def _answer_alone(self) -> None:
-        """Predict no longer with a network that is shared with other estimators."""
-        if "_held" in vars(self):
-            self._held.use(None, ())
-
-    def _answers(self) -> Answers:
-        if "_held" not in vars(self):  # `coefs_` was set by hand
-            self._held = Answers()
-        return self._held
-
-    def _choose(self, held: Answers, backend: Backend | None) -> None:
-        """Make sure that predictions come from the network as it was fitted, on the device asked for now."""
-        key = self._key(str(getattr(self, "_activation", self.activation)))
-        if not self._is_of(held.model, held.key, key, backend):
-            held.use(self._new_network(key, backend, 0.0), key)
 
     # ---- copies -----------------------------------------------
     def __getstate__(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.special import xlogy
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import StrOptions
@@ -16,9 +17,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.estimators.base import BaseMLP, unchanged_if_refused
+from gpumlp.estimators.base import BaseMLP, assign, unchanged_if_refused
 from gpumlp.estimators.inputs import Samples, check_rows, check_weights, to_host, unpack, where_rows_are
 from gpumlp.estimators.labels import (
+    are_plain,
     check_classes,
     check_kind,
     class_factors,
@@ -35,11 +37,6 @@ from gpumlp.rows.arrays import array_module
 from gpumlp.rows.weights import scaled_weights
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
-
-
-def _assign(est: Any, values: dict[str, Any]) -> None:
-    """The arguments of a constructor as attributes, unchecked (scikit-learn's convention)."""
-    vars(est).update((k, v) for k, v in values.items() if k not in ("self", "__class__"))
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -127,7 +124,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         device: Any = "auto",
         dtype: Any = None,
     ) -> None:
-        _assign(self, locals())
+        assign(self, locals())
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -194,16 +191,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (of whole rows for multilabel)."""
         answers = to_host(self.predict(X))
-        if sample_weight is None and self._plain_labels(y, answers):
+        if sample_weight is None and are_plain(y, answers, self.classes_):
             return float((y == answers).mean())
         w = check_weights(sample_weight, len(answers))
         return float(accuracy_score(to_host(unpack(y)), answers, sample_weight=w))
-
-    def _plain_labels(self, y: Any, answers: np.ndarray) -> bool:
-        """Whether `accuracy_score`, whose checks take longer than small networks, would find no fault in `y`;
-        if False, ask it."""
-        same = type(y) is np.ndarray and y.shape == answers.shape and y.dtype == answers.dtype
-        return bool(same and y.ndim == 1 and y.dtype.kind in "biuU" and len(y) >= 4 * len(self.classes_))
 
     # ---- what BaseMLP asks for -----------------------------------------------
     def _multilabel(self) -> bool:
@@ -337,7 +328,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         device: Any = "auto",
         dtype: Any = None,
     ) -> None:
-        _assign(self, locals())
+        assign(self, locals())
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -371,8 +362,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _constant(self, y: Any) -> np.ndarray | None:
         if self.loss != "poisson":
             return None
-        from scipy.special import xlogy
-
         y = to_host(y).astype(np.float64)
         return (xlogy(y, y) - y).sum(axis=1)
 

@@ -129,7 +129,8 @@ class StochasticFit:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return rows.split(train, held)
+        rows, val = rows.split(train, held)
+        return rows, val
 
     def _load(self, rows: Samples, batch: int) -> None:
         est, engine, dtype, val = self.est, self.engine, self.model.dtype, self.val

@@ -134,7 +134,8 @@ class RandomizedSearchCV(theirs.RandomizedSearchCV):
             with side_by_side(self.estimator, self.n_jobs, self._race):
                 return super().fit(X, y, **params)
         finally:
-            vars(self).pop("_race", None)
+            if halving is not None:
+                del self._race
 
     def _format_results(self, *given: Any, **more: Any) -> dict[str, Any]:
         results = super()._format_results(*given, **more)

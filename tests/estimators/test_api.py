@@ -137,7 +137,7 @@ def test_sparse_is_dense(kind: str, solver: str, make: Any, device: str) -> None
 
 
 def test_sparse_prediction_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpumlp.estimators.base.FORWARD_ROWS", 40)
+    monkeypatch.setattr("gpumlp.estimators.networks.FORWARD_ROWS", 40)
     clf = small().fit(X, Y)
     np.testing.assert_allclose(
         clf.predict_proba(scipy.sparse.csr_matrix(X)), clf.predict_proba(X), rtol=RELATIVE["few roundings"]
