@@ -211,6 +211,10 @@ def why(cell: str, missing: Callable[[str], bool] = is_missing) -> str:
         return f"missing value ({what}); fill it or remove the row"
     if is_number(cell):
         return f"{cell!r} is not a finite number; fill it or remove the row"
+    if _ISO.fullmatch(cell):
+        return (
+            f"{cell!r} is a date where a number is expected; make a number of it, or leave it out with --drop"
+        )
     if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell):
         plain, point = cell.replace(",", ""), cell.replace(",", ".")
         return f"{cell!r} may be {plain} or {point}; write numbers without a comma, or give --decimal ,"
