@@ -25,7 +25,7 @@ from gpumlp.version import __version__
 __all__ = ["bench", "info"]
 
 _EXECUTORS = ("numpy", "native", "cuda")
-_PACKAGES = ("numpy", "cupy", "scikit-learn", "matplotlib", "tqdm")
+_PACKAGES = ("numpy", "cupy", "scikit-learn", "pyarrow", "matplotlib", "tqdm")
 #: (layer sizes, batch size) of the measured training steps, and array lengths of the measured updates
 _NETWORKS = (([32, 16, 2], 32), ([64, 256, 128, 10], 64), ([784, 256, 128, 10], 128))
 _LENGTHS = (10_000, 1_000_000)

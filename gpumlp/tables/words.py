@@ -211,6 +211,16 @@ def why(cell: str, missing: Callable[[str], bool] = is_missing) -> str:
         return f"missing value ({what}); fill it or remove the row"
     if is_number(cell):
         return f"{cell!r} is not a finite number; fill it or remove the row"
+    if _ISO.fullmatch(cell):
+        return (
+            f"{cell!r} is a date where a number is expected; make a number of it, or leave it out with --drop"
+        )
+    text = f"{cell!r} is text where a number is expected; encode it, or leave the column out with --drop"
+    return _about_commas(cell) or text
+
+
+def _about_commas(cell: str) -> str:
+    """What is wrong with a number that has commas; empty if the cell is none."""
     if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell):
         plain, point = cell.replace(",", ""), cell.replace(",", ".")
         return f"{cell!r} may be {plain} or {point}; write numbers without a comma, or give --decimal ,"
@@ -218,7 +228,7 @@ def why(cell: str, missing: Callable[[str], bool] = is_missing) -> str:
         return f"{cell!r} has commas between thousands; write {cell.replace(',', '')}"
     if is_number(cell.replace(",", ".")):
         return f"{cell!r} has a decimal comma; give --decimal , or write numbers with a point"
-    return f"{cell!r} is text where a number is expected; encode it, or leave the column out with --drop"
+    return ""
 
 
 def is_label_missing(word: str) -> bool:

@@ -141,6 +141,7 @@ def test_a_target_that_is_not_needed_is_not_read(tmp_path):
         ("a,y\n1,cat\n2,NA\n", r"line 3: target column 'y': missing value \('NA'\)"),
         ("a,y\n1,cat\n null ,dog\n", r"line 3: column 'a': missing value \('null'\)"),
         ("a,y\nTrue,1\nNA,1\n", r"line 3: column 'a': missing value \('NA'\)"),
+        ("a,y\n2020-01-31,1\n", "line 2: column 'a': '2020-01-31' is a date where a number is expected"),
         ("a,y\nTrue,1\nmaybe,1\n", "line 3: column 'a': 'maybe' is text"),
         ("a,y\n1,2\n3\0,4\n", "line 3: holds a NUL byte"),
         (b"a,y\n1,2\n3,caf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
@@ -153,6 +154,13 @@ def test_bad_csv(tmp_path, text, message):
     with pytest.raises(TableError, match=message) as caught:
         table(tmp_path, text)
     assert "t.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("marker", ["?", "-", ".", "None", "n/a", "\\N", "#DIV/0!", "NA", "--", "nil", "NaT"])
+@pytest.mark.usefixtures("reader")
+def test_markers_of_missing_numbers(tmp_path, marker):
+    with pytest.raises(TableError, match=r"line 3: column 'a': missing value \(.*fill it or remove the row"):
+        table(tmp_path, f"a,y\n1,0\n{marker},1\n2,0\n")
 
 
 def test_missing_target_suggests_the_nearest(tmp_path):
