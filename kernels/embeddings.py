@@ -232,7 +232,7 @@ def _categories_backward(
 ) -> None:
     g[: begin[-1], :per] = 0
     for own in range(len(begin) - 1):
-        np.add.at(g, (_codes(x[:, :n], begin, own), slice(per)), d[own * per : (own + 1) * per, :n].T)
+        np.add.at(g[:, :per], _codes(x[:, :n], begin, own), d[own * per : (own + 1) * per, :n].T)
 
 
 CATEGORIES_BACKWARD = Kernel(

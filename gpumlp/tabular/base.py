@@ -121,8 +121,8 @@ class BaseTabular(BaseEstimator, ABC):
         try:
             self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val))
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
@@ -196,7 +196,7 @@ class BaseTabular(BaseEstimator, ABC):
 
     def _set_names(self, frame: Frame) -> None:
         self.n_features_in_ = len(frame.columns)
-        vars(self).pop("feature_names_in_", None)
+        self.__dict__.pop("feature_names_in_", None)
         if frame.named:
             self.feature_names_in_ = np.array(frame.names, object)
 
@@ -209,11 +209,11 @@ class BaseTabular(BaseEstimator, ABC):
         }
         self.networks_, self.curves_ = pack.summary(), pack.curves()
         self.validation_scores_, train = self._judge(problem, pack)
-        self.notes_ = notes_of(frame, self.encoder_, self.validation_scores_, train, pack.late)
-        for note in self.notes_:
+        notes = notes_of(frame, self.encoder_, self.validation_scores_, train, pack.late)
+        for note in notes:
             if note.warn:
                 warnings.warn(str(note), UserWarning, stacklevel=4)
-        self.notes_ = [str(note) for note in self.notes_]
+        self.notes_ = [str(note) for note in notes]
 
     def _judge(self, problem: Problem, pack: Pack) -> tuple[dict[str, float], dict]:
         """Figures of the validation rows, those of a constant beside them, and figures of training rows."""

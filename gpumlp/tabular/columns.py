@@ -220,7 +220,7 @@ class Date:
     @classmethod
     def fit(cls, values: np.ndarray, missing: np.ndarray, weights: np.ndarray | None) -> Date | None:
         """None for a column with one date at most."""
-        parts = {}
+        parts: dict[str, Number] = {}
         for name, part in _date_parts(values, missing).items():
             number = Number.fit(part, missing, weights)
             if number is not None and len(number.points) > 1:

@@ -174,7 +174,7 @@ def _train(
     except _Late:
         late = True
     each = zip(trainers, splits, settings, strict=True)
-    return [_Trained(t.model, *which, t.history) for t, *which in each if len(t.history)], late
+    return [_Trained(t.model, split, own, t.history) for t, split, own in each if len(t.history)], late
 
 
 def _trainer(problem: Problem, settings: Settings) -> Trainer:

@@ -174,7 +174,7 @@ class _Plan:
             order[n:] = row
         self.evaluation: ResidentEvaluation | None = None
         if seats[0].val is not None:
-            held, selected = rows.validation([seat.val for seat in seats], together, self.stack)
+            held, selected = rows.validation([seat.val for seat in seats if seat.val], together, self.stack)
             self.evaluation = ResidentEvaluation(
                 self.stack, first.objective, held, self.engine.sums[:, 1:3], selected=selected
             )
