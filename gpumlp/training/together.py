@@ -87,7 +87,7 @@ class Together:
         self._batch.run()
 
 
-def together(jobs: Sequence[Any], kind: type) -> list[Any]:
+def together(jobs: Sequence[Any], kind: Any) -> list[Any]:
     """`jobs`, with those of class `kind` that are too small for a thread of their own in jobs of many."""
     small: list[Any] = []
     others: list[Any] = []
@@ -97,5 +97,5 @@ def together(jobs: Sequence[Any], kind: type) -> list[Any]:
     return [*others, *(Together(part, part[0].trainer.model.backend.batch()) for part in parts)]
 
 
-def _is_small(job: Any, kind: type) -> bool:
+def _is_small(job: Any, kind: Any) -> bool:
     return type(job) is kind and job.lanes == 1 and job.trainer.model.backend.batch() is not None
