@@ -87,7 +87,7 @@ class Together:
         self._batch.run()
 
 
-def together(jobs: Sequence[Any], kind: type) -> list[Any]:
+def together(jobs: Sequence[Any], kind: Any) -> list[Any]:
     """`jobs`, with those of class `kind` that are too small for a thread of their own in jobs of many."""
     small: list[Any] = []
     others: list[Any] = []
