@@ -13,6 +13,8 @@ from gpumlp.rows.arrays import array_module
 
 __all__ = ["Rows", "resident_dtype"]
 
+_SOME = 256
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -55,14 +57,20 @@ class Rows:
         return float(self.take(self.weights).sum(dtype=np.float64))
 
     @property
-    def spare(self) -> int | None:
-        """Number of a row of the arrays that is not selected, the first one; None if all are."""
-        if self.index is None:
-            return None
-        free = np.ones(self.X.shape[0], bool)
-        free[self.index] = False
-        first = int(free.argmax())
-        return first if free[first] else None
+    def others(self) -> np.ndarray:
+        """Numbers of rows of the arrays that are not selected."""
+        free = np.full(self.X.shape[0], self.index is not None)
+        if self.index is not None:
+            free[self.index] = False
+        return np.flatnonzero(free)
+
+    def spare(self) -> int:
+        """The one of the first `others` whose numbers are smallest: harmless where it counts nothing, also in
+        16 bits."""
+        some = self.others[:_SOME]
+        rows = self.X[array_module(self.X).asarray(some)]
+        host = rows if isinstance(rows, np.ndarray) else rows.get()
+        return int(some[np.abs(host.astype(np.float64)).max(axis=1).argmin()])
 
     def take(self, x: Any) -> Any:
         """The selected entries of `x`, which has one per row; `x` itself if all rows are selected."""

@@ -78,7 +78,7 @@ def _kind(member: Any) -> tuple | None:
         return None  # products with members are for many networks, or for the numbers of one
     n, batch = train.n_rows, trainer.batch_size
     # a member with fewer rows fills up its last batch with a row that it does not have
-    rows = ("some",) if train.spare is not None else ("all", n)
+    rows = ("some",) if len(train.others) else ("all", n)
     steps = (1,) if batch >= n else (batch, -(-n // batch))
     sizes = model.layer_sizes
     widths = () if _may_be_padded(model) else tuple(sizes)

@@ -47,7 +47,7 @@ class SharedRows:
         counts, bare = [rows.n_rows for rows in each], self._on(each[0], network)
         longest, n = max(counts), int(bare.X.shape[0])
         short = [count < longest for count in counts]
-        spare = [(rows.spare or 0) if less else 0 for rows, less in zip(each, short, strict=True)]
+        spare = [rows.spare() if less else 0 for rows, less in zip(each, short, strict=True)]
         w = self._weights([rows.weights for rows in each], n, any(short), network)
         if any(short):
             for number, (row, less) in enumerate(zip(spare, short, strict=True)):

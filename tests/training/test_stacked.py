@@ -362,3 +362,16 @@ def test_reduced_precision(device: str, precision: str) -> None:
         if precision == "float16":
             assert one.history["skipped"] == other.history["skipped"]
             assert one.engine.precision.loss_scale() == other.engine.precision.loss_scale()
+
+
+def test_rows_that_fill_up_a_batch_do_no_harm(device: str) -> None:
+    """A number that 16 bits cannot hold is infinite, and 0 times infinity is no number."""
+    if gpumlp.get_backend(device).name != "cuda":
+        pytest.skip("only on CUDA devices")
+    X, y, _ = data()
+    X = X.copy()
+    X[0] = 1e5  # not in any fold, and the first row that could fill up the shorter ones
+    rows = [np.arange(2 + k, len(X)) for k in range(3)]
+    some = [trainer(k, device, "adam", precision="float16", l1=0.0, batch_size=40) for k in range(3)]
+    histories = gpumlp.fit_many(some, X, y, epochs=3, rows=rows, progress=False)
+    assert [sum(history["skipped"]) for history in histories] == [0, 0, 0]
