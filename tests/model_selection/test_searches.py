@@ -185,7 +185,8 @@ def test_random_numbers(state: Any, early_stopping: bool) -> None:
         own = np.random.RandomState(1) if state == "generator" else state
         est = classifier(random_state=own, early_stopping=early_stopping)
         splits = theirs.StratifiedKFold(3, shuffle=True, random_state=state if state is None else 0)
-        search = module.GridSearchCV(est, {"alpha": [0, 1e-2], "tol": [1e-4, 0.1]}, cv=splits).fit(X, Y)
+        grid = {"hidden_layer_sizes": [(4,), (9,)], "tol": [1e-4, 0.1]}  # the larger ones do not go first
+        search = module.GridSearchCV(est, grid, cv=splits).fit(X, Y)
         found.append((search.cv_results_, search.best_estimator_, np.random.randint(1000)))
     assert_same(found[1][0], found[0][0])
     assert_same_fit(found[1][1], found[0][1])
