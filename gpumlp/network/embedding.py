@@ -202,7 +202,8 @@ class Embedding:
     def summary(self) -> str:
         """In a few words."""
         kind = "" if self.kind is None else f"{self.kind} embedding of {self.size}"
-        codes = f"{len(self.categories)} categories embedded" if self.categories else ""
+        count = len(self.categories)
+        codes = f"{count} column{'s' * (count > 1)} of codes embedded" if count else ""
         return " and ".join(filter(None, (kind, codes))) or "no embedding"
 
     # ---- files ---------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_shapes_and_counts(embedding: gpumlp.Embedding) -> None:
     assert {name: a.shape for name, a in own.items()} == embedding.shapes(4)
     assert m.n_params == sum(a.size for a in (W, b, V, c, *own.values()))
     assert f"{m.n_params} parameters" in repr(m)
-    assert "categories embedded" in repr(m) or "embedding of" in repr(m)
+    assert "of codes embedded" in repr(m) or "embedding of" in repr(m)
     views = m.embedding_parameters
     for name, view in views.items():
         view[...] = 7
