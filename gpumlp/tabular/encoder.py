@@ -206,10 +206,7 @@ def _encoded(column: Column, learnt: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(learnt, (Category, Codes)):
         return learnt.transform(*_codes(column))
     if isinstance(learnt, Date):
-        if column.kind != "date" and not missing.all():
-            raise _other_kind(column, "dates")
-        dates = column.values if column.kind == "date" else np.zeros(len(missing), "datetime64[us]")
-        return learnt.transform(dates, missing)
+        return learnt.transform(_dates(column), missing)
     numbers = _numbers(column)
     return learnt.transform(numbers, missing | np.isnan(numbers))
 
@@ -230,6 +227,24 @@ def _numbers(column: Column) -> np.ndarray:
         except ValueError:
             raise _other_kind(column, "numbers", column.words[code]) from None
     return parsed[column.values]
+
+
+def _dates(column: Column) -> np.ndarray:
+    """The values as datetime64[us]; a text that is a date as ISO 8601 writes them counts as that."""
+    missing = missing_of(column)
+    if column.kind == "date":
+        return column.values
+    dates = np.full(len(column.words) + 1, "NaT", "datetime64[us]")  # the last one is for -1, missing
+    if missing.all():
+        return np.full(len(missing), "NaT", "datetime64[us]")
+    if column.kind not in ("text", "category"):
+        raise _other_kind(column, "dates")
+    for code in np.unique(column.values[~missing]).tolist():
+        try:
+            dates[code] = np.datetime64(column.words[code], "us")
+        except ValueError:
+            raise _other_kind(column, "dates", column.words[code]) from None
+    return dates[column.values]
 
 
 def _codes(column: Column) -> tuple[np.ndarray, list[str]]:

@@ -100,6 +100,16 @@ def test_a_column_of_another_kind_is_named(regressor):
     X, _ = table()
     with pytest.raises(ValueError, match="'age' has 'old'; expected numbers"):
         regressor.predict({**X, "age": np.array(["old"] * N, object)})
+    with pytest.raises(ValueError, match="'since' has 'Monday'; expected dates"):
+        regressor.predict({**X, "since": np.array(["Monday"] * N, object)})
+    with pytest.raises(ValueError, match="'since' has values of kind 'number'; expected dates"):
+        regressor.predict({**X, "since": np.zeros(N)})
+
+
+def test_dates_and_numbers_may_come_as_text(regressor):
+    X, _ = table(seed=1)
+    texts = {**X, "since": X["since"].astype(str), "children": X["children"].astype(str)}
+    np.testing.assert_array_equal(regressor.predict(texts), regressor.predict(X))
 
 
 def test_answers_stay_within_the_targets():
