@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.tabular.base import BaseTabular
 from gpumlp.tabular.inputs import read_values
+from gpumlp.tabular.recipe import FEW
 
 __all__ = ["TabularClassifier", "TabularRegressor"]
 
@@ -103,6 +104,12 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     def _read_target(self, y: Any, name: str = "y") -> np.ndarray:
         values = read_values(y, name)
         _refuse_missing(values, name)
+        if values.dtype.kind == "O":
+            kinds = sorted({type(value).__name__ for value in values.tolist()})
+            if len(kinds) > 1 and "str" in kinds:
+                raise ValueError(f"Unknown label type: {name} mixes {', '.join(kinds)}; expected one type")
+            if set(kinds) <= {"bool", "int", "float"}:
+                values = np.array(values.tolist())
         check_classification_targets(values)
         return values
 
@@ -115,6 +122,10 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y has one class only ({self.classes_.tolist()[0]!r}); a classifier needs two at least"
+            )
+        if len(self.classes_) == len(y) > FEW:
+            raise ValueError(
+                f"every row has a label of its own in y ({y.tolist()[0]!r}, ...); is it a class?"
             )
 
     def _encode_target(self, y: np.ndarray, name: str = "y") -> np.ndarray:
@@ -220,8 +231,11 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     def _learn_target(self, y: np.ndarray, w: np.ndarray | None) -> None:
         self._one = y.ndim == 1
         y = y.reshape(len(y), -1)
-        self.target_mean_ = np.average(y, axis=0, weights=w)
-        spread = np.sqrt(np.average((y - self.target_mean_) ** 2, axis=0, weights=w))
+        unit = np.abs(y).max(axis=0)  # squares of very large or small targets are no numbers
+        unit = np.where(unit > 0, unit, 1.0)
+        mean = np.average(y / unit, axis=0, weights=w)
+        spread = np.sqrt(np.average((y / unit - mean) ** 2, axis=0, weights=w)) * unit
+        self.target_mean_ = mean * unit
         self.target_scale_ = np.where(spread > 1e-12 * np.abs(self.target_mean_), spread, 1.0)
         self.target_range_ = np.stack([y.min(axis=0), y.max(axis=0)])
 
@@ -245,12 +259,13 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         return np.average(y, axis=0, weights=w)
 
     def _figures(self, answers: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> dict[str, float]:
-        values, right = self._values(answers), y * self.target_scale_ + self.target_mean_
-        square = float(np.average((values - right) ** 2, axis=0, weights=w).mean())
-        spread = float(
-            np.average((right - np.average(right, axis=0, weights=w)) ** 2, axis=0, weights=w).mean()
+        unit = float(self.target_scale_.max())  # squares of very large or small targets are no numbers
+        values, right = self._values(answers) / unit, (y * self.target_scale_ + self.target_mean_) / unit
+        mean = np.average(right, axis=0, weights=w)
+        square, spread = (
+            float(np.average(part**2, axis=0, weights=w).mean()) for part in (values - right, right - mean)
         )
-        return {"rmse": square**0.5, "r2": 1 - square / spread if spread else float("nan")}
+        return {"rmse": square**0.5 * unit, "r2": 1 - square / spread if spread else float("nan")}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

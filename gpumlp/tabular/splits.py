@@ -52,5 +52,5 @@ def make_splits(y: np.ndarray, classes: int, networks: int, few: int, seed: int)
         if classes:
             alone = np.bincount(y[~held], minlength=classes) == 0
             held &= ~alone[y]
-        splits.append(Split(rows[~held], rows[held]))
+        splits.append(Split(rows[~held], rows[held] if held.any() else None))
     return splits

@@ -173,6 +173,27 @@ def test_one_class_and_missing_labels_are_refused():
         TabularRegressor(**FAST).fit(X, ["a"] * N)
 
 
+def test_labels_that_are_no_classes_are_refused():
+    X, _ = table()
+    with pytest.raises(ValueError, match="a label of its own in every row"):
+        TabularClassifier(**FAST).fit(X, [f"row{k}" for k in range(N)])
+    with pytest.raises(ValueError, match="mixes int, str"):
+        TabularClassifier(**FAST).fit(X, np.array([1, "a"] * (N // 2), object))
+
+
+def test_classes_of_one_row_each_but_for_one():
+    X, _ = table()
+    y = ["many"] * 100 + [f"one{k}" for k in range(N - 100)]
+    assert len(TabularClassifier(**FAST).fit(X, y).classes_) == N - 99
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
+def test_targets_of_any_size(size):
+    X, y = table()
+    answers = TabularRegressor(**FAST).fit(X, size * y).predict(X)
+    assert np.corrcoef(answers / size, y)[0, 1] > 0.9
+
+
 def test_a_refused_fit_changes_nothing(regressor):
     X, y = table()
     before = regressor.predict(X)
