@@ -124,9 +124,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
                 f"y has one class only ({self.classes_.tolist()[0]!r}); a classifier needs two at least"
             )
         if len(self.classes_) == len(y) > FEW:
-            raise ValueError(
-                f"every row has a label of its own in y ({y.tolist()[0]!r}, ...); is it a class?"
-            )
+            raise ValueError(f"y has a label of its own in every row ({y.tolist()[0]!r}, ...), not classes")
 
     def _encode_target(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         place = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
