@@ -26,7 +26,7 @@ from gpumlp.training.epochs import ResidentEpochs
 from gpumlp.training.evaluation import ResidentEvaluation
 from gpumlp.training.table import step_table
 
-__all__ = ["AllRows", "Passes", "Solver", "make_optimizer"]
+__all__ = ["AllRows", "FixedEpochs", "Passes", "Solver", "make_optimizer"]
 
 
 def make_optimizer(est: Any) -> Optimizer:
@@ -101,7 +101,7 @@ class Solver:
         self.optimizer.load_state_dict(values)
 
 
-class _Epochs(ResidentEpochs):
+class FixedEpochs(ResidentEpochs):
     """Epochs of a fit, in which nothing is changed that plans keep."""
 
     def _follow(self) -> None:
@@ -130,6 +130,9 @@ class Passes:
         Evaluates the validation rows after each pass.
     loaded : tuple or None
         What the rows on the device were made of: for the caller to know.
+    waits : bool
+        A plan of many fits is to do the passes (see `gpumlp.estimators.stacked`): rows stay on the host, in
+        `train` and `held`, and a pass is only `ordered` until there is a plan.
     """
 
     def __init__(
@@ -156,6 +159,11 @@ class Passes:
         self.epochs: ResidentEpochs | None = None
         self.evaluation: ResidentEvaluation | None = None
         self.loaded: tuple | None = None
+        self.waits = False
+        self.train: Rows | None = None
+        self.held: Rows | None = None
+        self.ordered: tuple[np.ndarray, float] | None = None
+        self.seat: Any = None
         self._tables: tuple[float, int, dict[str, Any]] | None = None  # of epochs from step t on, at one rate
         self._kept: tuple | None = None
 
@@ -205,6 +213,11 @@ class Passes:
         """
         self.constant, self._tables = constant, None
         rows, key = Rows(X, y, w), (X.shape, y.shape, w is None, batch)
+        if self.waits:
+            self.train, self.held, self.epochs, self._kept = rows, None, None, None
+            self._cut(rows.n_rows, batch)
+            self.engine.recipe()  # makes the optimiser's state
+            return
         if not keep or key != self._kept or self.epochs is None:
             self._prepare(self._buffers(rows) if keep else self._resident(rows), batch)
             self._kept = key if keep else None
@@ -221,20 +234,31 @@ class Passes:
         return Rows(zeros(rows.X.shape, dtype), zeros(rows.y.shape, rows.y.dtype), w)
 
     def _prepare(self, rows: Rows, batch: int) -> None:
-        backend, n = self.engine.backend, rows.n_rows
-        batch = min(batch, n)
-        starts = np.arange(0, n, batch)
-        self._starts, self._sizes = starts, np.minimum(batch, n - starts)
-        n_steps = len(starts)
+        backend, n, batch = self.engine.backend, rows.n_rows, min(batch, rows.n_rows)
+        self._cut(n, batch)
+        n_steps = len(self._starts)
         #: per step: sum of its rows' losses, then |w|^2; then the validation rows' sums of loss, metric
         self._out = backend.zeros(2 * n_steps + 2, self.model.dtype)
-        self.epochs = _Epochs(self.engine, rows, batch)
+        self.epochs = FixedEpochs(self.engine, rows, batch)
         sums = {"values": self.epochs.row_loss, "partial": self._out[:n_steps]}
         collect = Launch(SUM, sums, {"n": n, "chunk": batch}, n_steps, batch)
         self._collect = backend.record([collect], self.epochs.steps)
 
+    def _cut(self, n: int, batch: int) -> None:
+        """The first row and the number of rows of each step."""
+        self._starts = np.arange(0, n, batch)
+        self._sizes = np.minimum(batch, n - self._starts)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of rows of each step."""
+        return self._sizes
+
     def load_validation(self, X: Any, y: Any, w: np.ndarray | None) -> None:
         """Put validation rows on the device; each pass evaluates them from now on."""
+        if self.waits:
+            self.held = Rows(X, y, w)
+            return
         rows = self._resident(Rows(X, y, w))
         self.evaluation = ResidentEvaluation(self.model, self.engine.objective, rows, self._out[-2:])
 
@@ -246,6 +270,9 @@ class Passes:
     def start_epoch(self, order: np.ndarray, lr: float) -> None:
         """Give the device one pass over the rows."""
         epochs, opt = self.epochs, self.optimizer
+        if epochs is None and self.waits:
+            self.ordered = order, lr
+            return
         assert epochs is not None
         epochs.order[:] = order
         opt.lr = lr
@@ -266,7 +293,8 @@ class Passes:
         """
         epochs, n_steps = self.epochs, len(self._starts)
         assert epochs is not None
-        out = self.engine.backend.to_numpy(self._out).astype(np.float64)
+        out = self.engine.backend.to_numpy(self._out) if self.seat is None else self.seat.out()
+        out = out.astype(np.float64)
         losses = out[:n_steps] * self.scale + 0.5 * self.optimizer.l2 * out[n_steps:-2]
         if self.constant is not None:
             w = epochs.rows.weights
@@ -274,6 +302,27 @@ class Passes:
             losses += np.add.reduceat(weighted[epochs.order], self._starts)
         loss = float(np.dot(losses * self._inv, self._sizes)) / epochs.rows.n_rows
         return loss, self._figures(out[-2:]) if self.evaluation else {}
+
+    # ---- a plan of many fits -----------------------------------------------
+    def sit(self, seat: Any, evaluation: Any) -> None:
+        """From now on `seat`, which has the methods of `ResidentEpochs` that are used here, does the
+        passes."""
+        self.seat = self.epochs = self._collect = seat
+        self.evaluation = evaluation
+        if self.ordered is not None:
+            ordered, self.ordered = self.ordered, None
+            self.start_epoch(*ordered)
+
+    def fetch(self) -> None:
+        """Bring the parameters to the model, if they are elsewhere."""
+        if self.seat is not None:
+            self.seat.fetch()
+
+    def rise(self) -> None:
+        """Leave the plan; parameters and state come home."""
+        if self.seat is not None:
+            self.seat.rise()
+            self.seat = self.epochs = self.evaluation = None
 
     def _table(self, epochs: ResidentEpochs) -> dict[str, Any]:
         """The step table, penalties divided by the batches' weights; sets 1 / weight, 0 for a weight of 0."""

@@ -51,6 +51,10 @@ class FitMember:
         As long as the number of epochs after which it went on.
     n_epochs : int
         Number of epochs, when it has ended.
+    state : str or None
+        Where the fit is: `WORKING` or `RECORDED`.
+    together : bool
+        It is one of several that wait for a plan, see `gpumlp.estimators.stacked`.
     """
 
     def __init__(
@@ -65,12 +69,14 @@ class FitMember:
         self.failure: Exception | None = None
         self.error: BaseException | None = None
         self.done, self.seconds, self.history, self.n_epochs = False, 0.0, range(0), 0
-        self._shared = Shared()
+        self._shared, self.together = Shared(), False
+        self.state: str | None = None
         self.epochs = est.max_iter if isinstance(est.max_iter, int) else 1
         self._running: Generator[str, None, None] | None = None
         self._config = get_config()
         self._epoch = n_rows * _size(est, n_features)
         self.lanes, self._interruptible = _lanes(est, self._epoch)
+        self.on_cuda = not self._interruptible and est.solver != "lbfgs"
 
     @property
     def members(self) -> list[FitMember]:
@@ -84,25 +90,37 @@ class FitMember:
 
     def advance(self, turn: Any, until: int) -> None:
         """Go on with the fit, to the end of epoch `until`."""
+        while not self.done:
+            if self.go_on(turn) is RECORDED:
+                turn.look()
+                if len(self.history) >= until:
+                    return
+
+    def go_on(self, turn: Any) -> str | None:
+        """To the next place where the fit can be left, which `state` has then; None if it has ended."""
         start = time.perf_counter()
-        turn.may_leave = self._interruptible
+        turn.may_leave, self.state = self._interruptible, None
         try:
             with config_context(**self._config):
                 if self._running is None:
                     self._running = self._begin()
-                for state in self._running:
-                    if state is RECORDED:
-                        turn.look()
-                        self.history = range(len(self.history) + 1)
-                        if len(self.history) >= until:
-                            return
+                self.state = next(self._running, None)
         except Exception as error:
             self.failure = error
         finally:
             turn.may_leave = False
             self.seconds += time.perf_counter() - start
-        self.done = True
-        turn.ask(self._end)
+        if self.state is RECORDED:
+            self.history = range(len(self.history) + 1)
+        elif self.state is None:
+            self.done = True
+            turn.ask(self._end)
+        return self.state
+
+    @property
+    def passes(self) -> Any:
+        """The engine of the fit, once that has begun."""
+        return self.est._training.passes
 
     def _end(self) -> None:
         est = self.est
@@ -113,6 +131,7 @@ class FitMember:
 
     def _begin(self) -> Generator[str, None, None]:
         self._shared, (X, *given), named = self._prepare()
+        self._shared.together = self.together
         if not self._config["skip_parameter_validation"]:
             self._shared.validate(self.est)
         return self.est._fit_pieces(self._shared, unpack(X), *given, **named)

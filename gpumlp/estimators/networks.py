@@ -87,6 +87,7 @@ class Networks:
                 f"(device={self.device!r}); use device='auto' or 'cuda', or pass X.get()"
             )
         training.model.set_parameters(list(zip(self.coefs_, self.intercepts_, strict=True)))
+        training.waits = shared is not None and shared.together and training.model.backend.name == "cuda"
         self._training = training
         return training
 

@@ -21,9 +21,15 @@ class Shared:
     """Rows that have been checked, and networks whose plans one fit after another uses.
 
     All calls are given the same X, y and sample weights, by estimators that have not been fitted before.
+
+    Attributes
+    ----------
+    together : bool
+        The fits wait for a plan of many, see `gpumlp.estimators.stacked`.
     """
 
     def __init__(self) -> None:
+        self.together = False
         self._valid: dict[str, Any] = {}
         self._checked: dict[tuple, tuple[Samples, dict[str, Any]]] = {}
         self._idle: list[Training] = []

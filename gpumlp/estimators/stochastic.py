@@ -46,6 +46,12 @@ class Training:
         self._engine: Passes | None = None
         self._made: tuple = ()
         self._solver: weakref.ref[Solver] | None = None  # of the fit that the engine was last used for
+        self.waits = False  # see `Passes`
+
+    @property
+    def passes(self) -> Passes | None:
+        """The engine, if there is one."""
+        return self._engine
 
     def engine(self, est: Any) -> Passes:
         """The engine; a new one if it no longer fits the estimator's parameters."""
@@ -93,6 +99,7 @@ class StochasticFit:
         self.est, self.model, self.incremental = est, training.model, incremental
         self.training, training.running = training, self
         self.engine = training.engine(est)
+        self.engine.waits = training.waits
         rows, self.val = self._split(rows, val)
         self.n = n = rows.X.shape[0]
         batch = min(200, n) if est.batch_size == "auto" else int(min(est.batch_size, n))
@@ -143,13 +150,14 @@ class StochasticFit:
             constant = est._constant(val.y)
             self.constant = 0.0 if constant is None else float(np.average(constant, weights=val.w))
         loaded = rows, self.val, batch
-        if not self.incremental and engine.loaded is not None and all(map(is_, engine.loaded, loaded)):
+        kept = not (self.incremental or engine.waits)
+        if kept and engine.loaded is not None and all(map(is_, engine.loaded, loaded)):
             return
         engine.load_rows(rows.X, rows.y, rows.w, batch, self.incremental, est._constant(rows.y))
         engine.evaluation = None
         if self.val is not None:
             engine.load_validation(self.val.X, self.val.y, self.val.w)
-        engine.loaded = loaded
+        engine.loaded = None if engine.waits else loaded
 
     def _best(self) -> Any:
         """The best parameters so far, on the device."""
@@ -176,12 +184,14 @@ class StochasticFit:
     def show(self) -> None:
         """Give the estimator the parameters that it would have if the fit ended now."""
         model = self.model
+        self.engine.fetch()
         flat = model.flat if self.best is None else self.best
         self.est._take(Arena(model.layers, model.backend.to_numpy(flat)))
 
     def _end(self) -> None:
         est, model, best = self.est, self.model, self.best
         self.training.running = None
+        self.engine.rise()
         if best is not None:
             model.backend.copy(model.flat, best)
             est._best_parameters = model.get_parameters()
@@ -200,6 +210,7 @@ class StochasticFit:
             est.loss_, figures = self.engine.end_epoch()
             self._record(figures)
             if self.scorer or self.callbacks:
+                self.engine.fetch()
                 est._read_parameters(self.model)
             if self.best is not None:
                 self._count_scores(self._score(figures))
@@ -253,6 +264,7 @@ class StochasticFit:
         if self.est.scoring == "loss":
             return -figures["loss"]
         if self.scorer is None:
+            self.engine.fetch()
             return float(self.est._default_score(self.val, figures, self.model))
         given = [to_host(part) for part in self.val.given]
         weights = {}
@@ -269,6 +281,7 @@ class StochasticFit:
         est._no_improvement_count = est._no_improvement_count + 1 if worse else 0
         if score > est.best_validation_score_:
             est.best_validation_score_ = score
+            self.engine.fetch()
             model.backend.copy(self.best, model.flat)
 
     def _count_losses(self) -> None:

@@ -17,6 +17,7 @@ from sklearn.base import clone
 
 from gpumlp.backends.arrays import device_of, is_cuda
 from gpumlp.estimators.members import FitMember, InOrder, draws_from_numpy
+from gpumlp.estimators.stacked import StackedFits
 from gpumlp.model_selection.race import Race
 from gpumlp.model_selection.tasks import Fold, Head, Task, network_of
 from gpumlp.training.members import train
@@ -147,7 +148,9 @@ def _fit(tasks: list[Task], race: Race | None) -> None:
     """All fits, and their results."""
     members: list[Any] = [_member(task) for task in tasks]
     ordered = [member for member in members if draws_from_numpy(member.est)]
-    jobs = [member for member in members if member not in ordered]
+    jobs: list[Any] = [member for member in members if member not in ordered]
+    if on_cuda := [member for member in jobs if member.on_cuda]:
+        jobs = [StackedFits(on_cuda), *(member for member in jobs if member not in on_cuda)]
     if ordered:
         jobs.append(InOrder(ordered))
     with Progress(0, False) as bar:

@@ -17,7 +17,7 @@ from gpumlp.training.memory import fixed_bytes, row_bytes, usable_bytes
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.stacked import Stacked
 
-__all__ = ["PLAN", "plans_text", "stacked", "wave_text"]
+__all__ = ["PLAN", "may_be_padded", "plans_text", "stacked", "wave_text", "waves_of"]
 
 #: multiply-adds that take about as long as starting the operations of a step: an estimate, for a GPU that
 #: does 5e12 of them in a second and starts a step's 20 operations in 50 microseconds
@@ -39,13 +39,18 @@ def stacked(members: Sequence[Any]) -> list[Any]:
             jobs += some
             continue
         shared = rows.setdefault((id(some[0].train.X), id(some[0].train.y)), SharedRows())
-        for together, sizes in _by_shape(some):
-            plan, waves = next(plans), _waves(together, sizes)
+        for waves in waves_of(some):
+            plan = next(plans)
             if len(waves[0]) > 1:
                 jobs += [Stacked(wave, shared, plan) for wave in waves]
             else:
-                jobs += together
+                jobs += [member for wave in waves for member in wave]
     return jobs
+
+
+def waves_of(members: Sequence[Any]) -> list[list[list[Any]]]:
+    """For each plan that members of one kind need, those that fit on the device together."""
+    return [_waves(some, sizes) for some, sizes in _by_shape(members)]
 
 
 def plans_text(networks: int, jobs: Sequence[Any]) -> str:
@@ -81,7 +86,7 @@ def _kind(member: Any) -> tuple | None:
     rows = ("some",) if len(train.others) else ("all", n)
     steps = (1,) if batch >= n else (batch, -(-n // batch))
     sizes = model.layer_sizes
-    widths = () if _may_be_padded(model) else tuple(sizes)
+    widths = () if may_be_padded(model) else tuple(sizes)
     held = None if val is None else (str(val.X.dtype), val.X.shape[1:], val.y.shape[1:])
     return (
         id(model.backend),
@@ -99,7 +104,7 @@ def _kind(member: Any) -> tuple | None:
     )
 
 
-def _may_be_padded(model: Any) -> bool:
+def may_be_padded(model: Any) -> bool:
     """Whether units without parameters give 0."""
     zero = np.zeros(1)
     return all(float(ACTIVATIONS[name].f(zero)[0]) == 0 for name in model.activations)

@@ -72,25 +72,32 @@ class SharedRows:
             bare = self._on(each[0], network)
             w = self._weights([rows.weights for rows in each], int(bare.X.shape[0]), False, network)
             return replace(bare, w=None if w is None else network.backend.asarray(w)), selected
-        # sets of their own (folds): one behind the other
-        backend, parts, starts, at = network.backend, [], {}, 0
-        by_weights = {(id(rows.X), id(rows.y), id(rows.w)): rows for rows in each}
-        for key, rows in by_weights.items():
-            part = Rows(rows.X, rows.y).on(backend, network.dtype)
-            starts[key] = at
-            at += int(part.X.shape[0])
-            parts.append((part, rows.weights))
-        selected = [
-            index + np.int32(starts[id(rows.X), id(rows.y), id(rows.w)])
-            for index, rows in zip(selected, each, strict=True)
-        ]
+        bare, starts = self.several(each, network)
+        selected = [index + np.int32(start) for index, start in zip(selected, starts, strict=True)]
         w = None
-        if any(weights is not None for _, weights in parts):
-            ones = [np.ones(len(part.X), network.dtype) if w is None else w for part, w in parts]
-            w = backend.asarray(np.concatenate(ones).astype(network.dtype))
+        if any(rows.weights is not None for rows in each):
+            host = np.ones(int(bare.X.shape[0]), network.dtype)
+            for rows, start in zip(each, starts, strict=True):
+                if rows.weights is not None:
+                    host[start : start + len(rows.weights)] = rows.weights
+            w = network.backend.asarray(host)
+        return replace(bare, w=w), selected
+
+    def several(self, each: Sequence[Rows], network: Network) -> tuple[Rows, list[int]]:
+        """All rows of different arrays (folds), one set behind the other, without weights; and where the
+        arrays of each member begin."""
+        backend, parts, places, at = network.backend, [], {}, 0
+        keys = [(id(rows.X), id(rows.y), id(rows.w)) for rows in each]
+        for key, rows in zip(keys, each, strict=True):
+            if key not in places:
+                places[key] = at
+                parts.append(Rows(rows.X, rows.y).on(backend, network.dtype))
+                at += int(rows.X.shape[0])
+        if len(parts) == 1:
+            return parts[0], [0] * len(each)
         with backend.active():
-            X, y = (backend.xp.concatenate([getattr(part, name) for part, _ in parts]) for name in "Xy")
-        return Rows(X, y, w), selected
+            X, y = (backend.xp.concatenate([getattr(part, name) for part in parts]) for name in "Xy")
+        return Rows(X, y), [places[key] for key in keys]
 
     def _weights(self, each: Sequence[Any], n: int, own: bool, network: Network) -> Any:
         """Weights of `n` rows on the host: None, one array for all members, or (members, n)."""
