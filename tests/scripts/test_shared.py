@@ -55,7 +55,7 @@ def test_tools(script: Script, tmp_path: Path) -> None:
 
 def test_all_programs_are_found() -> None:
     assert (
-        len(PROGRAMS) == 13 and "bench/bench_training.py" in PROGRAMS and "reports/gpu_report.py" in PROGRAMS
+        len(PROGRAMS) == 16 and "bench/bench_training.py" in PROGRAMS and "reports/gpu_report.py" in PROGRAMS
     )
 
 
