@@ -201,15 +201,7 @@ ROW_ONE {{
         value, _ = loss.reference(z, target, delta)
         weights = None if w is None else w[rows]
         row_loss[out] = _weighed(weights, per_output * value.sum(axis=1))
-        if loss.classes:
-            score = (z.argmax(axis=1) == target) & ~np.isnan(z).any(axis=1)
-        elif loss.link == "sigmoid":
-            score = np.where(target > 0.5, z > 0, z <= 0).all(axis=1)
-        elif loss.levels:
-            score = np.square(z[:, centre] - target[:, 0])
-        else:
-            score = np.square((np.exp(z) if loss.link == "exp" else z) - target).sum(axis=1)
-        row_metric[out] = _weighed(weights, score)
+        row_metric[out] = _weighed(weights, _score(loss, z, target, centre))
 
     return Kernel(
         name=f"gpumlp_{loss.name}_evaluate" + ("_weighted" if weighted else ""),
@@ -221,6 +213,17 @@ ROW_ONE {{
         rawouts="C row_loss, C row_metric",
         scalars=_scalars(loss) + (", int64 centre" if loss.levels else ""),
     )
+
+
+def _score(loss: Loss, z: np.ndarray, target: np.ndarray, centre: int) -> np.ndarray:
+    """Of each row: whether the answer is right, or the squared error."""
+    if loss.classes:
+        return (z.argmax(axis=1) == target) & ~np.isnan(z).any(axis=1)
+    if loss.link == "sigmoid":
+        return np.where(target > 0.5, z > 0, z <= 0).all(axis=1)
+    if loss.levels:
+        return np.square(z[:, centre] - target[:, 0])
+    return np.square((np.exp(z) if loss.link == "exp" else z) - target).sum(axis=1)
 
 
 def _raws(loss: Loss, weighted: bool) -> str:

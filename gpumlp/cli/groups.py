@@ -36,6 +36,7 @@ def add_device(
 
 def add_network(parser: argparse.ArgumentParser, *, one: bool) -> None:
     """Of one network; or what is the same for many."""
+    # more than 60 lines: a list of options
     group = parser.add_argument_group("network")
     if one:
         group.add_argument(

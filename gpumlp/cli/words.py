@@ -128,6 +128,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_tune(commands: Any) -> None:
+    # more than 60 lines: a list of options
     parser = _command(
         commands, "tune", "train many networks with settings drawn at random, and save the best", "tune"
     )

@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from gpumlp.activations import ACTIVATIONS
 from gpumlp.estimators.arena import Answers, Arena, sizes_of
-from gpumlp.estimators.engine import AllRows, Passes, Solver
+from gpumlp.estimators.engine import AllRows, Passes
 from gpumlp.estimators.inputs import (
     Samples,
     cast,
@@ -33,6 +33,7 @@ from gpumlp.estimators.inputs import (
 from gpumlp.estimators.names import Names
 from gpumlp.estimators.networks import Networks
 from gpumlp.estimators.shared import Shared
+from gpumlp.estimators.solver import Solver
 from gpumlp.estimators.stochastic import StochasticFit, Training, start_records
 from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS, SGD

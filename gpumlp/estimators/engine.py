@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from gpumlp.backends.base import Launch, Op
 from gpumlp.kernels.rows import SUM
 from gpumlp.losses import LossObject, get_loss
 from gpumlp.model import MLP
-from gpumlp.optimizers import OPTIMIZERS, SGD, Optimizer
+from gpumlp.optimizers import Optimizer
 from gpumlp.plans import Objective, penalty_ops
 from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
@@ -26,79 +25,11 @@ from gpumlp.training.epochs import ResidentEpochs
 from gpumlp.training.evaluation import ResidentEvaluation
 from gpumlp.training.table import step_table
 
-__all__ = ["AllRows", "FixedEpochs", "Passes", "Solver", "make_optimizer"]
-
-
-def make_optimizer(est: Any) -> Optimizer:
-    """The update rule for an estimator's parameters."""
-    if est.solver == "sgd":
-        momentum = min(float(est.momentum), float(np.nextafter(1, 0)))  # 1 is allowed by scikit-learn
-        nesterov = bool(est.nesterovs_momentum) and momentum > 0
-        return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
-    rule: Any = OPTIMIZERS[est.solver]
-    # those of scikit-learn's parameters that the rule has, and its placement of eps
-    options = {
-        "betas": (float(est.beta_1), float(est.beta_2)),
-        "eps": float(est.epsilon),
-        "eps_hat": True,
-        "weight_decay": 0.0,
-    }
-    known = {f.name for f in fields(rule)}
-    return rule(lr=0.0, **{name: value for name, value in options.items() if name in known})
+__all__ = ["AllRows", "FixedEpochs", "Passes"]
 
 
 #: steps for which a table is made at a time, where they do not depend on the order of the rows
 _TABLE_STEPS = 512
-
-
-class Solver:
-    """An update rule with its learning rate, which changes between epochs.
-
-    Parameters
-    ----------
-    est : estimator
-        Its parameters are read once, here.
-
-    Attributes
-    ----------
-    optimizer : Optimizer
-        With moments and step counter.
-    learning_rate : float
-        Learning rate of the next epoch.
-    """
-
-    def __init__(self, est: Any) -> None:
-        self.optimizer = make_optimizer(est)
-        self.learning_rate = self.start = float(est.learning_rate_init)
-        self.schedule = est.learning_rate if est.solver == "sgd" else "constant"
-        self.power_t = est.power_t
-
-    def iteration_ends(self, t: int) -> None:
-        """After an epoch, `t` rows seen in all."""
-        if self.schedule == "invscaling":
-            self.learning_rate = self.start / (t + 1) ** self.power_t
-
-    def trigger_stopping(self, message: str, verbose: Any) -> bool:
-        """No progress for too long: whether to stop; "adaptive" lowers the learning rate first."""
-        if self.schedule != "adaptive":
-            note, stop = "Stopping.", True
-        elif self.learning_rate <= 1e-6:
-            note, stop = "Learning rate too small. Stopping.", True
-        else:
-            self.learning_rate /= 5.0
-            note, stop = f"Setting learning rate to {self.learning_rate:f}", False
-        if verbose:
-            print(f"{message} {note}")
-        return stop
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "optimizer": (type(self.optimizer), self.optimizer.state_dict())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        rule, values = state.pop("optimizer")
-        self.__dict__.update(state)
-        self.optimizer = rule()
-        self.optimizer.load_state_dict(values)
 
 
 class FixedEpochs(ResidentEpochs):

@@ -16,11 +16,12 @@ from sklearn.model_selection import train_test_split
 
 from gpumlp.backends.lane import here
 from gpumlp.estimators.arena import Arena
-from gpumlp.estimators.engine import Passes, Solver
+from gpumlp.estimators.engine import Passes
 from gpumlp.estimators.inputs import (
     Samples,
     to_host,
 )
+from gpumlp.estimators.solver import Solver
 from gpumlp.model import MLP
 from gpumlp.training.loop import RECORDED, WORKING
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from gpumlp.backends.lane import Stopped, here
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows
+from gpumlp.training.calls import Call, Errand
 from gpumlp.training.groups import plans_text, stacked, wave_text
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.loop import RECORDED, Loop
@@ -177,33 +178,6 @@ class _Kept:
         trainer.optimizer.t, trainer.epoch, trainer.model.output = self._counts
 
 
-class _Call:
-    """A callback that the calling thread is asked for."""
-
-    def __init__(self, function: Callable, given: tuple, named: dict[str, Any]) -> None:
-        self.function, self.given, self.named, self.done = function, given, named, threading.Event()
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def answer(self) -> None:
-        """Call it; what is raised is for the one who waits, but for an end of everything."""
-        try:
-            self.value = self.function(*self.given, **self.named)
-        except BaseException as error:
-            self.error = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self.done.set()
-
-
-class _Errand(_Call):
-    """A call that nobody waits for; an exception in it ends all trainings."""
-
-    def answer(self) -> None:
-        self.function(*self.given, **self.named)
-
-
 class _Turn:
     """The `Lane` of one thread."""
 
@@ -229,7 +203,7 @@ class _Turn:
 
     def call(self, function: Callable, *given: Any, **named: Any) -> Any:
         """See `Lane`."""
-        request = _Call(function, given, named)
+        request = Call(function, given, named)
         self._group.requests.put(request)
         while not request.done.wait(_TICK):
             self.look()
@@ -239,7 +213,7 @@ class _Turn:
 
     def ask(self, function: Callable, *given: Any) -> None:
         """The same, without waiting for it."""
-        self._group.requests.put(_Errand(function, given, {}))
+        self._group.requests.put(Errand(function, given, {}))
 
 
 class _Group:
@@ -260,7 +234,7 @@ class _Group:
         self.jobs, self.threads, self._until = jobs, threads, until
         self.left, self.stopping = len(jobs), False
         self.errors: list[BaseException] = []
-        self.requests: queue.SimpleQueue[_Call | int] = queue.SimpleQueue()
+        self.requests: queue.SimpleQueue[Call | int] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def work(self, number: int) -> None:
@@ -291,7 +265,7 @@ class _Group:
             except queue.Empty:
                 pass
             else:
-                if isinstance(request, _Call):
+                if isinstance(request, Call):
                     request.answer()
                 else:
                     threads[request].join()

@@ -10,8 +10,7 @@ load before the last of them is sent.
 Exit status 1: a kernel does not compile, spills registers, uses double precision although its data are
 float32, moves more or fewer bytes than its formula asks for, or not in 16-byte pieces.  (Of half-precision
 kernels, whose vectors have 8 bytes, bytes are shown under "other" and not checked.)
-Needs the packages of the extra `report` (NVRTC 12) or `report13` (NVRTC 13); no GPU, no driver, and CuPy is
-not imported.
+Needs the packages of the extra `report` (NVRTC 12) or `report13` (NVRTC 13); no GPU, no driver, no CuPy.
 """
 
 from __future__ import annotations
