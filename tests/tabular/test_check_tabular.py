@@ -5,10 +5,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from gpumlp import TabularClassifier, TabularRegressor
 
 ESTIMATORS = [
-    TabularClassifier(n_networks=2),
-    TabularRegressor(n_networks=2),
-    TabularClassifier(quality="fast"),
-    TabularRegressor(quality="fast"),
+    TabularClassifier(n_networks=2, device="cpu"),
+    TabularRegressor(n_networks=2, device="cpu"),
+    TabularClassifier(quality="fast", device="cpu"),
+    TabularRegressor(quality="fast", device="cpu"),
 ]
 
 
