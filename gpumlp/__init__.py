@@ -76,8 +76,8 @@ def __getattr__(name: str) -> Any:
 
         globals()["load"] = load
         return load
-    if name == "export":
-        return importlib.import_module("gpumlp.export")
+    if name in ("export", "report"):
+        return importlib.import_module(f"gpumlp.{name}")
     lazy = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", "model_selection")
     if name not in lazy:
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
