@@ -220,7 +220,7 @@ def _score(loss: Loss, z: np.ndarray, target: np.ndarray, centre: int) -> np.nda
     if loss.classes:
         return (z.argmax(axis=1) == target) & ~np.isnan(z).any(axis=1)
     if loss.link == "sigmoid":
-        return np.where(target > 0.5, z > 0, z <= 0).all(axis=1)
+        return np.asarray(np.where(target > 0.5, z > 0, z <= 0).all(axis=1))
     if loss.levels:
         return np.square(z[:, centre] - target[:, 0])
     return np.square((np.exp(z) if loss.link == "exp" else z) - target).sum(axis=1)
