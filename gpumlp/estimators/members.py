@@ -14,9 +14,12 @@ from gpumlp.errors import DeviceError
 from gpumlp.estimators.inputs import unpack
 from gpumlp.estimators.shared import Shared
 from gpumlp.training.loop import RECORDED
-from gpumlp.training.members import SMALL
 
 __all__ = ["FitMember", "InOrder", "draws_from_numpy"]
+
+
+#: rows times parameters of an epoch whose operations take about 0.1 ms, as long as the Python between two
+_THREADED = 2_000_000
 
 
 def draws_from_numpy(est: Any) -> bool:
@@ -189,4 +192,4 @@ def _lanes(est: Any, epoch: int) -> tuple[int, bool]:
         backend = get_backend(est.device)
     except (DeviceError, TypeError, ValueError):  # reported by `fit`
         return 1, False
-    return (int(backend.lanes) if epoch >= SMALL else 1), backend.device == "cpu"
+    return (int(backend.lanes) if epoch >= _THREADED else 1), backend.device == "cpu"

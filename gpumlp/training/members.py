@@ -24,8 +24,9 @@ from gpumlp.training.together import together
 __all__ = ["SMALL", "Member", "train"]
 
 _LONG = 0.2  # seconds: a longer epoch is not waited for when all are to end, but taken back
-#: rows times parameters of an epoch whose operations take about 0.1 ms
-SMALL = 2_000_000
+#: rows times parameters of an epoch whose operations take about 0.8 ms: below, it is quicker to do those of
+#: many networks by one call (measured, bench_many.py on two cores)
+SMALL = 16_000_000
 _PER_ROW, _PER_STEP = 100, 20_000  # what they cost beside that, in the same unit
 _TICK = 0.1  # seconds between looks at what may have been missed
 
