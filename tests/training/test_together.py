@@ -108,4 +108,4 @@ def test_small_are_epochs_of_few_rows_and_steps(monkeypatch: pytest.MonkeyPatch)
         return members.Member(one, train, val, 1, None).lanes
 
     assert lanes(500, 50) == 1
-    assert lanes(1000, 1) == lanes(100_000, 10_000) == lanes(500, 50, 100_000) == 4
+    assert lanes(1000, 1) == lanes(150_000, 10_000) == lanes(500, 50, 150_000) == 4
