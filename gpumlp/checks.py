@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp.kernels.checks import flag, number
 
-__all__ = ["Setting", "flag", "number", "seed", "some", "whole"]
+__all__ = ["Setting", "flag", "number", "same", "seed", "some", "whole"]
 
 
 def whole(name: str, value: Any, low: int = 1, high: float = math.inf, *, expected: str | None = None) -> int:
@@ -29,6 +29,11 @@ def whole(name: str, value: Any, low: int = 1, high: float = math.inf, *, expect
                 return plain
     limit = f" and < {high:g}" if high < math.inf else ""
     raise ValueError(f"{name}={value!r}; expected {expected or f'an integer >= {low}{limit}'}")
+
+
+def same(values: list[Any], others: list[Any]) -> bool:
+    """Whether both have the same objects."""
+    return len(values) == len(others) and all(map(operator.is_, values, others))
 
 
 def seed(name: str, value: Any) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp import backends
 from gpumlp.backends.arrays import device_of
-from gpumlp.checks import whole
+from gpumlp.checks import same, whole
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.again import Again
@@ -46,6 +46,7 @@ class Optimizer(Rule):
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._again: Again | None = None
+        self._checked: list[Any] = []
         super().__post_init__()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,6 +71,20 @@ class Optimizer(Rule):
         if key not in self._kernels:
             self._kernels[key] = super().kernel(clip=clip, half=half, guard=guard)
         return self._kernels[key]
+
+    def check(self) -> None:
+        """See `Rule.check`; at once if nothing has been assigned since it last was called."""
+        values = list(map(self.__dict__.get, self.__dataclass_fields__))
+        if not same(values, self._checked):
+            super().check()
+            self._checked = list(map(self.__dict__.get, self.__dataclass_fields__))
+
+    def held(self) -> list[Any]:
+        """The objects that its steps depend on, besides `t`: hyper-parameters and state arrays."""
+        values = list(map(self.__dict__.get, self.__dataclass_fields__))
+        for entry in self.state:
+            values += entry.values()
+        return values
 
     # ---- state -----------------------------------------------
     def init_state(self, params: Sequence[Any], backend: Any) -> None:

@@ -58,6 +58,10 @@ class StackedOptimizer:
         each = [optimizer.scalars(kernel) for optimizer in self._each]
         return {name: [values[name] for values in each] for name in each[0]}
 
+    def held(self) -> list[Any]:
+        """See `Optimizer.held`: nothing changes."""
+        return [self]
+
     def init_state(self, params: Sequence[Any], backend: Any) -> None:
         """Nothing: the state is there."""
 

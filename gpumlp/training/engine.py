@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.base import Op, Steps
+from gpumlp.checks import same
 from gpumlp.network import Network
 from gpumlp.plans import Objective, Precision, Workspace, exchange_ops, optimizer_ops, training_ops
 from gpumlp.rows import Rows, dropout_key
@@ -32,9 +33,7 @@ class Recipe:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe) or self.settings != other.settings:
             return False
-        return len(self.arrays) == len(other.arrays) and all(
-            map(lambda a, b: a is b, self.arrays, other.arrays)
-        )
+        return same([*self.arrays], [*other.arrays])
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -100,6 +99,12 @@ class Engine:
     def serves(self, network: Network, precision: str, seed: int) -> bool:
         """Whether this is still an engine for `network`: it has not moved."""
         return network.flat is self.flat and precision == self.precision.name and seed == self.seed
+
+    def held(self) -> list[Any]:
+        """The objects that a recipe is made of: while they are the same ones, it is the same."""
+        network = self.network
+        own = network.flat, self.objective, self.optimizer, self.clip_norm, self.between
+        return [*own, *network.dropouts, *network.activations, *self.optimizer.held()]
 
     def recipe(self) -> Recipe:
         """The recipe of the steps as they would be recorded now; makes the optimiser's state if needed."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpumlp.backends.base import Plan, Steps
+from gpumlp.checks import same
 from gpumlp.plans import Workspace, check_contract, check_order, not_finite_ops, sum_ops
 from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
@@ -98,7 +99,7 @@ class ResidentEpochs:
         return Steps(backend, self.engine.columns(), dtype, self.n_steps, self.rows.n_rows, members)
 
     def _record(self) -> None:
-        self._recipe = self.engine.recipe()
+        self._recipe, self._held = self.engine.recipe(), self.engine.held()
         self._full = self._plan(self.batch) if self._n_full else None
         self._rest = self._plan(self._n_rest) if self._n_rest else None
         engine, n = self.engine, self.rows.n_rows
@@ -118,7 +119,10 @@ class ResidentEpochs:
 
     def _follow(self) -> None:
         """Record again if a setting has changed."""
+        if same(self.engine.held(), self._held):  # a recipe takes longer than the steps of a small network
+            return
         if self.engine.recipe() == self._recipe:
+            self._held = self.engine.held()
             return
         if self.engine.columns() != self.steps.columns:
             order, self.steps = self.order, self._new_steps()

@@ -123,11 +123,12 @@ class Loop:
         """The training ends: bring everything that belongs to the trainer home."""
 
     def _follow(self) -> None:
-        """Take over what was changed since the last epoch, by callbacks or by hand."""
+        """Take over what callbacks have changed since the last epoch."""
+        if not self._called:
+            return
         if self.trainer.engine is not self.engine or self._plans_need() != self._made_for:
             self._place()
-        if self._called:  # they may have changed the parameters
-            self.engine.precision.refresh()
+        self.engine.precision.refresh()  # of the parameters
 
     def _draw(self) -> None:
         """Write the order of the next epoch, if that has not been done."""
