@@ -91,6 +91,7 @@ class ResidentEpochs:
         self.total, self.counts = total, counts
         self.space = space or Workspace(network, self.batch, training=True, precision=engine.precision)
         self.steps = self._new_steps()
+        self._counts = batch_weights(None, self.order, self.batch)
         self._record()
 
     def _new_steps(self) -> Steps:
@@ -136,7 +137,8 @@ class ResidentEpochs:
 
     def batch_weights(self) -> np.ndarray:
         """See `Epochs`."""
-        return batch_weights(self.rows.weights, self.order, self.batch)
+        weights = self.rows.weights
+        return self._counts if weights is None else batch_weights(weights, self.order, self.batch)
 
     def run(self, table: dict[str, Any]) -> None:
         """See `Epochs`."""
