@@ -14,7 +14,7 @@ from gpumlp.locks import free_after_fork
 from gpumlp.network import Network
 from gpumlp.plans.operations import gather
 from gpumlp.plans.workspace import Workspace
-from gpumlp.rows import check_features
+from gpumlp.rows import RowSource, check_features, pieces
 
 __all__ = ["FORWARD_BYTES", "FORWARD_ROWS", "OUTPUTS", "Forward", "forward_bytes", "forward_rows"]
 
@@ -54,8 +54,10 @@ class Forward:
 
     def __call__(self, X: Any, link: str) -> Any:
         """The network's output (n_rows, n_outputs) with `link` applied, in chunks: a CuPy array if `X` is
-        one, else a NumPy array."""
+        one, else a NumPy array.  `X` may be a `RowSource`."""
         network = self.network
+        if isinstance(X, RowSource):
+            return self._of_source(X, link)
         n_in, codes = network.layer_sizes[0], network.categories
         X = check_features(X, n_in, network.backend, network.dtype, categories=codes)
         n = X.shape[0]
@@ -69,6 +71,18 @@ class Forward:
         for start in range(0, n, rows):
             part = slice(start, start + rows)
             self._passes[rows].run(X[part], out[part], link)
+        return out
+
+    def _of_source(self, source: RowSource, link: str) -> np.ndarray:
+        out = np.empty((source.n_rows, self.network.layer_sizes[-1]), self.network.dtype)
+        end = 0
+        for group in range(len(source.groups)):
+            for X, _, _ in pieces(source, group):
+                start, end = end, end + len(X)
+                try:
+                    out[start:end] = self(X, link)
+                except ValueError as error:
+                    raise ValueError(f"{source.place(group)}: {error}") from None
         return out
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpumlp.backends import backend_of
 from gpumlp.backends.arrays import is_cuda
+from gpumlp.rows.source import RowSource
 
 __all__ = ["array_module", "check_range", "frame_numbers", "read_array"]
 
@@ -51,6 +52,11 @@ def read_array(name: str, x: Any, hint: str = "") -> Any:
     `hint` says what to do about text and objects."""
     if x is None:
         raise TypeError(f"{name} is None; expected an array of numbers")
+    if isinstance(x, RowSource):
+        raise TypeError(
+            f"{name} is a {type(x).__name__}; expected an array: sources of rows are read by Trainer.fit, "
+            "Trainer.evaluate and MLP.predict"
+        )
     if hasattr(x, "tocsr"):
         raise TypeError(f"{name} is a sparse matrix; expected a dense array: pass {name}.toarray()")
     if isinstance(x, np.ma.MaskedArray):

@@ -17,10 +17,13 @@ from gpumlp.kernels.losses import Loss
 from gpumlp.rows.arrays import array_module, check_range, read_array
 from gpumlp.rows.order import split_rows
 from gpumlp.rows.rows import Rows
-from gpumlp.rows.weights import scaled_weights
+from gpumlp.rows.source import Piece, RowSource
+from gpumlp.rows.weights import piece_weights, scaled_weights
+from gpumlp.rows.windows import SourceRows
 
 __all__ = [
     "check_features",
+    "check_given",
     "check_rows",
     "check_targets",
     "check_two_classes",
@@ -217,12 +220,51 @@ def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: st
     return Rows(X, y, check_weights(w, X.shape[0], model.backend, model.dtype))
 
 
-def split_validation(
-    model: Any, loss: Loss, rows: Rows, validation: Any, seed: int
-) -> tuple[Rows, Rows | None]:
+def check_given(
+    model: Any, loss: Loss, X: Any, y: Any = None, w: Any = None, suffix: str = ""
+) -> Rows | SourceRows:
+    """`check_rows`, or if `X` is a source its rows, of which the first are read and checked now."""
+    if not isinstance(X, RowSource):
+        return check_rows(model, loss, X, y, w, suffix)
+    name, n_in = f"X{suffix}", model.layer_sizes[0]
+    if y is not None or w is not None:
+        raise TypeError(
+            f"{name} is a {type(X).__name__}, which has targets and weights of its own; expected no "
+            + ("y" if y is not None else "sample_weight")
+        )
+    if X.n_features != n_in:
+        raise ValueError(f"{name} has {X.n_features} features (columns), the network was built for {n_in}")
+    if not X.n_rows:
+        raise ValueError(f"{name} has no rows; expected at least one")
+    X.window_rows()  # an attribute that a person may set
+
+    def check(piece: Piece) -> Rows:
+        return _check_piece(model, loss, piece)
+
+    like = Rows(np.zeros((1, n_in), model.dtype), np.zeros(1))
+    group = next(g for g, size in enumerate(X.groups) if size)
+    first = next(SourceRows(X, like, check).rows(group))
+    arrays = (None if a is None else a[:1].copy() for a in (first.X, first.y, first.w))
+    return SourceRows(X, Rows(*arrays), check)
+
+
+def _check_piece(model: Any, loss: Loss, piece: Piece) -> Rows:
+    """Some rows of a source, in the types in which they are kept."""
+    X, y, w = piece
+    if y is None:
+        raise ValueError("there are no targets; a source for training and evaluation needs them (target=)")
+    rows = check_rows(model, loss, X, y)
+    if w is not None:
+        if w.shape != (rows.n_rows,):
+            raise ValueError(f"the weights have shape {w.shape}; expected ({rows.n_rows},)")
+        w = piece_weights(read_array("weight", w)).astype(model.dtype)
+    return Rows(rows.X.astype(model.dtype, copy=False), rows.y, w)
+
+
+def split_validation(model: Any, loss: Loss, rows: Any, validation: Any, seed: int) -> tuple[Any, Any]:
     """(training rows, validation rows or None) for the `validation` argument of `Trainer.fit`, or for rows
-    that have been checked."""
-    if validation is None or isinstance(validation, Rows):
+    that have been checked.  Each is `Rows` or `SourceRows`."""
+    if validation is None or isinstance(validation, (Rows, SourceRows)):
         return rows, validation
     if isinstance(validation, (tuple, list)):
         if len(validation) not in (2, 3):
@@ -242,6 +284,8 @@ def split_validation(
         raise ValueError(
             f"{what}; expected a fraction, (X_val, y_val), (X_val, y_val, weights) or None"
         ) from None
+    if isinstance(rows, SourceRows):
+        return rows.split(fraction, seed)
     w = None if rows.weights is None else rows.take(rows.weights)
     train, held = split_rows(seed, rows.n_rows, fraction, w)
     if rows.index is not None:

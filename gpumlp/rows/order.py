@@ -5,13 +5,17 @@ Random scheme (all on the host, so it is the same on every device), for a traine
 consecutive pieces of it), ``default_rng([seed, 2])`` splits off validation rows, and the first 8 bytes of
 ``SeedSequence([seed, 3])`` are the key of the dropout masks.  A network draws its initial values from
 ``default_rng([seed, 0])``.
+
+Of a source (`rows.source`) ``default_rng([seed, 1, epoch])`` draws a permutation of the groups, in which they
+are read, then for each window of consecutive rows one of its rows; ``default_rng([seed, 2, group, block])``
+says which rows of a block are held out.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["dropout_key", "epoch_order", "split_rows"]
+__all__ = ["check_fraction", "dropout_key", "epoch_order", "split_rows"]
 
 _PIECE = 1 << 16
 
@@ -37,10 +41,7 @@ def split_rows(
     seed: int, n_rows: int, fraction: float, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(training rows, validation rows): a seeded split, int32; each has rows of weight > 0."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
-    if n_rows < 2:
-        raise ValueError(f"cannot split {n_rows} row into training and validation rows")
+    check_fraction(fraction, n_rows)
     order = np.random.default_rng([seed, 2]).permutation(n_rows)
     held = min(n_rows - 1, max(1, round(fraction * n_rows)))
     if weights is not None and not (weights[order[held:]].any() and weights[order[:held]].any()):
@@ -49,6 +50,14 @@ def split_rows(
             "give validation rows yourself"
         )
     return order[held:].astype(np.int32), order[:held].astype(np.int32)
+
+
+def check_fraction(fraction: float, n_rows: int) -> None:
+    """ValueError unless `fraction` of the rows can be held out."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation={fraction!r}; expected a fraction > 0 and < 1, or (X_val, y_val)")
+    if n_rows < 2:
+        raise ValueError(f"cannot split {n_rows} row into training and validation rows")
 
 
 def dropout_key(seed: int) -> int:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-__all__ = ["scaled_weights"]
+__all__ = ["piece_weights", "scaled_weights"]
 
 #: weights whose mean lies within 2**-USUAL and 2**USUAL are taken as they are
 USUAL = 40
@@ -37,3 +37,21 @@ def scaled_weights(w: np.ndarray, name: str = "sample_weight") -> np.ndarray:
     mean = fraction if low == top else float(part.sum()) / int(np.count_nonzero(w))
     shift = exponent + math.frexp(mean)[1]
     return w if abs(shift) <= USUAL else np.ldexp(w, -shift)
+
+
+def piece_weights(w: np.ndarray, name: str = "weight") -> np.ndarray:
+    """Weights of some rows of a source, as float64, none of them scaled; they may all be 0.
+
+    Raises
+    ------
+    ValueError
+        A weight is negative, not finite, or larger than 2**USUAL.
+    """
+    w = np.asarray(w, np.float64)
+    good = (w >= 0) & (w <= 2.0**USUAL)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise ValueError(
+            f"{name} contains {w[row]:g} (row {row}); weights must be >= 0 and at most 2^{USUAL}"
+        )
+    return w

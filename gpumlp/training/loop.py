@@ -11,9 +11,10 @@ import numpy as np
 
 from gpumlp.errors import DivergenceError, diverged, parameters_lost
 from gpumlp.network import Network
-from gpumlp.rows import Rows, epoch_order
+from gpumlp.rows import Rows, SourceRows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.placement import place
+from gpumlp.training.sourced import SourceEpochs
 
 __all__ = ["RECORDED", "WORKING", "Loop"]
 
@@ -28,7 +29,7 @@ class Loop:
     ----------
     trainer : Trainer
         Its settings are read at the beginning of each epoch.
-    train, val : Rows
+    train, val : Rows or SourceRows
         `val` may be None.
     n_epochs : int
     streaming : bool or None
@@ -36,7 +37,12 @@ class Loop:
     """
 
     def __init__(
-        self, trainer: Any, train: Rows, val: Rows | None, n_epochs: int, streaming: bool | None
+        self,
+        trainer: Any,
+        train: Rows | SourceRows,
+        val: Rows | SourceRows | None,
+        n_epochs: int,
+        streaming: bool | None,
     ) -> None:
         self.trainer, self.train, self.val = trainer, train, val
         self.n_epochs, self._streaming = n_epochs, streaming
@@ -133,7 +139,9 @@ class Loop:
     def _draw(self) -> None:
         """Write the order of the next epoch, if that has not been done."""
         draw = self.trainer.seed, self.trainer.epoch
-        if draw != self._drawn:
+        if isinstance(self.epochs, SourceEpochs):
+            self.epochs.draw = draw
+        elif draw != self._drawn and isinstance(self.train, Rows):
             epoch_order(*draw, self.train.n_rows, self.epochs.order, self.train.index)
             self._drawn = draw
 

@@ -8,7 +8,7 @@ from gpumlp.optimizers import Optimizer
 from gpumlp.plans import Precision, forward_bytes, forward_rows
 from gpumlp.rows import Rows, resident_dtype
 
-__all__ = ["fixed_bytes", "plan_memory", "row_bytes", "usable_bytes"]
+__all__ = ["check_memory", "fixed_bytes", "plan_memory", "row_bytes", "usable_bytes"]
 
 _MIB = 1 << 20
 _CHUNK_BYTES = 256 * _MIB  # the host makes a copy of every chunk
@@ -77,3 +77,15 @@ def plan_memory(
         )
     chunk = min(chunk, max(1, _CHUNK_BYTES // per_row // batch) * batch)
     return min(chunk, -(-n_rows // batch) * batch)
+
+
+def check_memory(network: Network, fixed: int, n_rows: int, per_row: int, lower: str) -> None:
+    """MemoryError if so many rows do not fit on the device besides `fixed` bytes; see `plan_memory`."""
+    budget = usable_bytes(network.backend)
+    need = fixed + n_rows * (per_row + network.dtype.itemsize + 4)
+    if budget is not None and need > budget:
+        raise MemoryError(
+            f"rows of a source need about {need / _MIB:,.1f} MiB on {network.device} at a time "
+            f"({network.n_params:,} parameters, {n_rows} rows), {max(0, budget) / _MIB:,.1f} MiB can be used. "
+            f"Lower {lower} or the network's size, or call gpumlp.free_memory()"
+        )

@@ -6,32 +6,39 @@ from dataclasses import replace
 
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.plans import forward_bytes, forward_rows
-from gpumlp.rows import Rows
+from gpumlp.rows import Rows, SourceRows
 from gpumlp.training.engine import Engine
 from gpumlp.training.epochs import Epochs, ResidentEpochs
 from gpumlp.training.evaluation import Evaluation, ResidentEvaluation
 from gpumlp.training.memory import fixed_bytes, plan_memory, row_bytes
+from gpumlp.training.sourced import SourceEpochs, SourceEvaluation
 from gpumlp.training.streamed import StreamedEpochs, StreamedEvaluation
 
 __all__ = ["place", "place_evaluation"]
 
 
 def place(
-    engine: Engine, train: Rows, val: Rows | None, batch: int, streaming: bool | None
+    engine: Engine,
+    train: Rows | SourceRows,
+    val: Rows | SourceRows | None,
+    batch: int,
+    streaming: bool | None,
 ) -> tuple[Epochs, Evaluation | None]:
     """Epochs over `train`, and the evaluation of `val`; arrays that both share are sent only once.
 
     Parameters
     ----------
     engine : Engine
-    train, val : Rows
+    train, val : Rows or SourceRows
     batch : int
         Rows per step.
     streaming : bool or None
         Whether to stream `train`; None: if it does not fit.
     """
     batch = min(batch, train.n_rows)
-    if val is None or not val.shares_arrays(train):
+    if isinstance(train, SourceRows):
+        return SourceEpochs(engine, train, batch), place_evaluation(engine, val) if val else None
+    if val is None or isinstance(val, SourceRows) or not val.shares_arrays(train):
         evaluation = place_evaluation(engine, val) if val else None
         return _epochs(engine, train, batch, _chunk(engine, train, batch, streaming)), evaluation
     if _chunk(engine, train, batch, streaming, val.n_rows) is not None:
@@ -45,9 +52,11 @@ def place(
     return ResidentEpochs(engine, resident, batch), evaluation
 
 
-def place_evaluation(engine: Engine, rows: Rows) -> Evaluation:
+def place_evaluation(engine: Engine, rows: Rows | SourceRows) -> Evaluation:
     """The evaluation of `rows`, which leaves its two sums in `engine.sums[1:3]`."""
     network, chunk, sums = engine.network, None, engine.sums[1:3]
+    if isinstance(rows, SourceRows):
+        return SourceEvaluation(network, engine.objective, rows, sums)
     if not is_cuda(rows.X):
         batch, n = min(forward_rows(network), rows.n_rows), rows.X.shape[0]
         fixed = forward_bytes(network, batch)

@@ -21,10 +21,10 @@ from gpumlp.training.epochs import ResidentEpochs
 from gpumlp.training.evaluation import Reference, ResidentEvaluation
 from gpumlp.training.table import batch_weights
 
-__all__ = ["StreamedEpochs", "StreamedEvaluation"]
+__all__ = ["ChunkSlot", "StreamedEpochs", "StreamedEvaluation"]
 
 
-class _Slot:
+class ChunkSlot:
     """A device buffer for a chunk of rows."""
 
     def __init__(self, network: Network, source: Rows, n: int) -> None:
@@ -40,8 +40,8 @@ class _Slot:
         """Its first `n` rows; the source knows their weights on the host."""
         return Rows(self.X[:n], self.y[:n], None if self.w is None else self.w[:n])
 
-    def load(self, source: Rows, numbers: np.ndarray | slice) -> None:
-        """Copy the rows with these numbers in; later work of the backend waits for them."""
+    def load(self, source: Rows, numbers: np.ndarray | slice = slice(None)) -> None:
+        """Copy the rows with these numbers in, all by default; later work of the backend waits for them."""
         pairs = [(self.X, source.X[numbers]), (self.y, source.y[numbers])]
         if source.w is not None and self.w is not None:
             pairs.append((self.w, source.w[numbers]))
@@ -63,18 +63,24 @@ class StreamedEpochs:
 
     def __init__(self, engine: Engine, rows: Rows, batch: int, chunk: int) -> None:
         check_contract(rows, engine.network, engine.objective)
-        self.engine, self.rows, self.batch, self.chunk = engine, rows, batch, chunk
-        n, network = rows.n_rows, engine.network
-        self.n_steps, self.weight = -(-n // batch), rows.weight
-        self.order = np.empty(n, np.int32)
+        self.rows, self.weight = rows, rows.weight
+        self.order = np.empty(rows.n_rows, np.int32)
+        self._make(engine, rows, rows.n_rows, batch, chunk)
+
+    def _make(self, engine: Engine, like: Rows, n: int, batch: int, chunk: int) -> None:
+        """Buffers and plans for `n` rows like these."""
+        self.engine, self.batch, self.chunk, network = engine, batch, chunk, engine.network
+        self.n_steps = -(-n // batch)
         full, rest = divmod(n, chunk)
-        self.slots = [_Slot(network, rows, min(chunk, n)) for _ in range(min(2, full + (rest > 0)))]
+        # on the CPU a copy is done when `load` returns, so two buffers would not overlap anything
+        most = min(1 if engine.backend.device == "cpu" else 2, full + (rest > 0))
+        self.slots = [ChunkSlot(network, like, min(chunk, n)) for _ in range(most)]
         sizes = [chunk] * full + [rest] * (rest > 0)
         made: dict[tuple[int, int], ResidentEpochs] = {}
         #: one for each chunk; those of equal size in the same buffer are the same object
         self.parts: list[ResidentEpochs] = []
         for number, size in enumerate(sizes):
-            key = number % 2, size
+            key = number % len(self.slots), size
             if key not in made:
                 space = self.parts[0].space if self.parts else None
                 rows_here, total = self.slots[key[0]].rows(size), engine.backend.zeros(1, network.dtype)
@@ -95,17 +101,23 @@ class StreamedEpochs:
     def run(self, table: dict[str, Any]) -> None:
         """See `Epochs`."""
         check_order(self.order, self.rows.X.shape[0])
-        backend, step = self.engine.backend, 0
         for number, part in enumerate(self.parts):
-            slot = self.slots[number % 2]
             start = number * self.chunk
-            slot.load(self.rows, self.order[start : start + part.rows.n_rows])
-            here = slice(step, step + part.n_steps)
-            part.run({name: v[here] if np.ndim(v) else v for name, v in table.items()})
-            backend.copy(self._chunk_sums[number : number + 1], part.total)
-            slot.free = backend.mark()
-            step += part.n_steps
+            self._slot(number).load(self.rows, self.order[start : start + part.rows.n_rows])
+            self._run_part(number, table)
         self._end.run()
+
+    def _slot(self, number: int) -> ChunkSlot:
+        """The buffer of a chunk."""
+        return self.slots[number % len(self.slots)]
+
+    def _run_part(self, number: int, table: dict[str, Any]) -> None:
+        """The steps of a chunk that has been loaded, with their part of the epoch's table."""
+        backend, part, step = self.engine.backend, self.parts[number], number * self.chunk // self.batch
+        here = slice(step, step + part.n_steps)
+        part.run({name: v[here] if np.ndim(v) else v for name, v in table.items()})
+        backend.copy(self._chunk_sums[number : number + 1], part.total)
+        self._slot(number).free = backend.mark()
 
     def first_bad_step(self) -> tuple[int, int]:
         """See `Epochs`: the steps of the first chunk whose loss is not finite."""
@@ -132,7 +144,7 @@ class StreamedEvaluation:
         check_contract(rows, network, objective)
         self.backend, self.rows, self.sums = network.backend, rows, sums
         self.n_rows, self.chunk = rows.n_rows, min(chunk, rows.n_rows)
-        self.slot = _Slot(network, rows, self.chunk)
+        self.slot = ChunkSlot(network, rows, self.chunk)
         self._reference = Reference(objective, rows, self.backend)
         self.parts = {
             size: ResidentEvaluation(network, objective, self.slot.rows(size), sums, self._reference)

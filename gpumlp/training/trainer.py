@@ -14,7 +14,7 @@ from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
 from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
-from gpumlp.rows import Rows, check_rows, check_two_classes, split_validation
+from gpumlp.rows import Rows, RowSource, check_given, check_rows, check_two_classes, split_validation
 from gpumlp.schedules import get_schedule
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
@@ -164,7 +164,7 @@ class Trainer(Settings):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         epochs: int,
         validation: Any = None,
@@ -177,14 +177,15 @@ class Trainer(Settings):
 
         Parameters
         ----------
-        X : array (n_rows, n_inputs)
-            NumPy or CuPy; converted to the model's dtype and put on its device once.
+        X : array (n_rows, n_inputs), or RowSource
+            NumPy or CuPy; converted to the model's dtype and put on its device once.  A `gpumlp.rows.RowSource`
+            has all rows with y and weights, and is read once per epoch.
         y : array
             Class numbers (n_rows,) for softmax_cross_entropy, else values (n_rows,) or (n_rows, n_outputs).
         epochs : int
         validation : float or (X_val, y_val) or (X_val, y_val, weights), optional
             Held-out rows, evaluated after every epoch: a fraction of the given ones (seeded split), or
-            rows of their own.
+            rows of their own, which may also be a source.
         sample_weight : array (n_rows,), optional
             Factors >= 0 on the rows' losses; a batch's loss is the weighted mean.
         early_stopping : EarlyStopping or True, optional
@@ -214,7 +215,9 @@ class Trainer(Settings):
         if streaming is not None:
             streaming = checks.flag("streaming", streaming)
         stop = get_early_stopping(early_stopping)
-        rows = check_rows(self.model, self.loss, X, y, sample_weight)
+        rows = check_given(self.model, self.loss, X, y, sample_weight)
+        if isinstance(validation, RowSource):
+            validation = check_given(self.model, self.loss, validation, suffix="_val")
         train, val = check_fit(self, rows, validation, stop)
         loop = Loop(self, train, val, epochs, streaming)
         self.history = History()
@@ -251,8 +254,8 @@ class Trainer(Settings):
 
     # ---- figures -----------------------------------------------
     @on_device
-    def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Figures on given rows, without dropout and penalties.
+    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+        """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties.
 
         Returns
         -------
@@ -261,7 +264,7 @@ class Trainer(Settings):
             all outputs together).
         """
         engine = self.engine
-        evaluation = place_evaluation(engine, check_rows(self.model, self.loss, X, y, sample_weight))
+        evaluation = place_evaluation(engine, check_given(self.model, self.loss, X, y, sample_weight))
         evaluation.run()
         return evaluation.figures(engine.read_sums()[1:3])
 
@@ -369,19 +372,17 @@ class Trainer(Settings):
         return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
 
 
-def check_fit(
-    trainer: Trainer, rows: Rows, validation: Any, stop: EarlyStopping | None
-) -> tuple[Rows, Rows | None]:
+def check_fit(trainer: Trainer, rows: Any, validation: Any, stop: EarlyStopping | None) -> tuple[Any, Any]:
     """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
     train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
-    if trainer.loss.classes:
+    if trainer.loss.classes and isinstance(train, Rows):
         check_two_classes(train.take(train.y))
     if stop:
         check_monitor("early stopping", stop.monitor, trainer, val)
     return train, val
 
 
-def check_monitor(what: str, monitor: str, trainer: Trainer, val: Rows | None) -> None:
+def check_monitor(what: str, monitor: str, trainer: Trainer, val: Any) -> None:
     """ValueError if a fit with the validation rows `val` will not record the metric."""
     names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
     if monitor not in names:
