@@ -113,8 +113,8 @@ class MLP(Network):
 
         Parameters
         ----------
-        X : array-like (n_rows, n_inputs)
-            NumPy, CuPy, or anything that NumPy can convert.
+        X : array-like (n_rows, n_inputs), or `gpumlp.rows.RowSource`
+            NumPy, CuPy, or anything that NumPy can convert.  A source is read piece by piece.
 
         Returns
         -------

@@ -17,7 +17,7 @@ _GROUP_BYTES, _PIECE_BYTES = 4 << 20, 1 << 20
 
 
 class ArrayRows(RowSource):
-    """Rows of arrays that lie in files: ``numpy.load("X.npy", mmap_mode="r")``, or of any that slices like one.
+    """Rows of arrays that lie in files: ``numpy.load("X.npy", mmap_mode="r")``, or what slices like that.
 
     `Trainer.fit` takes such an array as it is, too, and then trains exactly as on one in memory; but that
     reads single rows from all over the file.  This source reads blocks of consecutive rows, and lets the

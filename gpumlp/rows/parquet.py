@@ -82,6 +82,7 @@ class ParquetRows(RowSource):
         self.weight = weight if weight is None else _names("weight", [weight])[0]
         self.features: list[str] | None = None if features is None else _names("features", features)
         self._state: dict[str, tuple] = {}
+        self._footer: tuple[str, Any] = "", None
         self._groups: list[tuple[str, int]] = []
         self.groups: list[int] = []
         self._wide = False  # whether features need double precision
@@ -149,8 +150,14 @@ class ParquetRows(RowSource):
 
     # ---- reading -----------------------------------------------
     def _opened(self, file: str) -> Any:
+        """The file, whose footer is read again only if another file has been opened since."""
+        last, about = self._footer
         with _told(repr(file), self._pa):
-            return self._parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
+            opened = self._parquet.ParquetFile(
+                file, metadata=about if last == file else None, buffer_size=_BUFFER, pre_buffer=False
+            )
+            self._footer = file, opened.metadata
+        return opened
 
     def place(self, group: int) -> str:
         file, number = self._groups[group]
@@ -251,7 +258,7 @@ class ParquetRows(RowSource):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pa": None, "_parquet": None}
+        return {**self.__dict__, "_pa": None, "_parquet": None, "_footer": ("", None)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -96,8 +96,8 @@ class _Groups(RowSource):
 class _Drawn(RowSource):
     """The rows of a source that are held out, or the others.
 
-    Of the first e rows, e * total // n_rows are held out, where e is the end of a block of a group; which ones
-    of a block, ``default_rng([seed, 2, group, block])`` says.
+    Of the first e rows, e * total // n_rows are held out, where e is the end of a block of a group; which
+    ones of a block, ``default_rng([seed, 2, group, block])`` says.
     """
 
     def __init__(self, source: RowSource, fraction: float, seed: int, held: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,7 +85,7 @@ class Windows:
             _like(self.rows.like, self.size) for _ in range(min(_AHEAD, -(-self.rows.n_rows // self.size)))
         ]
 
-    def read(self, order: Sequence[int]) -> Iterator[Rows]:
+    def read(self, order: Sequence[int]) -> Generator[Rows, None, None]:
         """The windows of a pass, with the groups in the given order.
 
         A window is good until the next one is asked for.  An exception in the thread, of whatever kind, is

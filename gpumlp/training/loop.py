@@ -44,7 +44,9 @@ class Loop:
         n_epochs: int,
         streaming: bool | None,
     ) -> None:
-        self.trainer, self.train, self.val = trainer, train, val
+        self.trainer = trainer
+        self.train: Any = train
+        self.val: Any = val
         self.n_epochs, self._streaming = n_epochs, streaming
         self._called = bool(trainer.callbacks)  # now: a callback may change the list
         self._place()
@@ -141,7 +143,7 @@ class Loop:
         draw = self.trainer.seed, self.trainer.epoch
         if isinstance(self.epochs, SourceEpochs):
             self.epochs.draw = draw
-        elif draw != self._drawn and isinstance(self.train, Rows):
+        elif draw != self._drawn:
             epoch_order(*draw, self.train.n_rows, self.epochs.order, self.train.index)
             self._drawn = draw
 

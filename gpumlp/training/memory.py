@@ -86,6 +86,6 @@ def check_memory(network: Network, fixed: int, n_rows: int, per_row: int, lower:
     if budget is not None and need > budget:
         raise MemoryError(
             f"rows of a source need about {need / _MIB:,.1f} MiB on {network.device} at a time "
-            f"({network.n_params:,} parameters, {n_rows} rows), {max(0, budget) / _MIB:,.1f} MiB can be used. "
-            f"Lower {lower} or the network's size, or call gpumlp.free_memory()"
+            f"({network.n_params:,} parameters, {n_rows} rows), {max(0, budget) / _MIB:,.1f} MiB can be "
+            f"used. Lower {lower} or the network's size, or call gpumlp.free_memory()"
         )

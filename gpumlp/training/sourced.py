@@ -1,8 +1,8 @@
 """Training and evaluating on the rows of a source (`rows.source`), which are read while the device works.
 
-A thread reads a window of consecutive rows after the other (`rows.windows`); each is copied to a buffer of
-`streamed.py`, whose plan gathers its rows in a drawn order.  A window is a whole number of batches that does not
-depend on the device, so batches, steps and dropout masks are the same on every executor.
+A thread reads one window of consecutive rows after the other (`rows.windows`); each is copied to a buffer of
+`streamed.py`, whose plan gathers its rows in a drawn order.  A window is a whole number of batches, and does
+not depend on the device, so batches, steps and dropout masks are the same on every executor.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class SourceEpochs(StreamedEpochs):
         seed, epoch = self.draw
         rng, weight = np.random.default_rng([seed, 1, epoch]), 0.0
         groups = rng.permutation(len(self.source.source.groups))
-        table = dict(table)
         with closing(self._windows.read(groups.tolist())) as windows:
             for number, window in enumerate(windows):
                 part = self.parts[number]

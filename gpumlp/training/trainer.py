@@ -178,8 +178,8 @@ class Trainer(Settings):
         Parameters
         ----------
         X : array (n_rows, n_inputs), or RowSource
-            NumPy or CuPy; converted to the model's dtype and put on its device once.  A `gpumlp.rows.RowSource`
-            has all rows with y and weights, and is read once per epoch.
+            NumPy or CuPy; converted to the model's dtype and put on its device once.  A source, such as
+            `gpumlp.rows.ParquetRows`, has y and weights as well, and is read once per epoch.
         y : array
             Class numbers (n_rows,) for softmax_cross_entropy, else values (n_rows,) or (n_rows, n_outputs).
         epochs : int

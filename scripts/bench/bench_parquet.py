@@ -1,9 +1,9 @@
 """Throughput and peak memory of training from a Parquet file, beside training on arrays in memory.
 
-    python scripts/bench/bench_parquet.py [--gb 0.1] [--features 20] [--group-rows 100000] [--batch 256] [--epochs 2]
+    python scripts/bench/bench_parquet.py [--gb 0.1] [--features 20] [--group-rows 100000] [--batch 256]
 
-The file has float32 columns of normal numbers, which do not compress, and one of classes.  Each training runs in
-a process of its own, of a network with two hidden layers of 64; throughput is that of the fastest epoch.
+The file has float32 columns of normal numbers, which do not compress, and one of classes.  Each training is
+of a network with two hidden layers of 64, in a process of its own; throughput is that of the fastest epoch.
 Memory is the largest resident size of the process.  The file is removed at the end.
 """
 

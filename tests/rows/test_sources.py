@@ -107,14 +107,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ParquetRows(tmp_path / "folder")
     for content in (b"", b"a,b\n1,2\n", good.read_bytes()[:-9]):
         (tmp_path / "folder" / "bad.parquet").write_bytes(content)
-        with pytest.raises(ValueError, match="bad.parquet' cannot be read as a Parquet file"):
+        with pytest.raises(ValueError, match=r"bad.parquet' cannot be read as a Parquet file"):
             ParquetRows(tmp_path / "folder", NAMES)
     (tmp_path / "folder" / "bad.parquet").unlink()
     _write(tmp_path / "folder" / "empty.parquet", **{name: v[:0] for name, v in _table().items()})
     with pytest.raises(ValueError, match="has no rows"):
         ParquetRows(tmp_path / "folder", NAMES)
     _write(tmp_path / "folder" / "other.parquet", b=LABEL)
-    with pytest.raises(TypeError, match="other.parquet': column 'b' holds string"):
+    with pytest.raises(TypeError, match=r"other.parquet': column 'b' holds string"):
         ParquetRows(tmp_path / "folder", NAMES)
 
 
@@ -211,7 +211,7 @@ def test_only_what_reads_sources_takes_them(tmp_path: Path) -> None:
         trainer.step(source, X[:, 0])
     with pytest.raises(TypeError, match="X is a ArrayRows; expected an array"):
         gpumlp.fit_many([trainer], source, X[:, 0], epochs=1)
-    with pytest.raises(ValueError, match="validation=.*ArrayRows.*expected a fraction"):
+    with pytest.raises(ValueError, match=r"validation=.*ArrayRows.*expected a fraction"):
         gpumlp.fit_many([trainer], X, X[:, 0], epochs=1, validation=source)
     for more in ({"y": X[:, 0]}, {"sample_weight": W}):
         with pytest.raises(TypeError, match="targets and weights of its own"):

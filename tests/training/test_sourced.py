@@ -1,4 +1,4 @@
-"""Training on the rows of a source: the documented batches on every executor, and nothing hangs or is lost."""
+"""Training on the rows of a source: the documented batches on every executor; nothing hangs or is lost."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def _numbers(groups: list[np.ndarray], window: int, epoch: int) -> Iterator[np.n
         yield from (part[i : i + BATCH] for i in range(0, len(part), BATCH))
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("window", [1, 70, 100_000])
 def test_the_batches_are_the_documented_ones(device: str, window: int, weighted: bool) -> None:
@@ -191,7 +192,7 @@ def test_a_file_that_is_damaged_half_way(device: str, tmp_path: Path) -> None:
     parquet.write_table(pa.table(columns), path, row_group_size=50)
     trainer, source = _trainer(device), ParquetRows(path, names, "y", window=32)
     trainer.callbacks = [lambda *_: path.write_bytes(b"gone") and None]
-    with pytest.raises(ValueError, match="t.parquet' has changed since it was opened"):
+    with pytest.raises(ValueError, match=r"t.parquet' has changed since it was opened"):
         trainer.fit(source, epochs=3)
     assert trainer.epoch == len(trainer.history) == 1
 
