@@ -236,7 +236,9 @@ def check_given(
         raise ValueError(f"{name} has {X.n_features} features (columns), the network was built for {n_in}")
     if not X.n_rows:
         raise ValueError(f"{name} has no rows; expected at least one")
-    X.window_rows()  # an attribute that a person may set
+    X.window_rows()  # an attribute that a person may set; so are these
+    for size in X.groups:
+        checks.whole(f"{name}.groups", size, 0, MOST_ROWS)
 
     def check(piece: Piece) -> Rows:
         return _check_piece(model, loss, piece)

@@ -15,8 +15,14 @@ from gpumlp.rows.source import Piece, RowSource
 
 __all__ = ["ParquetRows"]
 
-_PIECE = 1 << 13  # rows that are decoded at a time
+_PIECE, _PIECE_BYTES = 1 << 13, 8 << 20  # most rows that are decoded at a time, and their size
 _BUFFER = 1 << 18  # bytes of a column that are read at a time: a row group need not fit into memory
+
+_FEATURES = (
+    "features must be numbers or truth values: name the columns to be used (features=), or write text as "
+    "codes first"
+)
+_TARGETS = "expected numbers, or classes=True (or a list of labels) for a target of labels"
 
 
 class ParquetRows(RowSource):
@@ -63,6 +69,19 @@ class ParquetRows(RowSource):
     -----
     While rows are read, a missing value, a value that is not finite, and a file that was changed or cannot be
     read are a ValueError that names the file and the row group.
+
+    Examples
+    --------
+    >>> import gpumlp, numpy as np, os, tempfile, pyarrow as pa, pyarrow.parquet
+    >>> path = os.path.join(tempfile.mkdtemp(), "t.parquet")
+    >>> x = np.linspace(-1, 1, 300)
+    >>> pa.parquet.write_table(pa.table({"a": x, "b": x**2, "y": np.where(x > 0, "yes", "no")}), path)
+    >>> rows = gpumlp.rows.ParquetRows(path, features=["a", "b"], target="y", classes=True)
+    >>> model = gpumlp.MLP([2, 8, 2], device="cpu")
+    >>> trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer="adam")
+    >>> history = trainer.fit(rows, epochs=2, validation=0.1)
+    >>> rows.classes, model.predict(rows).shape
+    (['no', 'yes'], (300,))
     """
 
     def __init__(
@@ -87,7 +106,7 @@ class ParquetRows(RowSource):
         self.groups: list[int] = []
         self._wide = False  # whether features need double precision
         for file in _files(path):
-            self._add(file)
+            self._add(file, classes)
         if not self.groups:
             raise ValueError(f"{os.fspath(path)!r} has no rows; expected at least one")
         assert self.features is not None
@@ -96,7 +115,7 @@ class ParquetRows(RowSource):
         self._values = None if self.classes is None else self._pa.array(self.classes)
 
     # ---- what is there -----------------------------------------------
-    def _add(self, file: str) -> None:
+    def _add(self, file: str, classes: Any) -> None:
         """Check a file's columns, and note its row groups."""
         self._state[file] = _state(file)
         with self._opened(file) as opened:
@@ -111,14 +130,18 @@ class ParquetRows(RowSource):
                         raise ValueError(f"{file!r} has several columns {name!r}; their names must differ")
                     raise ValueError(f"{file!r}: {suggest('column', name, schema.names)}")
             for name in self.features:
-                self._wide |= self._check_type(file, schema.field(name))
+                self._wide |= self._check_type(file, schema.field(name), _FEATURES)
+            for name in self.targets if classes is None or classes is False else ():
+                self._check_type(file, schema.field(name), _TARGETS)
+            if self.weight:
+                self._check_type(file, schema.field(self.weight), "weights must be numbers")
             sizes = [about.row_group(g).num_rows for g in range(about.num_row_groups)]
         for group, size in enumerate(sizes):
             if size:
                 self._groups.append((file, group))
                 self.groups.append(size)
 
-    def _check_type(self, file: str, field: Any) -> bool:
+    def _check_type(self, file: str, field: Any, expected: str) -> bool:
         """Whether a column of numbers needs double precision; TypeError for other columns."""
         types, kind = self._pa.types, field.type
         if types.is_boolean(kind) or types.is_float16(kind) or types.is_float32(kind):
@@ -127,10 +150,7 @@ class ParquetRows(RowSource):
             return bool(kind.bit_width > 16)
         if types.is_float64(kind) or types.is_decimal(kind):
             return True
-        raise TypeError(
-            f"{file!r}: column {field.name!r} holds {kind}; features must be numbers or truth values: name "
-            "the columns to be used (features=), or write text as codes first"
-        )
+        raise TypeError(f"{file!r}: column {field.name!r} holds {kind}; {expected}")
 
     def _labels(self, classes: Any) -> list[Any] | None:
         if classes is None or classes is False:
@@ -168,7 +188,8 @@ class ParquetRows(RowSource):
         file, number = self._groups[group]
         self._check_state(file)
         with self._opened(file) as opened:
-            batches = opened.iter_batches(_PIECE, row_groups=[number], columns=columns, use_threads=False)
+            most = max(1, min(_PIECE, _PIECE_BYTES // (8 * len(columns))))
+            batches = opened.iter_batches(most, row_groups=[number], columns=columns, use_threads=False)
             while True:
                 with _told(self.place(group), self._pa):
                     batch = next(batches, None)
@@ -215,8 +236,13 @@ class ParquetRows(RowSource):
             import pyarrow.compute as pc
 
             column = self._column(group, batch, self.targets[0])
-            with _told(self.place(group), self._pa):
+            try:
                 codes = pc.index_in(column, self._values.cast(column.type))
+            except self._pa.ArrowException as error:
+                raise TypeError(
+                    f"{self.place(group)}: column {self.targets[0]!r} holds {column.type}, to which the "
+                    f"classes {checks.some(self.classes or [])} do not fit: {error}"
+                ) from None
             if codes.null_count:
                 other = column.filter(pc.is_null(codes))[0].as_py()
                 raise ValueError(
@@ -229,11 +255,6 @@ class ParquetRows(RowSource):
         for name in self.targets:
             kind = batch.schema.field(name).type
             whole = types.is_integer(kind) or types.is_boolean(kind)
-            if not (whole or types.is_floating(kind) or types.is_decimal(kind)):
-                raise TypeError(
-                    f"{self.place(group)}: column {name!r} holds {kind}; expected numbers, or classes=True "
-                    "(or a list of labels) for a target of labels"
-                )
             parts.append(self._numbers(group, batch, name, "int64" if whole else "double"))
         if not parts:
             return None

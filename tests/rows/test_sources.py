@@ -124,15 +124,21 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ({"b": [None, *X[1:, 1]]}, {}, ValueError, "row group 0: column 'b' has missing values"),
         ({"y": [*LABEL]}, {}, TypeError, "'y' holds string; expected numbers, or classes=True"),
         ({"y": LABEL}, {"classes": ["no", "maybe"]}, ValueError, "'y' holds 'yes', which is not one of"),
-        ({"w": LABEL}, {"weight": "w"}, TypeError, r"column 'w' \(string\) cannot be read as numbers"),
+        (
+            {"y": np.ones(N, "int8")},
+            {"classes": [1, 300]},
+            TypeError,
+            "holds int8, to which the classes 1, 300",
+        ),
+        ({"w": LABEL}, {"weight": "w"}, TypeError, "column 'w' holds string; weights must be"),
     ],
 )
 def test_what_is_wrong_with_values(
     tmp_path: Path, change: dict[str, Any], arguments: dict[str, Any], error: type, message: str
 ) -> None:
-    source = ParquetRows(_write(tmp_path / "t.parquet", **change), NAMES, "y", **arguments)
+    path = _write(tmp_path / "t.parquet", **change)
     with pytest.raises(error, match=message):
-        _all(source)
+        _all(ParquetRows(path, NAMES, "y", **arguments))
 
 
 def test_a_file_that_changes(tmp_path: Path) -> None:
@@ -247,3 +253,26 @@ def test_arrays_in_files_are_not_copied(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 24 << 20, (window, peak)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the size of mapped files")
+def test_mapped_files_are_given_back(tmp_path: Path) -> None:
+    """Reading a file of 64 MB as a source leaves none of it mapped in memory; what was written stays."""
+
+    def mapped() -> int:
+        return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) << 10
+
+    given = RNG.normal(size=(40_000, 200))
+    np.save(tmp_path / "X.npy", given)
+    for mode, limit in (("r", 16 << 20), ("c", 1 << 40)):
+        X = np.load(tmp_path / "X.npy", mmap_mode=mode)
+        if mode == "c":
+            X[0, 0] = given[0, 0] = 7.0
+        before, most = mapped(), 0
+        source = ArrayRows(X[:, :150])
+        for group in range(len(source.groups)):
+            parts = [part for part, _, _ in pieces(source, group)]
+            del parts
+            most = max(most, mapped() - before)
+        assert most < limit
+        np.testing.assert_array_equal(X[::997], given[::997])

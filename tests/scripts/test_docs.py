@@ -17,7 +17,7 @@ import gpumlp
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
-    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe")),
+    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe", "large-data")),
 ]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 
@@ -27,6 +27,8 @@ def test_examples_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.Monke
     """In the order of the page, as one program."""
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
+    if "large-data" in page:
+        pytest.importorskip("pyarrow")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     monkeypatch.chdir(tmp_path)
@@ -48,7 +50,7 @@ def _modules() -> list[str]:
 def test_examples_of_docstrings(module: str) -> None:
     if module.startswith(("gpumlp.estimators", "gpumlp.tabular")):
         pytest.importorskip("sklearn")
-    if module.startswith("gpumlp.tables.arrow"):
+    if module.startswith(("gpumlp.tables.arrow", "gpumlp.rows.parquet")):
         pytest.importorskip("pyarrow")
     before = os.getcwd()
     assert doctest.testmod(importlib.import_module(module)).failed == 0
