@@ -109,10 +109,12 @@ class Windows:
         finally:
             closed.set()
             free.put(None)
-            if work.is_alive():
-                work.join(_PATIENCE)
-            if work.is_alive():  # stuck in a read; it may still write what it gets
-                self._buffers = self._new_buffers()
+            try:
+                if work.is_alive():
+                    work.join(_PATIENCE)
+            finally:  # also after another Ctrl-C
+                if work.is_alive():  # stuck in a read; it may still write what it gets
+                    self._buffers = self._new_buffers()
 
     def _work(
         self,

@@ -194,7 +194,7 @@ class Trainer(Settings):
         streaming : bool, optional
             Keep the rows on the host and send them in chunks; by default only if they do not fit on the
             device.  The parameters are the same to the bit (losses are summed in another order); see
-            `gpumlp.training.streamed`.
+            `gpumlp.training.streamed`.  A source is always streamed.
 
         Returns
         -------

@@ -13,7 +13,7 @@ import pytest
 from tolerances import RELATIVE
 
 import gpumlp
-from gpumlp.rows import ArrayRows, ParquetRows, RowSource
+from gpumlp.rows import ArrayRows, ParquetRows, RowSource, Windows, check_given
 
 RNG = np.random.default_rng(1)
 N, BATCH, SEED = 330, 16, 7
@@ -198,27 +198,38 @@ def test_a_file_that_is_damaged_half_way(device: str, tmp_path: Path) -> None:
 
 
 def test_reading_overlaps_with_training(device: str) -> None:
-    """While the first window is trained on, the second one is read."""
+    """While the first window is in use the second one is completed, and no more."""
     seen: list[int] = []
-    read = threading.Event()
+    third = threading.Event()
 
     class Watched(ArrayRows):
         def read(self, group: int) -> Any:
             seen.append(group)
-            if len(seen) == 3:  # 0: what `fit` looks at first
-                read.set()
+            if group == 2:
+                third.set()
             return super().read(group)
 
     trainer = _trainer(device)
-    windows = gpumlp.rows.Windows(
-        gpumlp.rows.check_given(trainer.model, trainer.loss, Watched(X, Y, rows_per_group=64, window=64)),
-        64,
-    )
+    source = Watched(X, Y, rows_per_group=64)
+    windows = Windows(check_given(trainer.model, trainer.loss, source), 64)
     passed = windows.read(range(6))
-    next(passed)
-    assert read.wait(60)
+    first = next(passed)
+    assert third.wait(20)
+    np.testing.assert_array_equal(first.X, X[:64])
+    np.testing.assert_array_equal(next(passed).X, X[64:128])
     passed.close()
-    assert threading.active_count() and len(seen) <= 4
+    assert len(seen) <= 5
+
+
+def test_figures_of_many_windows(device: str) -> None:
+    """R2 of targets whose mean drifts from window to window."""
+    n = 100_000
+    x = np.linspace(0, 1, n, dtype=np.float32).reshape(n, 1).repeat(20, axis=1)
+    model = gpumlp.MLP([20, 1], device=device)
+    trainer = gpumlp.Trainer(model, loss="squared_error", optimizer="sgd")
+    w = np.linspace(0.5, 1, n)
+    found = trainer.evaluate(ArrayRows(x, 1000 + 3 * x[:, 0], w))
+    assert found == pytest.approx(trainer.evaluate(x, 1000 + 3 * x[:, 0], w), rel=RELATIVE["float32 run"])
 
 
 def test_divergence_and_the_other_settings(device: str) -> None:
