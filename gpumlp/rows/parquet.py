@@ -137,7 +137,7 @@ class ParquetRows(RowSource):
                 self._check_type(file, schema.field(self.weight), "weights must be numbers")
             sizes = [about.row_group(g).num_rows for g in range(about.num_row_groups)]
         for group, size in enumerate(sizes):
-            if size:
+            if size > 0:
                 self._groups.append((file, group))
                 self.groups.append(size)
 
@@ -165,7 +165,9 @@ class ParquetRows(RowSource):
         found: set[Any] = set()
         for group in range(len(self.groups)):
             for batch in self._batches(group, self.targets):
-                found.update(self._column(group, batch, self.targets[0]).unique().to_pylist())
+                column = self._column(group, batch, self.targets[0])
+                with _told(self.place(group), self._pa):
+                    found.update(column.unique().to_pylist())
         return sorted(found)
 
     # ---- reading -----------------------------------------------
@@ -244,7 +246,8 @@ class ParquetRows(RowSource):
                     f"classes {checks.some(self.classes or [])} do not fit: {error}"
                 ) from None
             if codes.null_count:
-                other = column.filter(pc.is_null(codes))[0].as_py()
+                with _told(self.place(group), self._pa):
+                    other = column.filter(pc.is_null(codes))[0].as_py()
                 raise ValueError(
                     f"{self.place(group)}: column {self.targets[0]!r} holds {other!r}, which is not one of "
                     f"the classes {checks.some(self.classes or [])}"

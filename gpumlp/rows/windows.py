@@ -15,7 +15,7 @@ from gpumlp.rows.source import Piece, RowSource, pieces
 __all__ = ["SourceRows", "Windows"]
 
 _AHEAD = 2  # windows in memory: one is read, one is complete
-_PATIENCE = 5.0  # seconds to wait for the thread when a pass has been ended
+_PATIENCE = 2.0  # seconds to wait for the thread when a pass has been ended
 
 
 @dataclass(frozen=True)
