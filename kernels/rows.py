@@ -15,6 +15,7 @@ __all__ = [
     "LOSS_SCALE",
     "NOT_FINITE",
     "RESET",
+    "STORE_STEP",
     "STORE_SUM",
     "SUM",
     "SUM_SQUARES",
@@ -204,6 +205,20 @@ RESET = Kernel(
     name="gpumlp_reset", rowwise=True, rawouts="int64 step", body="ROW_ONE { step[0] = 0; }", reference=_reset
 )
 """The plan's next step is number 0 again.  rows = cols = 1."""
+
+
+def _store_step(table: np.ndarray, low: float, high: float, k: int) -> None:
+    table[..., :2] = low, high
+
+
+STORE_STEP = Kernel(
+    name="gpumlp_store_step",
+    outputs="C table",
+    scalars="C low, C high",
+    body="table = c == 0 ? low : high;",
+    reference=_store_step,
+)
+"""A step's number, in two parts, into a row of a step table.  rows = 1, cols = 2."""
 
 
 def _weight_squares(

@@ -223,11 +223,14 @@ class Backend(ABC):
         op = Launch(
             kernel, arrays, scalars, rows, cols, segments, extents=extents, members=members, shared=shared
         )
-        self._check_home(kernel.name, arrays)
         check_stepped(kernel, stepped or {}, members)
-        if rows > 0 and cols > 0:
-            values = {name: (stepped or {})[name] for name in kernel.stepped}
-            (self._launch if members is None else self._launch_members)(op, values)
+        self.at_once(op, {name: (stepped or {})[name] for name in kernel.stepped})
+
+    def at_once(self, op: Launch, stepped: dict[str, Any] | None = None) -> None:
+        """`launch` of an operation that was made; `stepped` are values of exactly those names that it has."""
+        self._check_home(op.kernel.name, op.arrays)
+        if op.rows > 0 and op.cols > 0:
+            (self._launch if op.members is None else self._launch_members)(op, stepped or {})
 
     @abstractmethod
     def _launch(self, op: Launch, stepped: dict[str, float]) -> None:

@@ -42,6 +42,7 @@ class Network:
 
     members: int | None = None
     embedded: Embedded | None = None
+    _views: tuple[Any, Views, Views] | None = None
 
     def __init__(
         self,
@@ -109,12 +110,20 @@ class Network:
     @property
     def weights(self) -> Views:
         """Views (n_in, n_out) of the parameters, one per layer; assigning to one writes into the network."""
-        return Views([layer.matrix(self.flat)[:-1] for layer in self.layers], "weights", self.backend)
+        return self._parts()[1]
 
     @property
     def biases(self) -> Views:
         """Views (n_out,) of the parameters, one per layer; assigning to one writes into the network."""
-        return Views([layer.matrix(self.flat)[-1] for layer in self.layers], "biases", self.backend)
+        return self._parts()[2]
+
+    def _parts(self) -> tuple[Any, Views, Views]:
+        """The flat buffer, and the same views of it every time: `Optimizer.update` knows arrays again."""
+        if self._views is None or self._views[0] is not self.flat:
+            matrices = [layer.matrix(self.flat) for layer in self.layers]
+            weights = Views([m[:-1] for m in matrices], "weights", self.backend)
+            self._views = self.flat, weights, Views([m[-1] for m in matrices], "biases", self.backend)
+        return self._views
 
     @property
     def read_sizes(self) -> list[int]:
@@ -207,6 +216,7 @@ class Network:
             **self.__dict__,
             "backend": self.backend.wanted,
             "flat": self.backend.to_numpy(self.flat),
+            "_views": None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

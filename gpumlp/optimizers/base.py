@@ -40,6 +40,8 @@ class Optimizer(Rule):
 
     #: arrays of the parameters' size that its steps in a plan need besides the state
     scratch = 0
+    #: whether the step of an element depends on those of its own place only
+    by_element = True
 
     def __post_init__(self) -> None:
         self.t = 0
@@ -218,6 +220,9 @@ class Optimizer(Rule):
         On CUDA a list is one launch from its second call on, if its arrays are C-contiguous, of one dtype, on
         one device, and those that are written do not overlap; else there is one per array.
         """
+        whole = getattr(grads, "whole", None)  # of `gpumlp.plans.Grads`, whose arrays are parts of one buffer
+        if whole is not None:
+            params, grads = whole(params, self.by_element)
         again, t = self._again, self.t + 1
         if again is None or not again(self, t, self.state, params, grads):
             plist, glist = as_list(params), as_list(grads)

@@ -19,6 +19,7 @@ __all__ = ["Muon", "newton_schulz"]
 class Muon(Optimizer, muon.Muon):
     __doc__ = muon.Muon.__doc__
     scratch = 4
+    by_element = False
 
     def __post_init__(self) -> None:
         #: by number, shape and type of a parameter: where its direction is made, and the plan that does it

@@ -2,6 +2,7 @@
 
 from gpumlp.plans.contract import check_contract, check_order
 from gpumlp.plans.forward import FORWARD_BYTES, FORWARD_ROWS, OUTPUTS, Forward, forward_bytes, forward_rows
+from gpumlp.plans.kept import GradPairs, Grads, Kept
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.operations import (
     evaluation_ops,
@@ -21,6 +22,9 @@ __all__ = [
     "OUTPUTS",
     "PRECISIONS",
     "Forward",
+    "GradPairs",
+    "Grads",
+    "Kept",
     "Objective",
     "Precision",
     "Workspace",

@@ -89,6 +89,7 @@ class ResidentEpochs:
         self.n_steps = self._n_full + (self._n_rest > 0)
         self.row_loss = engine.backend.zeros((*network.lead, n), network.dtype)
         self.total, self.counts = total, counts
+        self._sum: Plan | None = None
         self.space = space or Workspace(network, self.batch, training=True, precision=engine.precision)
         self.steps = self._new_steps()
         self._counts = batch_weights(None, self.order, self.batch)
@@ -169,6 +170,13 @@ class ResidentEpochs:
                 self.engine.optimizer.t += done
             if self._exchange:
                 self._exchange.run()
+
+    def sum_losses(self) -> None:
+        """Put the sum of the losses of `run_steps` into the engine's sums[0], as `run` does."""
+        if self._sum is None:
+            ops = sum_ops(self.engine.backend, self.row_loss, self.rows.n_rows, self.engine.sums[:1])
+            self._sum = self.engine.backend.record(ops, self.steps)
+        self._sum.run()
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.kernels.random import step_parts
 from gpumlp.optimizers import Optimizer
 from gpumlp.schedules import Constant
 
 __all__ = ["batch_weights", "step_table"]
-
-_STEP_BITS = 24  # a float holds integers of up to this many bits exactly; see kernels/random.py
 
 
 def batch_weights(w: np.ndarray | None, order: np.ndarray, batch: int) -> np.ndarray:
@@ -45,8 +44,7 @@ def step_table(
     return {
         **optimizer.step_values(t + 1, lr),
         "inv_weight": 1 / batch_weights,
-        "t_low": t % 2**_STEP_BITS,
-        "t_high": t >> _STEP_BITS,
+        **dict(zip(("t_low", "t_high"), step_parts(t), strict=True)),
         "lr": lr,
     }
 

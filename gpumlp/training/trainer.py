@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.backends.base import on_device
-from gpumlp.errors import suggest
 from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
 from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
-from gpumlp.rows import Rows, RowSource, check_given, check_rows, check_two_classes, split_validation
+from gpumlp.rows import Rows, RowSource, check_given, check_rows
 from gpumlp.schedules import get_schedule
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
+from gpumlp.training.fitting import check_fit
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
 from gpumlp.training.loop import Loop
 from gpumlp.training.placement import place_evaluation
@@ -25,7 +26,7 @@ from gpumlp.training.progress import Progress
 from gpumlp.training.settings import Callback, Settings, check_callbacks
 from gpumlp.training.table import step_table
 
-__all__ = ["Trainer", "check_fit", "check_monitor"]
+__all__ = ["Trainer"]
 
 
 class Trainer(Settings):
@@ -172,6 +173,7 @@ class Trainer(Settings):
         early_stopping: EarlyStopping | bool | None = None,
         progress: bool | None = None,
         streaming: bool | None = None,
+        check: bool = True,
     ) -> History:
         """Train for `epochs` passes over the rows.
 
@@ -195,6 +197,9 @@ class Trainer(Settings):
             Keep the rows on the host and send them in chunks; by default only if they do not fit on the
             device.  The parameters are the same to the bit (losses are summed in another order); see
             `gpumlp.training.streamed`.  A source is always streamed.
+        check : bool
+            Look at the values of X, y and validation rows first.  False, for arrays that were checked before,
+            saves a pass over them, and on a device the wait; class numbers are looked at all the same.
 
         Returns
         -------
@@ -215,10 +220,11 @@ class Trainer(Settings):
         if streaming is not None:
             streaming = checks.flag("streaming", streaming)
         stop = get_early_stopping(early_stopping)
-        rows = check_given(self.model, self.loss, X, y, sample_weight)
+        look = checks.flag("check", check)
+        rows = check_given(self.model, self.loss, X, y, sample_weight, look=look)
         if isinstance(validation, RowSource):
             validation = check_given(self.model, self.loss, validation, suffix="_val")
-        train, val = check_fit(self, rows, validation, stop)
+        train, val = check_fit(self, rows, validation, stop, look)
         loop = Loop(self, train, val, epochs, streaming)
         self.history = History()
         with Progress(epochs, progress) as bar:
@@ -226,19 +232,32 @@ class Trainer(Settings):
         return self.history
 
     @on_device
-    def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
+    def step(
+        self, X: Any, y: Any, sample_weight: Any = None, *, loss: bool = False, check: bool | None = None
+    ) -> Any:
         """One update on one batch (any number of rows); like a step of `fit` except for the order of rows.
 
         Raises ValueError if the schedule depends on the number of planned steps, which only `fit` knows.
+
+        Parameters
+        ----------
+        loss : bool
+            Return the batch's loss before the update, without penalties: a scalar on the model's device,
+            which is not waited for.
+        check : bool, optional
+            Look at the values first; of CuPy rows that means waiting for the device.  By default so, but for
+            CuPy rows with `loss`: values or class numbers that are none make loss and parameters NaN.
         """
         if getattr(self.schedule, "needs_total", False):
             raise ValueError(
                 f"{self.schedule} depends on the number of planned steps, which step() does not know; "
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
-        rows = check_rows(self.model, self.loss, X, y, sample_weight)
+        wanted = checks.flag("loss", loss)
+        rows, screen = self._batch(X, y, sample_weight, check, wanted)
         self.set_output()
-        self._run_batch(rows, update=True)
+        batches, epochs = self._run_batch(rows, True, screen)
+        return batches.loss(epochs) if wanted else None
 
     def set_output(self) -> None:
         """From now on the model predicts as the loss requires: called before the first update."""
@@ -249,13 +268,25 @@ class Trainer(Settings):
         done = self.optimizer.t = checks.whole("optimizer.t", self.optimizer.t, 0)
         return step_table(self.optimizer, self.schedule, batch_weights, done + planned)
 
-    def _run_batch(self, rows: Rows, update: bool) -> Any:
-        return self._batches_here().run(rows, lambda weights: self.table(weights, 1), update)
+    def _batch(self, X: Any, y: Any, w: Any, check: bool | None, shown: bool) -> tuple[Rows, bool]:
+        """Rows of a batch, and whether class numbers are to be looked at by the device; `shown`: its figures,
+        which show values that are not finite, are returned."""
+        there = is_cuda(X)
+        look = not (shown and there) if check is None else checks.flag("check", check)
+        screen = there and not look and not self.model.embedded and self.loss.classes
+        return check_rows(self.model, self.loss, X, y, w, look=look, labels=not screen), screen
+
+    def _run_batch(self, rows: Rows, update: bool, screen: bool) -> tuple[Batches, Any]:
+        batches = self._batches_here()
+        return batches, batches.run(rows, lambda weights: self.table(weights, 1), update, screen)
 
     # ---- figures -----------------------------------------------
     @on_device
-    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties.
+    def evaluate(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, check: bool = True
+    ) -> dict[str, float]:
+        """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties;
+        `check` as for `fit`.
 
         Returns
         -------
@@ -263,32 +294,30 @@ class Trainer(Settings):
             {"loss", "accuracy"} for classification, {"loss", "rmse", "r2"} for regression (R2 and RMSE over
             all outputs together).
         """
-        engine = self.engine
-        evaluation = place_evaluation(engine, check_given(self.model, self.loss, X, y, sample_weight))
+        engine, look = self.engine, checks.flag("check", check)
+        rows = check_given(self.model, self.loss, X, y, sample_weight, look=look)
+        evaluation = place_evaluation(engine, rows)
         evaluation.run()
         return evaluation.figures(engine.read_sums()[1:3])
 
     @on_device
-    def loss_and_grads(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[float, list[Any]]:
+    def loss_and_grads(
+        self, X: Any, y: Any, sample_weight: Any = None, *, check: bool | None = None
+    ) -> tuple[Any, list[Any]]:
         """Training objective and its gradient on given rows, by the code that `step` runs (dropout as in step
-        t).
+        t); `check` as there, by default True for NumPy rows and False for CuPy rows.
 
         Returns
         -------
         (float, [(dW (n_in, n_out), db (n_out,)), ...])
-            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host, as `get_parameters` gives
-            the parameters.  Not clipped; decoupled decay is not part of the objective.
+            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients, as `get_parameters` gives the
+            parameters; of CuPy rows a scalar and arrays on the device, which is not waited for, else on the
+            host.  Not clipped; decoupled decay is not part of the objective.  The list has the attributes of
+            `gpumlp.plans.Grads`, and ``optimizer.update([*model.weights, *model.biases], grads)`` takes it.
         """
-        batch = self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
-        engine, opt = self.engine, self.optimizer
-        value = float(engine.read_sums()[0]) / batch.weight
-        flat = engine.backend.to_numpy(engine.grads) / engine.precision.loss_scale()[0]
-        held = engine.backend.to_numpy(self.model.flat)
-        for start, stop, decay in self.model.segments:
-            w = held[start:stop] if decay else held[:0]
-            flat[start : start + len(w)] += opt.l2 * w + opt.l1 * np.sign(w)
-            value += opt.l1 * float(np.abs(w).sum()) + 0.5 * opt.l2 * float(np.square(w).sum())
-        return value, self.model.unflattened(flat)
+        rows, screen = self._batch(X, y, sample_weight, check, True)
+        batches, epochs = self._run_batch(rows, False, screen)
+        return batches.objective(epochs, is_cuda(X))
 
     # ---- files, printing and pickling -----------------------------------------------
     @on_device
@@ -370,23 +399,3 @@ class Trainer(Settings):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
-
-
-def check_fit(trainer: Trainer, rows: Any, validation: Any, stop: EarlyStopping | None) -> tuple[Any, Any]:
-    """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
-    train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
-    if trainer.loss.classes and isinstance(train, Rows):
-        check_two_classes(train.take(train.y))
-    if stop:
-        check_monitor("early stopping", stop.monitor, trainer, val)
-    return train, val
-
-
-def check_monitor(what: str, monitor: str, trainer: Trainer, val: Any) -> None:
-    """ValueError if a fit with the validation rows `val` will not record the metric."""
-    names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
-    if monitor not in names:
-        raise ValueError(
-            f"{what}: {suggest('metric', monitor, names)}"
-            + ("" if val else " Give validation data for the val_ metrics.")
-        )

@@ -17,7 +17,10 @@ import gpumlp
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
-    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe", "large-data")),
+    *(
+        f"docs/{page}.md"
+        for page in ("python", "sklearn", "many", "tables", "recipe", "large-data", "own-training")
+    ),
 ]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 
