@@ -17,7 +17,7 @@ from gpumlp.kernels.rows import STORE_STEP
 from gpumlp.network import Network, pad
 from gpumlp.plans.operations import gather
 from gpumlp.plans.workspace import Workspace
-from gpumlp.rows import check_features, dropout_key
+from gpumlp.rows import RowSource, check_features, dropout_key
 from gpumlp.rows.arrays import read_array
 
 __all__ = ["GradPairs", "Grads", "Kept"]
@@ -135,6 +135,8 @@ class Kept:
         """The network's output, with the dropout masks of step `t` (None: without dropout): a view of a
         buffer if `X` is where the network is, else a copy on the host."""
         network = self.network
+        if isinstance(X, RowSource):
+            raise TypeError(f"X is a {type(X).__name__}; keep=True needs one batch of it, an array of rows")
         # a look at values on a device would wait for it
         X = check_features(
             X,

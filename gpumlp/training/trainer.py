@@ -236,7 +236,6 @@ class Trainer(Settings):
         self, X: Any, y: Any, sample_weight: Any = None, *, loss: bool = False, check: bool | None = None
     ) -> Any:
         """One update on one batch (any number of rows); like a step of `fit` except for the order of rows.
-
         Raises ValueError if the schedule depends on the number of planned steps, which only `fit` knows.
 
         Parameters
@@ -291,8 +290,7 @@ class Trainer(Settings):
         Returns
         -------
         dict
-            {"loss", "accuracy"} for classification, {"loss", "rmse", "r2"} for regression (R2 and RMSE over
-            all outputs together).
+            {"loss", "accuracy"}, or for regression {"loss", "rmse", "r2"} (over all outputs together).
         """
         engine, look = self.engine, checks.flag("check", check)
         rows = check_given(self.model, self.loss, X, y, sample_weight, look=look)
