@@ -41,7 +41,7 @@ class Parts:
         own = (*network.weights, *network.biases)
         given = params if isinstance(params, (list, tuple)) else ()
         if len(given) != len(own) or not all(map(is_, given, own)):
-            return params, list(self)  # type: ignore[call-overload]
+            return params, list(self)
         if by_element and not network.embedded:
             return network.flat, self.flat
         return params, [*self.weights, *self.biases]
