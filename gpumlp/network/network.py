@@ -146,6 +146,12 @@ class Network:
         return self.embedded.views(self.flat) if self.embedded else {}
 
     @property
+    def bins(self) -> np.ndarray:
+        """See `Embedded.bins`; for a `Stack`, with the axis of members."""
+        assert self.embedded is not None
+        return self.embedded.bins()
+
+    @property
     def n_inputs(self) -> int:
         """Width of the input layer."""
         return self.layer_sizes[0]
