@@ -231,6 +231,30 @@ def test_many_networks_have_what_each_has_alone(device: str, kind: str, dtype: A
                 np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["periodic", "piecewise"])
+def test_many_networks_in_reduced_precision(device: str, kind: str, precision: str) -> None:
+    if not device.startswith("cuda"):
+        pytest.skip("only on CUDA devices")
+    X, y = rows(n=64)
+    together, alone = (
+        [
+            trainer(
+                gpumlp.MLP([5, 8, 2], embedding=of_member(kind, k), seed=k, device=device),
+                precision=precision,
+            )
+            for k in range(4)
+        ]
+        for _ in range(2)
+    )
+    gpumlp.fit_many(together, X, y, epochs=3, progress=False)
+    for a, b in zip(together, alone, strict=True):
+        b.fit(X, y, epochs=3, progress=False)
+        np.testing.assert_allclose(a.history.loss, b.history.loss, rtol=GRADIENT[precision])
+        assert a.history.loss[2] < a.history.loss[0]
+
+
+@pytest.mark.memory
 @pytest.mark.parametrize("kind", STACKED)
 def test_members_of_a_plan(backend: Any, kind: str) -> None:
     """A stack's gradients are those of its networks, whose widths and bins differ, on every executor."""
