@@ -70,33 +70,36 @@ def _run(backend: Any, rule: Any, kernel: Any, arrays: dict[str, Any], values: d
 
 
 def newton_schulz(backend: Any, o: Any, rounds: int) -> list[Op]:
-    """Operations that bring the singular values of the matrix `o` to about 1, in place.
+    """Operations that bring the singular values of the matrix `o`, or of one for each member, to about 1, in
+    place.
 
     The products are those of the smaller side: x x^T of a wide matrix, x^T x of a tall one.
     """
-    n, m = o.shape
+    *lead, n, m = o.shape
+    members = lead[0] if lead else None
     a, b, c = muon.COEFFICIENTS
     small, wide = min(n, m), n <= m
-    partial, inverse = backend.zeros(n, o.dtype), backend.zeros(1, o.dtype)
-    square, fourth = (_padded(backend, small, small, o.dtype) for _ in range(2))
-    moved = _padded(backend, n, m, o.dtype)
+    partial, inverse = (backend.zeros((*lead, size), o.dtype) for size in (n, 1))
+    square, fourth = (_padded(backend, (*lead, small, small), o.dtype) for _ in range(2))
+    moved = _padded(backend, (*lead, n, m), o.dtype)
     sizes = {"n": n, "smallest": muon.SMALLEST_NORM}
     ops: list[Op] = [
-        Launch(muon.ROW_SQUARES, {"o": o, "partial": partial}, {}, n, m),
-        Launch(muon.INVERSE_NORM, {"partial": partial, "inverse": inverse}, sizes, 1, n),
-        Launch(muon.SCALE, {"o": o, "inverse": inverse}, {}, n, m),
+        Launch(muon.ROW_SQUARES, {"o": o, "partial": partial}, {}, n, m, members=members),
+        Launch(muon.INVERSE_NORM, {"partial": partial, "inverse": inverse}, sizes, 1, n, members=members),
+        Launch(muon.SCALE, {"o": o, "inverse": inverse}, {}, n, m, members=members),
     ]
     for _ in range(rounds):
         ops += [
             Gemm(o, o, square, trans_a=not wide, trans_b=wide),
             Gemm(square, square, fourth),
-            Launch(muon.BLEND, {"x": square, "y": fourth}, {"a": b, "b": c}, small, small),
+            Launch(muon.BLEND, {"x": square, "y": fourth}, {"a": b, "b": c}, small, small, members=members),
             Gemm(square, o, moved) if wide else Gemm(o, square, moved),
-            Launch(muon.BLEND, {"x": o, "y": moved}, {"a": a, "b": 1.0}, n, m),
+            Launch(muon.BLEND, {"x": o, "y": moved}, {"a": a, "b": 1.0}, n, m, members=members),
         ]
     return ops
 
 
-def _padded(backend: Any, n: int, m: int, dtype: np.dtype) -> Any:
-    """Zeros (n, m) whose rows begin where vectors may be read."""
-    return backend.zeros((n, -(-m // 8) * 8), dtype)[:, :m]
+def _padded(backend: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Zeros whose rows begin where vectors may be read."""
+    *others, m = shape
+    return backend.zeros((*others, -(-m // 8) * 8), dtype)[..., :m]

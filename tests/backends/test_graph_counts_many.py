@@ -72,13 +72,16 @@ def embedding(kind: str, k: int) -> gpumlp.Embedding:
     return gpumlp.Embedding(kind, 4, scale=0.1 * (k + 1), frequencies=3, categories={2: 5})
 
 
-@pytest.mark.parametrize("kind", ["cosine", "periodic", "piecewise"])
-def test_nodes_of_embeddings_do_not_depend_on_the_number_of_networks(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["cosine", "periodic", "piecewise", "muon"])
+def test_nodes_of_other_steps_do_not_depend_on_the_number_of_networks(kind: str) -> None:
     seen = []
     for n in (2, 24):
         some = trainers(n)
         for k, one in enumerate(some):
-            one.model = gpumlp.MLP(SIZES, embedding=embedding(kind, k), seed=k, device="cuda")
+            if kind == "muon":
+                one.optimizer = gpumlp.Muon(lr=0.001 * (k + 1))
+            else:
+                one.model = gpumlp.MLP(SIZES, embedding=embedding(kind, k), seed=k, device="cuda")
         counts = epochs(some)[-1]
         assert counts["kernel_launches"] == 0 and not counts["library_calls"]
         seen.append((nodes(counts), counts["graph_launches"], sum(counts["graph_library_calls"].values())))
