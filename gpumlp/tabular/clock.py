@@ -25,6 +25,7 @@ def fitted_to(
     seconds: float,
     trainer: Callable[[Settings], Trainer],
     rows: Callable[[np.ndarray], tuple[Any, ...]],
+    y: np.ndarray,
     splits: Sequence[Split],
     settings: Sequence[Settings],
 ) -> tuple[list[Split], list[Settings], int]:
@@ -38,12 +39,14 @@ def fitted_to(
         Makes a trainer for settings; some are timed on a few steps.
     rows : callable
         (X, y[, weights]) of rows with these numbers.
+    y : array (n,) or (n, n_outputs)
+        Of all rows; integers are class numbers.
     splits, settings
         As for `train_pack`.
     """
     start = time.monotonic()
     train = splits[0].train
-    few = train[: min(len(train), _TRIED * settings[0].batch_size)]
+    few = _some(train, _TRIED * settings[0].batch_size, y)
     epoch = _seconds_of_epoch(trainer, rows(few), settings) * len(train) / len(few)
     left = _SPARE * max(0.0, seconds - (time.monotonic() - start))
     needed = epoch * sum(each.epochs for each in settings)
@@ -54,8 +57,16 @@ def fitted_to(
     shorter = [replace(each, epochs=max(2, int(each.epochs * min(share, 1)))) for each in settings]
     share = left / (epoch * sum(each.epochs for each in shorter[:networks]))
     if share < 1:
-        splits = [Split(each.train[: max(2, int(len(each.train) * share))], each.val) for each in splits]
+        splits = [Split(_some(each.train, int(len(each.train) * share), y), each.val) for each in splits]
     return list(splits), shorter, networks
+
+
+def _some(rows: np.ndarray, count: int, y: np.ndarray) -> np.ndarray:
+    """About `count` of these rows, from everywhere in the table, which may be sorted; some of every class."""
+    kept = rows[np.linspace(0, len(rows) - 1, min(max(2, count), len(rows))).astype(int)]
+    if y.dtype.kind in "iu":
+        kept = np.union1d(kept, rows[np.unique(y[rows], return_index=True)[1]])
+    return kept
 
 
 def _seconds_of_epoch(

@@ -119,6 +119,7 @@ def train_pack(
             deadline - time.monotonic(),
             lambda each: _trainer(problem, each),
             lambda rows: _rows(problem, rows),
+            problem.y,
             splits,
             settings,
         )

@@ -237,6 +237,14 @@ def test_weights_of_rows_and_classes():
     np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
 
 
+def test_short_time_for_a_sorted_table():
+    """Fewer rows are still some of every class: an answer, and no error about one class."""
+    y = np.repeat(["a", "b"], [15_000, 5])
+    X = np.random.default_rng(0).normal(size=(len(y), 2))
+    est = TabularClassifier(quality="fast", time_limit=0.001, random_state=0, device="cpu").fit(X, y)
+    assert est.predict_proba(X).shape == (len(y), 2)
+
+
 def test_time_limit_is_kept():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 6))
