@@ -1,7 +1,8 @@
 """`TabularClassifier` and `TabularRegressor` as ONNX graphs: raw columns in, labels or values out.
 
 Each column is an input (rows, 1) with its name: numbers, truth values (1 and 0) and dates (seconds since
-1970) are float64, NaN where missing; texts and categories are strings, empty where missing.
+1970) are float64, NaN where missing; texts and categories are strings without blanks around, empty where
+missing, and numbers that are categories in their shortest form: "3", not "3.0".
 """
 
 from __future__ import annotations
@@ -86,14 +87,7 @@ def _interpolated(double: Graph, x: str, number: Number) -> str:
 
 def _category(graph: Graph, texts: str, column: Category | Codes) -> str:
     """One input for each category, or a code."""
-    if isinstance(column, Codes):
-        places = dict(zip(column.known, range(1, column.size), strict=False))
-        other, lacking = 0, column.size - 1 if column.missing else 0
-    else:
-        places = {text: k for k, text in enumerate(column.known)}
-        nowhere = len(column.known) + column.rare + column.missing
-        other = len(column.known) if column.rare else nowhere
-        lacking = len(column.known) + column.rare if column.missing else nowhere
+    places, other, lacking = column.places()
     places.setdefault("", lacking)
     code = graph.node(
         "LabelEncoder",
@@ -106,9 +100,9 @@ def _category(graph: Graph, texts: str, column: Category | Codes) -> str:
     if isinstance(column, Codes):
         return graph.node("Cast", code, to=1)
     flat = graph.node("Squeeze", code, graph.constant([1], np.int64))
-    depth, values = graph.constant(nowhere + 1, np.int64), graph.constant([0, 1], np.float32)
+    depth, values = graph.constant(column.width + 1, np.int64), graph.constant([0, 1], np.float32)
     hot = graph.node("OneHot", flat, depth, values, axis=1)
-    return graph.node("Gather", hot, graph.constant(range(nowhere), np.int64), axis=1)
+    return graph.node("Gather", hot, graph.constant(range(column.width), np.int64), axis=1)
 
 
 def _date(double: Graph, seconds: str, date: Date) -> list[tuple[str, Number]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.tables.frame import Column, Frame, factorize
-from gpumlp.tables.words import typed
+from gpumlp.tables.words import shortest, typed
 from gpumlp.tabular.columns import Category, Codes, Date, Flag, Number
 
 __all__ = ["Encoder", "Roles"]
@@ -275,15 +275,8 @@ def _codes(column: Column) -> tuple[np.ndarray, list[str]]:
         places[[not text for text in texts]] = -1
         return np.append(places, np.int32(-1))[values], distinct
     distinct, codes = np.unique(values, return_inverse=True)
-    texts = [_shortest(value) for value in distinct]
+    texts = [shortest(value) for value in distinct]
     return np.where(missing, -1, codes.ravel()).astype(np.int32), texts
-
-
-def _shortest(value: Any) -> str:
-    """A NumPy scalar as text."""
-    if value.dtype.kind == "f" and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    return str(value.tolist()) if value.dtype.kind != "f" else str(value)
 
 
 def _other_kind(column: Column, expected: str, text: str | None = None) -> ValueError:
