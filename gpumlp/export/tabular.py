@@ -2,7 +2,8 @@
 
 Each column is an input (rows, 1) with its name: numbers, truth values (1 and 0) and dates (seconds since
 1970) are float64, NaN where missing; texts and categories are strings without blanks around, empty where
-missing, and numbers that are categories in their shortest form: "3", not "3.0".
+missing, and numbers that are categories in their shortest form: "3", not "3.0".  (Our own predictions look
+for such a number where they do not find the text; a graph cannot.)
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def _where_there(double: Graph, x: str, value: str) -> str:
 def _interpolated(double: Graph, x: str, number: Number) -> str:
     """The normal score of each value: a line between two points, see `quantiles_of`."""
     points, scores = number.points, number.scores
-    if len(points) == 1:
-        return double.node("Add", double.node("Mul", x, double.constant(0.0)), double.constant(scores[0]))
     kept = double.node("Min", double.node("Max", x, double.constant(points[0])), double.constant(points[-1]))
+    if len(points) == 1:
+        return double.node("Add", double.node("Mul", kept, double.constant(0.0)), double.constant(scores[0]))
     above = double.node(
         "Cast", double.node("GreaterOrEqual", kept, double.constant(points[None, 1:-1])), to=7
     )
@@ -89,6 +90,8 @@ def _category(graph: Graph, texts: str, column: Category | Codes) -> str:
     """One input for each category, or a code."""
     places, other, lacking = column.places()
     places.setdefault("", lacking)
+    for word in {"True", "False"} & places.keys():
+        places = {word.lower(): places[word], word.upper(): places[word], **places}
     code = graph.node(
         "LabelEncoder",
         texts,

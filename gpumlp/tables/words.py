@@ -86,10 +86,10 @@ def number_of(word: str) -> float:
 
 
 def shortest(value: Any) -> str:
-    """A NumPy scalar as text, or a word: 3.0 and 003 are "3", and a word that is no number is itself."""
+    """A NumPy scalar as text, or a word: 3.0 and 003 are "3", true is "True", other words are themselves."""
     if isinstance(value, str):
         if not is_number(value):
-            return value
+            return value.capitalize() if value.lower() in _TRUTH else value
         digits = value.strip()
         value = np.int64(digits) if digits.isdigit() and len(digits) < 19 else np.float64(number_of(value))
     if value.dtype.kind == "f":

@@ -195,8 +195,8 @@ class Codes:
 
 
 def _places(known: list[str], first: int = 0) -> dict[str, int]:
-    """Number of each text, and of those that write the same number in its shortest form, if that is one
-    text's only: where "3.0" is known, but not "3" and "03"."""
+    """Number of each text, and of those that write the same number or truth value in its shortest form, if
+    that is one text's only: of "3" where "3.0" is known, but neither "3" nor "03"."""
     places = {text: k for k, text in enumerate(known, first)}
     numbers = [(shortest(text), k) for text, k in places.items()]
     counts = Counter(number for number, _ in numbers)

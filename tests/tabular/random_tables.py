@@ -17,6 +17,13 @@ __all__ = ["FORMS", "Cells", "csv_of", "onnx_inputs", "random_table", "target_of
 UTC = datetime.timezone.utc
 WORDS = ["blue", "é", "日本", "x-1", "O'Neil", "1,5", "1;2", "a b", 'say "x"', "two\nlines", "yes", "#1", "k"]
 DIGITS = ["007", "7", "1.0", "12", "1e3", "10_1", "0x1F", "2.50"]
+DATES = {
+    "2020-01-31": datetime.datetime(2020, 1, 31),
+    "1970-01-01": datetime.datetime(1970, 1, 1),
+    "2024-02-29 12:30": datetime.datetime(2024, 2, 29, 12, 30),
+    "2000-01-01T00:00:01Z": datetime.datetime(2000, 1, 1, 0, 0, 1),
+}
+TEXTS = ("text", "code", "digits", "date text", "truth text")
 NO_NUMBER = ["", "NA", "NaN", "-", "?", "null", "n/a", " "]
 NO_TEXT = ["", "NA", "N/A", "NaN", "null", "None", " "]
 
@@ -47,7 +54,7 @@ def random_table(rng: np.random.Generator, n: int, new: int) -> tuple[list[Cells
         kind = str(rng.choice(list(MAKERS)))
         draw = MAKERS[kind](rng)
         rows = [draw(False) for _ in range(n)], [draw(rng.random() < 0.1) for _ in range(new)]
-        for cells, share in zip(rows, rng.choice([0, 0, 0.2, 0.9], 2), strict=True):
+        for cells, share in zip(rows, rng.choice([0, 0, 0.2, 0.9, 1], 2), strict=True):
             for row in np.flatnonzero(rng.random(len(cells)) < share):
                 cells[row] = None
         train.append(Cells(name, kind, rows[0]))
@@ -60,6 +67,8 @@ def _floats(rng: np.random.Generator) -> Callable[[bool], Any]:
     digits = int(rng.choice([1, 3, 17]))
 
     def draw(unseen: bool) -> float:
+        if unseen and rng.random() < 0.3:
+            return float(rng.choice([math.inf, -math.inf, 1e300, 0.0]))
         value = start + scale * rng.standard_normal() * (1000 if unseen else 1)
         return float(f"{value:.{digits}g}")
 
@@ -67,7 +76,8 @@ def _floats(rng: np.random.Generator) -> Callable[[bool], Any]:
 
 
 def _wholes(rng: np.random.Generator) -> Callable[[bool], Any]:
-    low, high = [(0, 2), (0, 5), (-100, 100), (0, 255), (-(2**31), 2**31), (2**53, 2**60)][rng.integers(6)]
+    ranges = [(0, 1), (0, 2), (0, 5), (-100, 100), (0, 255), (-(2**31), 2**31), (2**53, 2**60)]
+    low, high = ranges[rng.integers(len(ranges))]
     return lambda unseen: int(rng.integers(low, high)) + (high - low if unseen else 0)
 
 
@@ -83,6 +93,16 @@ def _codes(rng: np.random.Generator) -> Callable[[bool], Any]:
 def _digits(rng: np.random.Generator) -> Callable[[bool], Any]:
     words = rng.choice(DIGITS, int(rng.integers(2, 6))).tolist()
     return lambda unseen: "08" if unseen else str(rng.choice(words))
+
+
+def _dates_as_text(rng: np.random.Generator) -> Callable[[bool], Any]:
+    words = rng.choice(list(DATES), 3).tolist()
+    return lambda unseen: "1970-01-01" if unseen else str(rng.choice(words))
+
+
+def _truth_as_text(rng: np.random.Generator) -> Callable[[bool], Any]:
+    words = [["true", "false"], ["True", "no"], ["TRUE", "FALSE"]][rng.integers(3)]
+    return lambda unseen: "false" if unseen else str(rng.choice(words))
 
 
 def _truth(rng: np.random.Generator) -> Callable[[bool], Any]:
@@ -110,6 +130,8 @@ MAKERS: dict[str, Callable[[np.random.Generator], Callable[[bool], Any]]] = {
     "text": _texts,
     "code": _codes,
     "digits": _digits,
+    "date text": _dates_as_text,
+    "truth text": _truth_as_text,
     "truth": _truth,
     "day": _days,
     "moment": _moments,
@@ -229,15 +251,15 @@ def csv_of(rng: np.random.Generator, columns: list[Cells]) -> str:
 
 
 def _written(rng: np.random.Generator, column: Cells) -> list[str]:
-    words = [
-        str(rng.choice(NO_TEXT if column.kind in ("text", "code", "digits") else NO_NUMBER)) for _ in "ab"
-    ]
+    words = [str(rng.choice(NO_TEXT if column.kind in TEXTS else NO_NUMBER)) for _ in "ab"]
     iso = {"day": lambda cell: cell.date().isoformat(), "moment": lambda cell: cell.isoformat(" ")}
     write: Callable[[Any], str] = iso.get(column.kind, str)
     if column.kind == "truth":
         write = [str, lambda cell: str(cell).lower(), lambda cell: str(cell).upper()][rng.integers(3)]
     elif column.kind == "moment" and rng.random() < 0.5:
         write = lambda cell: cell.isoformat("T") + "Z"  # noqa: E731
+    elif column.kind == "whole" and rng.random() < 0.3 and _fits(column.cells, -(2**53), 2**53):
+        write = lambda cell: f"{cell}.0"  # noqa: E731
     elif column.kind == "float" and rng.random() < 0.3:
         write = lambda cell: f"{cell:.16e}"  # noqa: E731
     return [words[int(rng.integers(2))] if cell is None else write(cell) for cell in column.cells]
@@ -262,6 +284,9 @@ def _text(cell: Any) -> str:
 
 
 def _number(cell: Any) -> float:
+    cell = DATES.get(cell, cell)
+    if isinstance(cell, str) and cell.lower() in ("true", "false"):
+        return float(cell.lower() == "true")
     if isinstance(cell, datetime.datetime):
         return (cell - datetime.datetime(1970, 1, 1)) / datetime.timedelta(seconds=1)
     return float(int(cell, 16) if cell == "0x1F" else cell)
