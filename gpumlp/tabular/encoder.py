@@ -17,6 +17,7 @@ __all__ = ["Encoder", "Roles"]
 
 #: kinds of a column, as the user names them and as `Encoder.kinds` has them
 KINDS = ("number", "flag", "category", "date")
+_BLOCK = 1 << 18  # rows that are encoded at a time
 _IDENTIFIER = 0.9  # share of distinct texts from which on a text column names its rows
 
 
@@ -139,6 +140,12 @@ class Encoder:
         """
         given = {column.name: column for column in frame.columns}
         out = np.empty((frame.n_rows, len(self.inputs())), np.float32)
+        for start in range(0, frame.n_rows, _BLOCK):  # what is made on the way is larger than the result
+            rows = slice(start, start + _BLOCK)
+            self._fill(out[rows], {name: given[name].take(rows) for name in self.columns})
+        return out
+
+    def _fill(self, out: np.ndarray, given: dict[str, Column]) -> None:
         number, code = 0, self.n_numbers
         other = code + len(self._codes())
         for name, column in self.columns.items():
@@ -150,7 +157,6 @@ class Encoder:
             out[:, number : number + first.shape[1]] = first
             out[:, other : other + others.shape[1]] = others
             number, other = number + first.shape[1], other + others.shape[1]
-        return out
 
     def kinds(self) -> dict[str, str]:
         """Name of each used column -> one of `KINDS`."""

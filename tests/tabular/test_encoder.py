@@ -63,3 +63,13 @@ def test_dates_in_texts() -> None:
     same(learnt(days), [days[3], days[40], None], ["2020-01-04", "2020-02-10T00:00:00Z", "?"])
     with pytest.raises(ValueError, match="column 'c' has 'soon'; expected dates"):
         learnt(days).transform(as_frame({"c": ["2020-01-04", "soon"]}))
+
+
+def test_rows_are_encoded_in_parts() -> None:
+    """What a row becomes does not depend on the others."""
+    rng = np.random.default_rng(0)
+    n = 300_000
+    frame = as_frame({"c": rng.integers(0, 4, n) / 2, "d": rng.normal(size=n).astype(np.float32)})
+    encoder = Encoder.fit(frame, np.arange(1000), None, Roles(categorical=["c"]))
+    parts = [encoder.transform(frame.take(rows)) for rows in (slice(7000), slice(7000, n))]
+    np.testing.assert_array_equal(encoder.transform(frame), np.concatenate(parts))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import importlib.util
+import io
 import os
 import warnings
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from random_tables import FORMS, Cells, csv_of, onnx_inputs, random_table, target_of
 
 import gpumlp
+from gpumlp.cli import main
 from gpumlp.tables import read_frame
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -21,6 +25,8 @@ for library in ("pandas", "polars", "pyarrow"):
 
 #: GPUMLP_FUZZ_TABLES=1000 tries so many
 CASES = int(os.environ.get("GPUMLP_FUZZ_TABLES", "12"))
+#: the command line reads files for models of tables
+WITH_CLI = importlib.util.find_spec("gpumlp.cli.tabular") is not None
 ROWS, NEW = 120, 30
 
 
@@ -47,8 +53,27 @@ def answers(est: Any, X: Any) -> np.ndarray:
     return est.predict_proba(X) if hasattr(est, "classes_") else est.predict(X)
 
 
+def told(est: Any, folder: Path, capfd: pytest.CaptureFixture[str]) -> np.ndarray:
+    """What `gpumlp predict` writes for new.csv, as float32 where the estimator's answers are."""
+    classes = hasattr(est, "classes_")
+    words = ["predict", str(folder / "model.npz"), str(folder / "new.csv"), "--device", "cpu"]
+    capfd.readouterr()
+    assert main([*words, *["--proba"] * classes]) == 0
+    rows = list(csv.reader(io.StringIO(capfd.readouterr().out)))[1:]
+    if not classes:
+        return np.array([float(row[0]) for row in rows])
+    np.testing.assert_array_equal(
+        [row[0] for row in rows],
+        [
+            str(label)
+            for label in est.classes_[np.argmax([list(map(float, row[1:])) for row in rows], axis=1)]
+        ],
+    )
+    return np.array([list(map(float, row[1:])) for row in rows], np.float32)
+
+
 @pytest.mark.parametrize("seed", range(CASES))
-def test_all_ways_agree(tmp_path: Path, seed: int) -> None:
+def test_all_ways_agree(tmp_path: Path, capfd: pytest.CaptureFixture[str], seed: int) -> None:
     rng = np.random.default_rng(seed)
     train, new = random_table(rng, ROWS, NEW)
     try:
@@ -66,6 +91,8 @@ def test_all_ways_agree(tmp_path: Path, seed: int) -> None:
     read = read_frame(tmp_path / "new.csv", modes=est.encoder_.modes())
     np.testing.assert_array_equal(answers(est, read), first, "csv")
     est.save(tmp_path / "model.npz")
+    if WITH_CLI:
+        np.testing.assert_array_equal(told(est, tmp_path, capfd), first, "command line")
     np.testing.assert_array_equal(
         answers(gpumlp.load(tmp_path / "model.npz", device="cpu"), read), first, "file"
     )
