@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import importlib.util
 import io
 import math
 from collections.abc import Callable
@@ -228,11 +229,15 @@ def as_dict(rng: np.random.Generator, columns: list[Cells]) -> Any:
     }
 
 
+def _there(*libraries: str) -> bool:
+    return all(importlib.util.find_spec(library) for library in libraries)
+
+
 FORMS: dict[str, Callable[[np.random.Generator, list[Cells]], Any]] = {
-    "pandas": as_pandas,
-    "polars": as_polars,
-    "arrow": as_arrow,
     "dict": as_dict,
+    **({"pandas": as_pandas} if _there("pandas") else {}),
+    **({"arrow": as_arrow} if _there("pyarrow") else {}),
+    **({"polars": as_polars} if _there("pyarrow", "polars") else {}),
 }
 
 
