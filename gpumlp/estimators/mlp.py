@@ -31,7 +31,7 @@ from gpumlp.estimators.labels import (
     labels_of,
 )
 from gpumlp.estimators.names import Names
-from gpumlp.losses import LOSSES, Huber, Quantile, centre, get_loss, outputs_for
+from gpumlp.losses import LOSSES, Loss, LossObject, centre, get_loss, outputs_for
 from gpumlp.model import MLP, check_answers
 from gpumlp.rows.arrays import array_module
 from gpumlp.rows.weights import scaled_weights
@@ -50,7 +50,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         As in `sklearn.neural_network.MLPClassifier`, with the same defaults.  `activation` takes every name
         of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also those of
         `gpumlp.optimizers.OPTIMIZERS`: "adagrad", "rmsprop" (decay 0.9), "nadam" ..., and "adamw", "muon"
-        (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).
+        (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).  Both take objects
+        too: a `gpumlp.Activation` of your own, and a rule such as ``gpumlp.Lion(lr=1e-4)``, whose learning
+        rate and options are then its own; its penalties are `alpha` and `l1`.
     dropout : float or list of float, default=0.0
         Probability that a hidden unit is dropped in training; one for all hidden layers, or one each.
     l1 : float, default=0.0
@@ -262,11 +264,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    loss : str, gpumlp.Huber or gpumlp.Quantile, default="squared_error"
+    loss : str, gpumlp.Huber, gpumlp.Quantile or gpumlp.Loss, default="squared_error"
         "squared_error" (half the mean square) and "poisson" (half the deviance; the output is exp of the
         network) as in scikit-learn, "absolute_error", "huber", "quantile" (the mean over rows and outputs,
-        with the gradient of that mean).  Quantiles of one target: `predict` gives a column for each level, in
-        ascending order, and `score` is that of the level nearest to 0.5.
+        with the gradient of that mean), or one of your own.  Quantiles of one target: `predict` gives a
+        column for each level, in ascending order, and `score` is that of the level nearest to 0.5.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
@@ -291,7 +293,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), Huber, Quantile],
+        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), LossObject, Loss],
     }
 
     def __init__(
@@ -377,6 +379,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return float(r2_score(to_host(rows.y), out, sample_weight=rows.w))
 
     def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
+        if get_loss(self.loss)[0].metric != "rmse":
+            raise ValueError(f"loss={self.loss!r} is for classes; expected a loss of values")
         rows = self._targets(check_rows(self, X, y, w, reset, numeric=True))
         self.n_outputs_ = outputs_for(*get_loss(self.loss), rows.y.shape[1])
         return rows

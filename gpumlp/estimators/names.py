@@ -1,4 +1,4 @@
-"""Names that a parameter of an estimator may have, as they are registered at the moment."""
+"""Names that a parameter of an estimator may have, as they are registered at the moment, and objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
-__all__ = ["Names"]
+from gpumlp.activations import activation_name
+
+__all__ = ["Names", "name_of_activation"]
+
+
+def name_of_activation(spec: Any) -> str:
+    """The name of the parameter `activation`, in scikit-learn's words where it has one."""
+    return spec if spec == "logistic" else activation_name(spec)
 
 
 class Names(Set[str]):
