@@ -13,6 +13,7 @@ from gpumlp.kernels.activations import ACTIVATIONS
 from gpumlp.network import layout
 from gpumlp.optimizers import stack_key
 from gpumlp.plans import FORWARD_BYTES
+from gpumlp.training.hooks import is_stepwise
 from gpumlp.training.memory import fixed_bytes, row_bytes, usable_bytes
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.stacked import Stacked
@@ -79,6 +80,8 @@ def _kind(member: Any) -> tuple | None:
         return None
     train, val = member.train, member.val
     model, optimizer = trainer.model, trainer.optimizer
+    if is_stepwise(trainer.callbacks):
+        return None  # they are called in the middle of an epoch
     if model.backend.name != "cuda" or (model.embedded and model.embedded.inner):
         return None  # products with members are for many networks, or for the numbers of one
     n, batch = train.n_rows, trainer.batch_size
