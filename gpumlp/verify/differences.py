@@ -127,15 +127,19 @@ def activation_gradients(activation: Activation, z: Any = None, tolerance: float
 def _values(what: str, name: str, function: Any, x: np.ndarray, like: np.ndarray) -> np.ndarray:
     kept = x.copy()
     try:
-        values = np.asarray(function(x), np.float64)
-        values = np.broadcast_to(values, like.shape)
+        values = np.asarray(function(x))
     except Exception as error:
         raise ValueError(
             f"{what}: {name} of {len(like)} numbers raised {type(error).__name__}: {error}"
         ) from error
     if not np.array_equal(x, kept, equal_nan=True):
         raise ValueError(f"{what}: {name} changes the array that it is given; it must return another one")
-    return values
+    if values.dtype.kind not in "biuf" or values.shape not in ((), like.shape):
+        raise ValueError(
+            f"{what}: {name} of {len(like)} numbers gave {values.dtype} of shape {values.shape}; "
+            "expected as many numbers"
+        )
+    return np.broadcast_to(values.astype(np.float64), like.shape)
 
 
 def example_outputs(loss: Loss, rows: int = 40) -> np.ndarray:
