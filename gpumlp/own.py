@@ -75,10 +75,10 @@ def register(what: Any, *, check: bool = True, replace: bool = False) -> Any:
     ['bent_identity']
     """
     options: Any = {"check": check, "replace": replace}
-    made = what
+    made: Any = what
     if isinstance(what, type) and issubclass(what, (Activation, Loss, LossObject)):
         try:
-            made = what()
+            made = made()
         except TypeError as error:
             raise TypeError(f"{what.__name__} cannot be made without arguments ({error})") from None
     if isinstance(made, Activation):
@@ -118,8 +118,9 @@ def register_named(place: str, kind: str | None = None) -> str:
     sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{place!r}: the module {module!r} cannot be imported ({error})") from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{place!r}: the module {module!r} cannot be imported ({why})") from error
     finally:
         if here in sys.path:
             sys.path.remove(here)
@@ -129,7 +130,7 @@ def register_named(place: str, kind: str | None = None) -> str:
         found = getattr(found, part)
     if not name:
         return ""
-    kinds = {"activation": Activation, "loss": (Loss, LossObject), "optimizer": Rule}
+    kinds: dict[str, Any] = {"activation": Activation, "loss": (Loss, LossObject), "optimizer": Rule}
     known = found if isinstance(found, type) else type(found)
     if kind is not None and not issubclass(known, kinds[kind]):
         raise ValueError(f"{place!r} is {found!r}; expected the {kind} that is to be used")
@@ -191,8 +192,9 @@ def check_gradients(
         if what not in ACTIVATIONS and what not in LOSSES:
             raise ValueError(f"{what!r} is neither a known activation nor a known loss")
         what = get_activation(what) if what in ACTIVATIONS else LOSSES[what]
+    kind: Any = what
     if isinstance(what, type) and issubclass(what, (Activation, Loss, LossObject)):
-        what = what()
+        what = kind()
     if isinstance(what, LossObject):
         what = what.entry()
     if isinstance(what, Activation):
@@ -230,7 +232,7 @@ def _network_gradients(trainer: Trainer, X: Any, y: Any, w: Any, tolerance: floa
 
     middle = float(double.loss_and_grads(X, y, w)[0])
     steps = STEP * np.maximum(1, np.abs(flat[chosen]))
-    each = list(zip(chosen, steps, strict=True))
+    each = list(zip(chosen.tolist(), steps, strict=True))
     left = np.array([(middle - loss_at(n, flat[n] - h)) / h for n, h in each])
     right = np.array([(loss_at(n, flat[n] + h) - middle) / h for n, h in each])
 

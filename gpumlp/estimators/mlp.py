@@ -30,7 +30,7 @@ from gpumlp.estimators.labels import (
     is_multilabel,
     labels_of,
 )
-from gpumlp.estimators.names import Names
+from gpumlp.estimators.names import Names, loss_of_values
 from gpumlp.losses import LOSSES, Loss, LossObject, centre, get_loss, outputs_for
 from gpumlp.model import MLP, check_answers
 from gpumlp.rows.arrays import array_module
@@ -48,11 +48,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `sklearn.neural_network.MLPClassifier`, with the same defaults.  `activation` takes every name
-        of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also those of
-        `gpumlp.optimizers.OPTIMIZERS`: "adagrad", "rmsprop" (decay 0.9), "nadam" ..., and "adamw", "muon"
-        (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).  Both take objects
-        too: a `gpumlp.Activation` of your own, and a rule such as ``gpumlp.Lion(lr=1e-4)``, whose learning
-        rate and options are then its own; its penalties are `alpha` and `l1`.
+        of `gpumlp.activations.ACTIVATIONS` besides "logistic", or an object; `solver` also the names in
+        `gpumlp.optimizers.OPTIMIZERS`, "adamw" and "muon" (`alpha` is the decoupled decay, not divided by the
+        batch, not part of the loss) among them, or a rule with its own ``lr``: ``gpumlp.Lion(lr=1e-4)``.
     dropout : float or list of float, default=0.0
         Probability that a hidden unit is dropped in training; one for all hidden layers, or one each.
     l1 : float, default=0.0
@@ -266,9 +264,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ----------
     loss : str, gpumlp.Huber, gpumlp.Quantile or gpumlp.Loss, default="squared_error"
         "squared_error" (half the mean square) and "poisson" (half the deviance; the output is exp of the
-        network) as in scikit-learn, "absolute_error", "huber", "quantile" (the mean over rows and outputs,
-        with the gradient of that mean), or one of your own.  Quantiles of one target: `predict` gives a
-        column for each level, in ascending order, and `score` is that of the level nearest to 0.5.
+        network) as in scikit-learn, "absolute_error", "huber", "quantile" (means over rows and outputs), or
+        one of your own.  Quantiles of one target: `predict` gives a column for each level, in ascending
+        order, and `score` is that of the level nearest to 0.5.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
@@ -379,10 +377,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return float(r2_score(to_host(rows.y), out, sample_weight=rows.w))
 
     def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
-        if get_loss(self.loss)[0].metric != "rmse":
-            raise ValueError(f"loss={self.loss!r} is for classes; expected a loss of values")
         rows = self._targets(check_rows(self, X, y, w, reset, numeric=True))
-        self.n_outputs_ = outputs_for(*get_loss(self.loss), rows.y.shape[1])
+        self.n_outputs_ = outputs_for(*loss_of_values(self.loss), rows.y.shape[1])
         return rows
 
     def _check_validation(self, X: Any, y: Any, w: Any) -> Samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Network:
         embedding: Embedding | None = None,
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
-        self.activations: Any = activation
+        self.activations = cast(Any, activation)
         self.dropouts: Any = dropout
         if isinstance(activation, (str, type, Activation)):
             activation_name(activation)  # even if there is no hidden layer to apply it to

@@ -110,9 +110,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return OPTIMIZERS[name]
 
 
-def register_rule(
-    rule: type[Optimizer] | Optimizer, *, check: bool = True, replace: bool = False
-) -> type[Optimizer]:
+def register_rule(rule: type[Rule] | Rule, *, check: bool = True, replace: bool = False) -> type[Optimizer]:
     """See `gpumlp.register`; of an object, its class is registered."""
     kind = rule if isinstance(rule, type) else type(rule)
     name = getattr(kind, "name", None)
