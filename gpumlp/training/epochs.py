@@ -165,7 +165,7 @@ class ResidentEpochs:
                 if self.hooks is None:
                     self.advance(0, self.n_steps)
                 else:
-                    self.hooks.drive(self, table["lr"])
+                    self.hooks.drive(self, table["lr"], table["inv_weight"])
         except BaseException:  # Ctrl-C after some of them
             done = int(self.engine.backend.to_numpy(self.steps.step)[0])
             raise
@@ -190,13 +190,13 @@ class ResidentEpochs:
         if count > full and self._rest:
             self._rest.run()
 
-    def mean_loss(self, first: int, last: int) -> float:
-        """Mean loss of the steps from `first` up to but not including `last`; waits for the device."""
+    def sum_loss(self, first: int, last: int) -> float:
+        """Sum of the rows' losses of the steps from `first` up to but not including `last`; waits for the
+        device."""
         backend = self.engine.backend
         rows = slice(first * self.batch, last * self.batch)
         with backend.active():
-            total = backend.to_numpy(self.row_loss[rows]).sum(dtype=np.float64)
-        return float(total / self.batch_weights()[first:last].sum())
+            return float(backend.to_numpy(self.row_loss[rows]).sum(dtype=np.float64))
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

@@ -52,21 +52,22 @@ class Step:
     """
 
     def __init__(
-        self, number: int, epoch: int, lr: float, loss: Callable[[], float], norms: Norms | None
+        self, number: int, epoch: int, lr: float, loss: Callable[[], np.ndarray], norms: Norms | None
     ) -> None:
         self.number, self.epoch, self.lr = number, epoch, lr
-        self._loss: Callable[[], float] | None = loss
+        self._loss: Callable[[], np.ndarray] | None = loss
         self._value: float | None = None
         self._norms = norms
 
     @property
     def loss(self) -> float:
-        """Mean training loss of the steps since the last call in this epoch (or chunk, if rows are streamed);
-        read from the device when it is first asked for, which must be in the callback."""
+        """Mean training loss of the steps since the last call in this epoch; read from the device when it is
+        first asked for, which must be in the callback."""
         if self._value is None:
             if self._loss is None:
                 raise ValueError("the loss of a step can be asked for while its callback runs, not later")
-            self._value = self._loss()
+            total, weight = self._loss()
+            self._value = float(total / weight)
         return self._value
 
     def over(self) -> None:
@@ -182,30 +183,44 @@ class StepHooks:
         self._trainer = trainer
         self._hooks = [(hook, calling(hook.step)) for hook in hooks]
         self._norms: Norms | None = None
+        self._epoch = -1
+        self._before = np.zeros((0, 2))
 
-    def drive(self, epochs: Any, lr: np.ndarray) -> None:
-        """All steps of `epochs`, a `ResidentEpochs`; `lr` are their learning rates."""
+    def drive(self, epochs: Any, lr: np.ndarray, inv_weight: np.ndarray) -> None:
+        """All steps of `epochs`, a `ResidentEpochs`, with these columns of the step table."""
         optimizer, done = epochs.engine.optimizer, 0
         t, lr = optimizer.t, np.broadcast_to(lr, epochs.n_steps)
-        since = [0] * len(self._hooks)
+        weights = 1 / np.broadcast_to(inv_weight, epochs.n_steps)
+        if self._epoch != self._trainer.epoch:
+            self._epoch, self._before = self._trainer.epoch, np.zeros((len(self._hooks), 2))
+        since, before = [0] * len(self._hooks), self._before
+
+        def sums(n: int, last: int) -> np.ndarray:
+            """Loss and weight of the steps since hook `n` was called."""
+            own = epochs.sum_loss(since[n], last), weights[since[n] : last].sum()
+            return np.asarray(before[n] + own)
+
         while done < epochs.n_steps:
             pause = min(hook.every - (t + done) % hook.every for hook, _ in self._hooks if hook.every)
             if done + pause > epochs.n_steps:
                 epochs.advance(done, epochs.n_steps - done)
-                return
+                break
             done += pause
             due = [n for n, (hook, _) in enumerate(self._hooks) if (t + done) % (hook.every or 1) == 0]
             norms = self._advance(epochs, done - pause, pause, any(self._hooks[n][0].norms for n in due))
             optimizer.t = t + done  # what it is for the callback; the epoch counts its steps at the end
             try:
                 for n in due:
-                    loss = partial(epochs.mean_loss, since[n], done)
+                    loss = partial(sums, n, done)
                     step = Step(t + done, self._trainer.epoch + 1, float(lr[done - 1]), loss, norms)
                     self._hooks[n][1](self._trainer, step)
                     step.over()
-                    since[n] = done
+                    since[n], before[n] = done, 0
             finally:
                 optimizer.t = t
+        if epochs.total is not None:  # a part of an epoch, whose losses are lost with the next one
+            for n in range(len(self._hooks)):
+                before[n] = sums(n, epochs.n_steps)
 
     def _advance(self, epochs: Any, first: int, count: int, measured: bool) -> Norms | None:
         """Do steps; the norms of the last one."""

@@ -49,7 +49,8 @@ def test_parameters_and_history_are_the_same_to_the_bit(device: str, streaming: 
         assert calls == [(t, (t - 1) // 5 + 1, t) for t in range(every, 21, every)]
 
 
-def test_loss_rate_and_norms_are_those_of_the_steps(device: str) -> None:
+@pytest.mark.parametrize("streaming", [False, True])
+def test_loss_rate_and_norms_are_those_of_the_steps(device: str, streaming: bool) -> None:
     """Against the same steps done one by one."""
     steps: list[Any] = []
 
@@ -59,7 +60,7 @@ def test_loss_rate_and_norms_are_those_of_the_steps(device: str) -> None:
 
     options: dict[str, Any] = {"schedule": lambda t, total: 1 / (1 + t), "clip_norm": 0.01, "l2": 0.1}
     trainer(device, [EverySteps(2, look, norms=True)], **options).fit(
-        X, Y, epochs=1, sample_weight=W, progress=False
+        X, Y, epochs=1, sample_weight=W, progress=False, streaming=streaming
     )
     assert [step[0] for step in steps] == [2, 4]
 
