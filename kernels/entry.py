@@ -71,14 +71,17 @@ def _is_written(name: str) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     one, other = (getattr(f, "__func__", getattr(f, "fget", None) or f) for f in (one, other))
-    code = getattr(one, "__code__", None)
-    if code is None or not hasattr(other, "__code__"):
-        return one is other or bool(one == other)
-    return one is other or (
-        code == other.__code__ and one.__defaults__ == other.__defaults__ and _inside(one) == _inside(other)
-    )
+    if one is other:
+        return True
+    codes = [getattr(f, "__code__", None) for f in (one, other)]
+    try:
+        if codes[0] is None or codes[1] is None:
+            return bool(one == other)
+        return bool(codes[0] == codes[1] and _around(one) == _around(other))
+    except ValueError:  # arrays
+        return False
 
 
-def _inside(function: Any) -> list[Any]:
-    """The values that a function has taken from around it."""
-    return [cell.cell_contents for cell in function.__closure__ or ()]
+def _around(function: Any) -> tuple[Any, list[Any]]:
+    """The values that a function has taken from where it was made."""
+    return function.__defaults__, [cell.cell_contents for cell in function.__closure__ or ()]

@@ -138,7 +138,7 @@ def register_rule(rule: type[Rule] | Rule, *, check: bool = True, replace: bool 
     )
 
 
-def _check_steps(rule: Optimizer) -> None:
+def _check_steps(rule: Rule) -> None:
     """ValueError unless what the rule says of single steps is what it says of many at once."""
     t, lr = np.arange(1, 4), np.array([0.1, 0.2, 0.3])
     many = rule.per_step(t, lr)

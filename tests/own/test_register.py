@@ -281,3 +281,66 @@ def test_estimators(device: str) -> None:
             clone(named).set_params(solver=solver).fit(X, X[:, 0])
     with pytest.raises(ValueError, match="is for classes"):
         clone(named).set_params(loss=gpumlp.BinaryCrossEntropy()).fit(X, X[:, 0])
+
+
+def test_many_networks(device: str) -> None:
+    """Together as alone; on CUDA they share a plan."""
+    X = np.random.default_rng(0).normal(size=(40, 3))
+
+    def trainer(seed: int) -> gpumlp.Trainer:
+        model = gpumlp.MLP([3, 4, 1], Softsign(), seed=seed, device=device, dtype="float64")
+        loss = replace(PSEUDO_HUBER, delta=0.5)
+        return gpumlp.Trainer(model, loss=loss, optimizer=Signum(lr=0.01 * (1 + seed)), batch_size=16)
+
+    together, alone = [trainer(k) for k in range(3)], [trainer(k) for k in range(3)]
+    histories = gpumlp.fit_many(together, X, X[:, 0], epochs=3, progress=False)
+    if device.startswith("cuda"):
+        assert "in 1 plan" in repr(histories)
+    for one, other in zip(together, alone, strict=True):
+        other.fit(X, X[:, 0], epochs=3, progress=False)
+        assert np.array_equal(*(t.model.backend.to_numpy(t.model.flat) for t in (one, other)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--activation", "nosuch:Thing"],
+            "'nosuch:Thing': the module 'nosuch' cannot be imported (ModuleNotFound",
+        ),
+        (
+            ["--loss", "broken:Thing"],
+            "the module 'broken' cannot be imported (ZeroDivisionError: division by",
+        ),
+        (["--optimizer", "json:Thing"], "'json:Thing': 'json' has no 'Thing'"),
+        (["--activation", "gpumlp:Huber"], "expected the activation that is to be used"),
+        (["--loss", "json:dumps"], "expected the loss that is to be used"),
+        (["--register", "json:dumps"], "cannot be registered; expected a gpumlp.Activation"),
+    ],
+)
+def test_words_of_the_command_line_that_stand_for_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    words: list[str],
+    message: str,
+) -> None:
+    from gpumlp.cli import main
+
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    assert f"argument {words[0]}: " in (said := capsys.readouterr().err) and message in said
+
+
+def test_functions_are_compared_by_what_they_do() -> None:
+    """Made twice by the same code, around the same values or others; arrays are not compared."""
+
+    def made(slope: Any) -> gpumlp.Activation:
+        return activation(f=lambda z: slope * z, forward="z", df=lambda a: a * 0 + slope, derivative="C(1)")
+
+    gpumlp.register(made(1.0))
+    gpumlp.register(made(1.0))
+    for other in (2.0, np.ones(2)):
+        with pytest.raises(ValueError, match="'own' is registered already"):
+            gpumlp.register(made(other))
