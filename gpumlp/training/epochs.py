@@ -190,7 +190,7 @@ class ResidentEpochs:
         if count > full and self._rest:
             self._rest.run()
 
-    def sum_loss(self, first: int, last: int) -> float:
+    def loss_between(self, first: int, last: int) -> float:
         """Sum of the rows' losses of the steps from `first` up to but not including `last`; waits for the
         device."""
         backend = self.engine.backend

@@ -197,7 +197,7 @@ class StepHooks:
 
         def sums(n: int, last: int) -> np.ndarray:
             """Loss and weight of the steps since hook `n` was called."""
-            own = epochs.sum_loss(since[n], last), weights[since[n] : last].sum()
+            own = epochs.loss_between(since[n], last), weights[since[n] : last].sum()
             return np.asarray(before[n] + own)
 
         while done < epochs.n_steps:
