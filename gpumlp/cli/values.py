@@ -22,6 +22,7 @@ __all__ = [
     "not_negative",
     "option",
     "positive",
+    "registered",
     "span_of",
 ]
 
@@ -85,8 +86,22 @@ def integer(low: int) -> Callable[[str], int]:
     return convert
 
 
+def registered(text: str, kind: str | None = None) -> str:
+    """The name of what ``module:name`` stands for, which is registered."""
+    from gpumlp.own import register_named
+
+    try:
+        return register_named(text, kind)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def name_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:
+    """One of the known names; of an activation, a loss or an optimizer also ``module:name``."""
+
     def convert(text: str) -> str:
+        if text not in known and ":" in text and kind in ("activation", "loss", "optimizer"):
+            return registered(text, kind)
         if text not in known:
             raise argparse.ArgumentTypeError(suggest(kind, text, known))
         return text

@@ -15,6 +15,7 @@ from gpumlp.cli.values import (
     name_of,
     not_negative,
     positive,
+    registered,
     span_of,
 )
 from gpumlp.errors import UsageError, nearest
@@ -107,6 +108,14 @@ def _command(commands: Any, name: str, text: str, module: str) -> argparse.Argum
 
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--register",
+        type=registered,
+        action="append",
+        metavar="MODULE:NAME",
+        help="an activation, a loss or an optimizer of your own that a file needs; or a MODULE that "
+        "registers them; may be repeated",
     )
     parser.set_defaults(command=run, parser=parser)
     return parser

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.activations import Activation
 from gpumlp.backends import Backend
 from gpumlp.backends.base import on_device
 from gpumlp.network import Embedding, Network
@@ -31,9 +32,10 @@ class MLP(Network):
     ----------
     layer_sizes : sequence of int
         Inputs, hidden layers, outputs: ``[784, 256, 10]``.  Two numbers make a linear model.
-    activation : str or sequence of str
-        One name for all hidden layers, or one per hidden layer; see `gpumlp.activations.ACTIVATIONS`.  The
-        output layer is linear: the loss applies softmax, sigmoid or exp.
+    activation : str, Activation, or sequence of them
+        One for all hidden layers, or one per hidden layer: a name of `gpumlp.activations.ACTIVATIONS`, or an
+        activation of one's own, which is registered (see `gpumlp.register`).  The output layer is linear: the
+        loss applies softmax, sigmoid or exp.
     dropout : float or sequence of float
         Probability, in [0, 1), that a hidden unit's output is set to 0 in training; one per hidden layer or
         one for all.
@@ -88,7 +90,7 @@ class MLP(Network):
     def __init__(
         self,
         layer_sizes: Sequence[int],
-        activation: str | Sequence[str] = "relu",
+        activation: str | Activation | Sequence[str | Activation] = "relu",
         *,
         dropout: float | Sequence[float] = 0.0,
         init: str | float = "auto",

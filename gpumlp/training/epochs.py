@@ -26,11 +26,14 @@ class Epochs(Protocol):
         Rows per step, and steps per epoch.
     weight : float
         Sum of the rows' weights.
+    hooks : StepHooks or None
+        What is called between steps.
     """
 
     batch: int
     n_steps: int
     weight: float
+    hooks: Any
 
     @property
     def order(self) -> np.ndarray:
@@ -85,6 +88,7 @@ class ResidentEpochs:
         network, n = engine.network, rows.n_rows
         self.engine, self.rows, self.batch, self.weight = engine, rows, min(batch, n), rows.weight
         self._update = update
+        self.hooks: Any = None
         self._n_full, self._n_rest = divmod(n, self.batch)
         self.n_steps = self._n_full + (self._n_rest > 0)
         self.row_loss = engine.backend.zeros((*network.lead, n), network.dtype)
@@ -158,10 +162,10 @@ class ResidentEpochs:
             self._exchange.run()
         try:
             with self.engine.backend.range("gpumlp:steps"):
-                if self._full:
-                    self._full.run(self._n_full)
-                if self._rest:
-                    self._rest.run()
+                if self.hooks is None:
+                    self.advance(0, self.n_steps)
+                else:
+                    self.hooks.drive(self, table["lr"], table["inv_weight"])
         except BaseException:  # Ctrl-C after some of them
             done = int(self.engine.backend.to_numpy(self.steps.step)[0])
             raise
@@ -177,6 +181,22 @@ class ResidentEpochs:
             ops = sum_ops(self.engine.backend, self.row_loss, self.rows.n_rows, self.engine.sums[:1])
             self._sum = self.engine.backend.record(ops, self.steps)
         self._sum.run()
+
+    def advance(self, first: int, count: int) -> None:
+        """Do `count` steps, of which the first one is number `first` of the epoch."""
+        full = min(count, max(0, self._n_full - first))
+        if full > 0 and self._full:
+            self._full.run(full)
+        if count > full and self._rest:
+            self._rest.run()
+
+    def loss_between(self, first: int, last: int) -> float:
+        """Sum of the rows' losses of the steps from `first` up to but not including `last`; waits for the
+        device."""
+        backend = self.engine.backend
+        rows = slice(first * self.batch, last * self.batch)
+        with backend.active():
+            return float(backend.to_numpy(self.row_loss[rows]).sum(dtype=np.float64))
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

@@ -13,6 +13,7 @@ from gpumlp.kernels.activations import ACTIVATIONS
 from gpumlp.network import layout
 from gpumlp.optimizers import stack_key
 from gpumlp.plans import FORWARD_BYTES
+from gpumlp.training.hooks import is_stepwise
 from gpumlp.training.memory import fixed_bytes, row_bytes, usable_bytes
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.stacked import Stacked
@@ -79,7 +80,7 @@ def _kind(member: Any) -> tuple | None:
         return None
     train, val = member.train, member.val
     model, optimizer = trainer.model, trainer.optimizer
-    if model.backend.name != "cuda":
+    if model.backend.name != "cuda" or is_stepwise(trainer.callbacks):  # called in the middle of an epoch
         return None
     n, batch = train.n_rows, trainer.batch_size
     # a member with fewer rows fills up its last batch with a row that it does not have

@@ -13,6 +13,7 @@ from gpumlp.errors import DivergenceError, diverged, parameters_lost
 from gpumlp.network import Network
 from gpumlp.rows import Rows, SourceRows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.hooks import step_hooks
 from gpumlp.training.placement import place
 from gpumlp.training.sourced import SourceEpochs
 
@@ -69,11 +70,18 @@ class Loop:
             pass
 
     def pieces(
-        self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]
+        self,
+        stop: EarlyStopping | None,
+        callbacks: Sequence[Callable[[Any, History], Any]],
+        calling: Callable[[Callable], Callable] = lambda callback: callback,
     ) -> Generator[str, None, None]:
         """`run`, in pieces: `WORKING` comes when an epoch's work has been given to the device, `RECORDED`
-        when another epoch is to follow.  Closing it there ends the training, as a callback would."""
+        when another epoch is to follow.  Closing it there ends the training, as a callback would.
+
+        `calling` makes of a callback what is to be called in this thread."""
         trainer, history = self.trainer, self.trainer.history
+        self._hooks = step_hooks(trainer, callbacks, calling)
+        called = [calling(callback) for callback in callbacks]
         watch = stop or EarlyStopping("val_loss" if self.val else "loss", patience=self.n_epochs)
         best = Best(watch, trainer.model if stop and stop.restore_best else None, self._fetch)
         self.engine.precision.refresh()
@@ -82,7 +90,7 @@ class Loop:
             for number in range(self.n_epochs):
                 history.append((yield from self._epoch(number)))
                 best.look(history)
-                ended = [bool(callback(trainer, history)) for callback in callbacks]
+                ended = [bool(callback(trainer, history)) for callback in called]
                 history.stopped_early = stop is not None and history.age >= stop.patience
                 if history.stopped_early or any(ended):
                     break
@@ -104,6 +112,8 @@ class Loop:
         table = trainer.table(epochs.batch_weights(), (self.n_epochs - number) * epochs.n_steps)
         with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
             trainer.set_output()
+            if self._hooks is not None:
+                epochs.hooks = self._hooks
             epochs.run(table)
             trainer.epoch += 1
             if self.evaluation:

@@ -89,7 +89,7 @@ class Member:
     def begin(self, loop: Loop) -> None:
         """Train by `loop`, piece by piece."""
         self.trainer.history = self.history = History()
-        self._running = loop.pieces(self.stop, [self._calling(call) for call in self.trainer.callbacks])
+        self._running = loop.pieces(self.stop, self.trainer.callbacks, self._calling)
 
     def go_on(self) -> str | None:
         """To the next place where the loop can be left; None if it is done."""
