@@ -188,7 +188,7 @@ class Optimizer(Stateful):
         whole = getattr(grads, "whole", None)  # of `gpumlp.plans.Grads`, whose arrays are parts of one buffer
         if whole is not None:
             params, grads = whole(params, self.by_element and (decay is None or isinstance(decay, bool)))
-        if clip_norm is scale is decay is lr is None and zero is False:
+        if clip_norm is None and scale is None and decay is None and lr is None and zero is False:
             again, t = self._again, self._t + 1
             if again is not None and again(self, t, self.state, params, grads):
                 self._t = t
@@ -223,6 +223,8 @@ class Optimizer(Stateful):
                     f"params[{number}] is on {device_of(p.array)}, params[0] on {backend.device}; with "
                     "options all arrays of an update must be on one device"
                 )
+        if self._listed is not None and self._listed.backend is not backend:
+            self.t = self.t  # counted on the host again
         counted = self._capturable or options.scale is not None
         if backend.name == "cuda" and counted and (self._listed is None or not self.state):
             check_not_captured(backend)
@@ -237,8 +239,7 @@ class Optimizer(Stateful):
                 )
             self._t += update_each(self, backend, pairs, options)
             return
-        if self._listed is None or self._listed.backend is not backend:
-            self.t = self.t  # counted on the host, where it was on another device
+        if self._listed is None:
             self._listed = Listed(backend)
         if counted:
             self._listed.count(self._t)

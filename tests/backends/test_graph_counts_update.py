@@ -79,6 +79,21 @@ def test_a_learning_rate_that_is_assigned_costs_one_copy_where_the_device_counts
     assert counts["memcpy_h2d_count"] == 1 and counts["kernel_launches"] == 3 and counts["mallocs"] == 0
 
 
+def test_what_shares_memory_is_updated_by_launches_of_its_own() -> None:
+    """Blocks of one launch have no order; and what cannot be read in vectors of four is copied."""
+    params, grads, opt = arrays(0), arrays(1), gpumlp.Adam()
+    for _ in range(2):
+        simgpu.reset()
+        opt.update([params[0], params[0][:20]], [grads[0], grads[0][:20]], clip_norm=1.0)
+    assert simgpu.counters()["kernels"]["gpumlp_adam_clip"] == 2
+    strided, opt = [p[..., 1:] for p in params], gpumlp.Adam()
+    for _ in range(2):
+        simgpu.reset()
+        opt.update(strided, [g[..., 1:] for g in grads], clip_norm=1.0)
+    counts = simgpu.counters()
+    assert counts["kernels"]["gpumlp_adam_clip"] == 1 and counts["stream_syncs"] == 0
+
+
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "schedule": {"lr": Cosine(steps=8)},

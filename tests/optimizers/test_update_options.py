@@ -219,3 +219,15 @@ def test_plain_and_other_calls_in_turns(on: Any) -> None:
         plain.update(q, g)
     close(on.to_numpy(p), on.to_numpy(q), "optimizer")
     assert turns.t == plain.t == 6
+
+
+def test_steps_are_counted_where_the_parameters_go(on: Any) -> None:
+    moving, plain, q = gpumlp.Adam(lr=0.1), gpumlp.Adam(lr=0.1), np.zeros(4)
+    p: Any = np.zeros(4)
+    for step, move in enumerate([on.asarray, on.asarray, np.array, on.asarray, np.array]):
+        g = np.arange(4.0) - step
+        p = move(p.get() if hasattr(p, "get") else p)
+        moving.update(p, move(g), scale=1.0)
+        plain.update(q, g)
+        assert moving.t == step + 1
+    close(p, q, "optimizer")
