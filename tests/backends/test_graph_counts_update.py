@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,16 @@ def test_what_shares_memory_is_updated_by_launches_of_its_own() -> None:
         opt.update(strided, [g[..., 1:] for g in grads], clip_norm=1.0)
     counts = simgpu.counters()
     assert counts["kernels"]["gpumlp_adam_clip"] == 1 and counts["stream_syncs"] == 0
+
+
+def test_neither_parameters_nor_gradients_are_kept_alive() -> None:
+    params, grads, opt = arrays(0), arrays(1), gpumlp.Adam()
+    for _ in range(2):
+        opt.update(params, grads, **FULL)
+    watched = [weakref.ref(a) for a in (*params, *grads)]
+    del params, grads
+    gc.collect()
+    assert [w() for w in watched] == [None] * len(watched)
 
 
 CASES: dict[str, dict[str, Any]] = {

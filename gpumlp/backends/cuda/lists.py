@@ -51,7 +51,6 @@ class ListSteps:
     ) -> None:
         self._kernels, self._staging, self._pool = kernels, staging, pool
         self._counters, self._tables, self._columns = counters, tables, columns
-        self._parts = parts
         self._real = np.dtype(parts[0].compute)
         sizes = [[a.size for a in part.grads] for part in parts]
         self._chunk = max(_CHUNK, -(-sum(map(sum, sizes)) // _CHUNKS))
