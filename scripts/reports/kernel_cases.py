@@ -143,7 +143,7 @@ def list_cases(rules: Sequence[Any]) -> Iterator[Case]:
     """`update` of many arrays: plain, and with all of its options in one type and another."""
     for optimizer in rules:
         yield Case(optimizer.kernel(), Form("list", "float32", 4), optimizer.name)
-    for make in (gpumlp.SGD, gpumlp.NAdam):
+    for make in (gpumlp.SGD, gpumlp.Yogi):
         full = make(lr=1e-3, l1=1e-5, l2=1e-4, weight_decay=1e-2)
         yield Case(full.kernel(clip=True, zero=True), Form("list", "float32", 4, masked=True))
         kernel = full.kernel(guard=True, half=True, narrow=True, zero=True)

@@ -13,6 +13,7 @@ from gpumlp.kernels.kernel import Kernel
 
 import gpumlp
 from gpumlp.backends import cuda_problem
+from gpumlp.backends.cuda.text import Form
 
 Script = Callable[[str], ModuleType]
 
@@ -122,7 +123,7 @@ def test_the_newest_compiler_is_taken_if_none_is_named(
 
 def test_the_report_finds_what_is_wrong(script: Script, nvrtc: Any) -> None:
     report = script("reports.kernel_report")
-    form = report.Form("map", "float32", 4, plan=True)
+    form = Form("map", "float32", 4, plan=True)
 
     def wrong(body: str) -> list[str]:
         kernel = Kernel("gpumlp_wrong", body, lambda **_: None, inputs="T x", outputs="T y")
