@@ -231,3 +231,22 @@ def test_steps_are_counted_where_the_parameters_go(on: Any) -> None:
         plain.update(q, g)
         assert moving.t == step + 1
     close(p, q, "optimizer")
+
+
+def test_gradients_of_a_network(device: str) -> None:
+    """What `backward` gives, clipped, scaled and masked, is a step of a trainer."""
+    X, T = values((16, 5), "f4", 0), values((16, 3), "f4", 1)
+    kind = {"dtype": "float32", "device": device, "init": 0.5}
+    one, other = gpumlp.MLP([5, 9, 3], "tanh", **kind), gpumlp.MLP([5, 9, 3], "tanh", **kind)
+    rule = gpumlp.AdamW(lr=0.01, l2=0.1)
+    trainer = gpumlp.Trainer(one, loss="squared_error", optimizer=rule, batch_size=16, clip_norm=0.1)
+    there = [other.backend.asarray(a) for a in (X, T)]
+    for _ in range(3):
+        trainer.step(X, T)
+        dY = (other.forward(there[0], keep=True) - there[1]) * np.float32(8 / 48)
+        grads = other.backward(dY)
+        masks = [True, True, False, False]
+        rule.update([*other.weights, *other.biases], grads, clip_norm=0.1, scale=8.0, decay=masks, zero=True)
+    for a, b in zip(one.get_parameters(), other.get_parameters(), strict=True):
+        close(a[0], b[0], "50 training steps")
+        close(a[1], b[1], "50 training steps")
