@@ -22,6 +22,7 @@ __all__ = [
     "WEIGHT_SQUARES",
     "gather_kernel",
     "partial_rows",
+    "sum_kernel",
 ]
 
 _FINITE = 3e38  # norms up to this one are finite in float32
@@ -79,7 +80,8 @@ def _sum_squares(partial: np.ndarray, values: np.ndarray, n: int, chunk: int, k:
         partial[r] = np.dot(part, part)
 
 
-def _sum_kernel(name: str, expression: str, reference: object) -> Kernel:
+def sum_kernel(name: str, expression: str, reference: object) -> Kernel:
+    """partial[r] = sum of `expression` of the elements first + c of `values`, see `SUM`."""
     body = f"""const long long first = r * chunk;
 ROW_SUM(total, (first + c < n ? ({expression}) : C(0)))
 ROW_ONE {{ partial[r] = total; }}"""
@@ -94,10 +96,10 @@ ROW_ONE {{ partial[r] = total; }}"""
     )
 
 
-SUM = _sum_kernel("gpumlp_sum", "values[first + c]", _sum)
+SUM = sum_kernel("gpumlp_sum", "values[first + c]", _sum)
 """partial[r] = sum of values[r chunk : (r + 1) chunk]; run twice for the whole sum.  cols = chunk."""
 
-SUM_SQUARES = _sum_kernel("gpumlp_sum_squares", "values[first + c] * values[first + c]", _sum_squares)
+SUM_SQUARES = sum_kernel("gpumlp_sum_squares", "values[first + c] * values[first + c]", _sum_squares)
 """The same of squares: first half of the gradient's norm."""
 
 
@@ -107,7 +109,7 @@ def _not_finite(partial: np.ndarray, values: np.ndarray, n: int, chunk: int, k: 
         partial[r] = part.size - np.count_nonzero(np.isfinite(part))
 
 
-NOT_FINITE = _sum_kernel(
+NOT_FINITE = sum_kernel(
     "gpumlp_not_finite", "values[first + c] - values[first + c] == C(0) ? C(0) : C(1)", _not_finite
 )
 """The same of 1 for each value that is NaN or infinite, 0 for the others."""

@@ -31,29 +31,49 @@ class Muon(Optimizer, muon.Muon):
 
     def _update(self, params: list[Any], grads: list[Any], t: int) -> None:
         """Arrays of two dimensions are matrices; if there are none, the next step may take the fast path."""
-        if all(p.ndim != 2 or not p.size for p in params):
+        if not any(map(self.by_matrix, params)):
             super()._update(params, grads, t)
             return
         self.check()
         self.init_state(params, backends.backend_of(params[0]))
         values = self.step_values(t, float(self.lr))
-        rest, direction = self.kernel(), self.direction_kernel()
         for number, (p, g) in enumerate(zip(params, grads, strict=True)):
             here, entry = backends.backend_of(p), self.state[number]
             for name in self.arrays():
                 if device_of(entry[name]) != device_of(p):
                     entry[name] = here.asarray(to_numpy(entry[name]))
             state = {name: entry[name] for name in self.arrays()}
-            if p.ndim != 2 or not p.size:
-                _run(here, self, rest, {"g": g, "p": p, **state}, values)
-                continue
-            o, plan = self._direction(number, p, here)
-            given = {"g": g, "p": p, "v": state["v"], "o": o}
-            _run(here, self, direction, {a.name: given[a.name] for a in direction.arrays}, values)
-            plan.run()
-            applied = self.applied(*reversed(p.shape))
-            average = {"average": state["average"]} if self.average > 0 else {}
-            _run(here, applied, applied.kernel(), {"g": o, "p": p, **average}, values)
+            self.step_one(number, here, {"g": g, "p": p, **state}, values)
+
+    def by_matrix(self, p: Any) -> bool:
+        return p.ndim == 2 and p.size > 0
+
+    def step_one(
+        self,
+        number: int,
+        backend: Any,
+        arrays: dict[str, Any],
+        values: dict[str, Any],
+        factor: Any = None,
+        *,
+        bare: bool = False,
+        zero: bool = False,
+    ) -> None:
+        p = arrays["p"]
+        if not self.by_matrix(p):
+            super().step_one(number, backend, arrays, values, factor, bare=bare, zero=zero)
+            return
+        rule = self.bare() if bare else self
+        direction = rule.direction_kernel(clip=factor is not None)
+        o, plan = self._direction(number, p, backend)
+        given = {**arrays, "o": o, "clip_scale": factor}
+        _run(backend, rule, direction, {a.name: given[a.name] for a in direction.arrays}, values)
+        plan.run()
+        if zero:
+            arrays["g"].fill(0)
+        applied = rule.applied(*reversed(p.shape))
+        average = {"average": arrays["average"]} if self.average > 0 else {}
+        _run(backend, applied, applied.kernel(), {"g": o, "p": p, **average}, values)
 
     def _direction(self, number: int, p: Any, backend: Any) -> tuple[Any, Plan]:
         key = number, p.shape, p.dtype, backend.device, self.ns_steps
