@@ -17,6 +17,7 @@ from gpumlp import checks
 from gpumlp.backends import get_backend
 from gpumlp.errors import suggest
 from gpumlp.tables import Frame
+from gpumlp.tabular.choice import Watch
 from gpumlp.tabular.encoder import Encoder, Roles
 from gpumlp.tabular.inputs import check_weights, read_frame, same_columns
 from gpumlp.tabular.notes import notes_of
@@ -93,6 +94,7 @@ class BaseTabular(BaseEstimator, ABC):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
+        progress: Watch | None = None,
     ) -> Any:
         """Learn from the rows of a table.
 
@@ -106,6 +108,9 @@ class BaseTabular(BaseEstimator, ABC):
             Finite and >= 0, not all 0.
         X_val, y_val, sample_weight_val : optional
             Rows that choose the networks, instead of a part of X.
+        progress : callable, optional
+            Is called with a `gpumlp.tabular.choice.Standing` (networks that are still training, epochs, the
+            best validation scores so far) several times a second at most, and at the end.
 
         Returns
         -------
@@ -119,15 +124,17 @@ class BaseTabular(BaseEstimator, ABC):
         start = time.monotonic()
         before = dict(vars(self))
         try:
-            self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val))
+            self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val), progress)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
         return self
 
-    def _fit(self, start: float, given: tuple, given_val: tuple) -> None:
+    def _fit(self, start: float, given: tuple, given_val: tuple, watch: Watch | None) -> None:
         networks, seed = self._check_parameters()
+        if watch is not None and not callable(watch):
+            raise TypeError(f"progress={watch!r}; expected something that can be called with a Standing")
         frame, y, w = self._read_rows(*given)
         used = np.arange(len(y)) if w is None else np.flatnonzero(w)
         if len(used) < len(y):  # a row of weight 0 counts as absent
@@ -165,7 +172,15 @@ class BaseTabular(BaseEstimator, ABC):
         )
         settings = settings_of(self.quality, networks, len(splits[0].train), self.encoder_.n_numbers, seed)
         deadline = None if self.time_limit is None else start + self.time_limit
-        pack = train_pack(problem, splits, settings, deadline=deadline, progress=bool(self.verbose))
+        pack = train_pack(
+            problem,
+            splits,
+            settings,
+            deadline=deadline,
+            progress=bool(self.verbose),
+            watch=watch,
+            figures=self._figures,
+        )
         self._keep(problem, pack, frame)
 
     def _check_parameters(self) -> tuple[int, int]:
