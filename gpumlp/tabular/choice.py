@@ -1,4 +1,4 @@
-"""The greedy choice among networks on rows that were held back, also while they train, and how far that is."""
+"""The greedy choice among networks on rows that were held back, also while they train; how far they are."""
 
 from __future__ import annotations
 
