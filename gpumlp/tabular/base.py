@@ -137,6 +137,8 @@ class BaseTabular(BaseEstimator, ABC):
             raise TypeError(f"progress={watch!r}; expected something that can be called with a Standing")
         frame, y, w = self._read_rows(*given)
         used = np.arange(len(y)) if w is None else np.flatnonzero(w)
+        if len(used) < 2 <= len(y):
+            raise ValueError(f"only {len(used)} of {len(y)} rows has a weight above 0; 2 are needed")
         if len(used) < len(y):  # a row of weight 0 counts as absent
             frame, y, w = frame.take(used), y[used], None if w is None else w[used]
         if len(y) < 2:
@@ -233,9 +235,8 @@ class BaseTabular(BaseEstimator, ABC):
     def _judge(self, problem: Problem, pack: Pack) -> tuple[dict[str, float], dict]:
         """Figures of the validation rows, those of a constant beside them, and figures of training rows."""
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for split, ensemble in pack.folds:
-            if split.val is not None:
-                answers = _answers_of(ensemble, problem.X[split.val])
+        for split, _, answers in pack.folds:
+            if split.val is not None and answers is not None:
                 constant = self._constant(
                     problem.y[split.train], None if problem.w is None else problem.w[split.train]
                 )
@@ -246,7 +247,7 @@ class BaseTabular(BaseEstimator, ABC):
         y, w = problem.y[rows], None if problem.w is None else problem.w[rows]
         scores = self._figures(answers, y, w)
         scores.update((f"constant_{k}", v) for k, v in self._figures(constants, y, w).items())
-        split, ensemble = pack.folds[0]
+        split, ensemble, _ = pack.folds[0]
         some = split.train[: len(rows)]
         w = None if problem.w is None else problem.w[some]
         return scores, self._figures(_answers_of(ensemble, problem.X[some]), problem.y[some], w)

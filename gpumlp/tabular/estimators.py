@@ -229,6 +229,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     def _learn_target(self, y: np.ndarray, w: np.ndarray | None) -> None:
         self._one = y.ndim == 1
         y = y.reshape(len(y), -1)
+        with np.errstate(over="ignore"):
+            wide = ~np.isfinite(np.ptp(y, axis=0))
+        if wide.any():
+            raise ValueError(f"y goes from {y.min():g} to {y.max():g}, further than numbers of 64 bits reach")
         unit = np.abs(y).max(axis=0)  # squares of very large or small targets are no numbers
         unit = np.where(unit > 0, unit, 1.0)
         mean = np.average(y / unit, axis=0, weights=w)
@@ -257,7 +261,9 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         return np.average(y, axis=0, weights=w)
 
     def _figures(self, answers: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> dict[str, float]:
-        unit = float(self.target_scale_.max())  # squares of very large or small targets are no numbers
+        # squares of very large or small targets are no numbers
+        varied = np.ptp(self.target_range_, axis=0) > 0
+        unit = float(np.where(varied, self.target_scale_, np.abs(self.target_mean_)).max()) or 1.0
         values, right = self._values(answers) / unit, (y * self.target_scale_ + self.target_mean_) / unit
         mean = np.average(right, axis=0, weights=w)
         square, spread = (

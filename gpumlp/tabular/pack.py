@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from gpumlp.errors import DivergenceError
+from gpumlp.losses import SoftmaxCrossEntropy
 from gpumlp.model import MLP, Ensemble
 from gpumlp.network import Embedding
 from gpumlp.optimizers import AdamW
 from gpumlp.tabular.choice import Choice, Watch, Watcher
-from gpumlp.tabular.clock import fitted_to
+from gpumlp.tabular.clock import SPARE, fitted_to
 from gpumlp.tabular.recipe import Settings
 from gpumlp.tabular.splits import Split
 from gpumlp.training.history import EarlyStopping, History
@@ -22,6 +23,8 @@ from gpumlp.training.many import fit_many
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["Pack", "Problem", "train_pack"]
+
+_ENDING = 0.08  # share of the time that is kept for choosing and judging
 
 
 @dataclass
@@ -50,8 +53,8 @@ class Pack:
     Attributes
     ----------
     ensemble : Ensemble
-    folds : list of (Split, Ensemble)
-        Its part for each split.
+    folds : list of (Split, Ensemble, array or None)
+        Its part for each split, and what that answers to the validation rows.
     networks : list of _Trained
         All that were trained for an epoch at least.
     late : bool
@@ -59,7 +62,7 @@ class Pack:
     """
 
     ensemble: Ensemble
-    folds: list[tuple[Split, Ensemble]]
+    folds: list[tuple[Split, Ensemble, np.ndarray | None]]
     networks: list[_Trained]
     late: bool = False
 
@@ -132,6 +135,7 @@ def train_pack(
     """
     waiting, first = list(settings), len(settings)
     if deadline is not None:
+        deadline -= _ENDING * max(0.0, deadline - time.monotonic())
         splits, waiting, first = fitted_to(
             deadline - time.monotonic(),
             lambda each: _trainer(problem, each),
@@ -151,7 +155,8 @@ def train_pack(
         trained, late = _train(problem, planned, deadline, progress, watcher)
         done += trained
         if deadline is not None:  # more of them, if there is time
-            first = int((deadline - time.monotonic()) / (time.monotonic() - start) * len(now))
+            now_at = time.monotonic()
+            first = int(SPARE * (deadline - now_at) / (now_at - start) * len(now))
     if not done:
         raise DivergenceError("no network was trained for an epoch")
     for each in done:
@@ -159,12 +164,13 @@ def train_pack(
     models = {each.number: each.model for each in done}
     folds = []
     for split in splits:
-        numbers = choice.of(split)[0] or [each.number for each in done if each.split is split]
+        numbers, answers = choice.of(split)
+        numbers = numbers or [each.number for each in done if each.split is split]
         if numbers:
-            folds.append((split, Ensemble([models[number] for number in numbers])))
+            folds.append((split, Ensemble([models[number] for number in numbers]), answers))
     if watcher is not None:
         watcher.end()
-    ensemble = Ensemble([model for _, fold in folds for model in fold.models])
+    ensemble = Ensemble([model for _, fold, _ in folds for model in fold.models])
     return Pack(ensemble, folds, done, late or shortened or bool(waiting))
 
 
@@ -222,11 +228,13 @@ def _trainer(problem: Problem, settings: Settings) -> Trainer:
         embedding=_embedding(problem, settings),
     )
     rule = AdamW(lr=settings.lr, weight_decay=settings.weight_decay)
+    smoothed = problem.loss == "softmax_cross_entropy" and settings.smoothing > 0
     return Trainer(
         model,
-        loss=problem.loss,
+        loss=SoftmaxCrossEntropy(settings.smoothing) if smoothed else problem.loss,
         optimizer=rule,
         batch_size=settings.batch_size,
+        average=settings.average,
         schedule=settings.schedule,
         seed=settings.seed,
     )

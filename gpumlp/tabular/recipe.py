@@ -20,6 +20,11 @@ DECAYS = (3e-3, 0.2)  # log-uniform
 NO_DROPOUT, DROPOUT = 1 / 3, (0.0, 0.3)  # chance of none, else uniform
 SCALES = (0.1, 2.0)  # of embeddings, log-uniform
 WIDTH = 128
+#: settings of one network alone, and the scale of its embedding
+ONE = {"hidden": (WIDTH,) * 3, "dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02}
+ONE_SCALE = 0.2
+AVERAGE = 0.99  # of the weights
+_RANDOM_ROWS = 10  # labels are smoothed as if so many further rows had labels drawn at random
 SIZE, FREQUENCIES = 16, 24
 _WIDEST = 1024  # inputs that embeddings of numbers make together, about
 _STEPS = 2500  # of a network with a falling rate
@@ -39,6 +44,10 @@ class Settings:
     epochs: int
     patience: int
     seed: int
+    #: of the weights' moving average, see `gpumlp.Trainer`; 0: none
+    average: float = 0.0
+    #: of the labels; of targets that are no classes: nothing
+    smoothing: float = 0.0
     #: arguments of `gpumlp.Embedding` for numbers; None: numbers stay numbers
     embedding: Mapping[str, Any] | None = None
 
@@ -81,30 +90,37 @@ def settings_of(quality: str, networks: int, n_rows: int, n_numbers: int, seed: 
             for k in range(networks)
         ]
     epochs = int(np.clip(_STEPS * batch // n_rows, 10, 120))
+    same = {
+        "activation": "silu",
+        "schedule": "cosine",
+        "average": AVERAGE,
+        "smoothing": _RANDOM_ROWS / (n_rows + _RANDOM_ROWS),
+        "batch_size": batch,
+        "epochs": epochs,
+        "patience": epochs,
+    }
     if networks == 1 or quality == "fast":
-        embedding = _embedding(n_numbers, 0.5)
-        return [
-            Settings(
-                (WIDTH,) * 3, "silu", 0.1, 4e-3, 0.02, "cosine", batch, epochs, epochs, seed + k, embedding
-            )
-            for k in range(networks)
-        ]
-    return [
-        _drawn(np.random.default_rng([seed, k]), batch, epochs, n_numbers, seed + k) for k in range(networks)
-    ]
+        one = {**ONE, "embedding": _embedding(n_numbers, ONE_SCALE), **same}
+        return [Settings(seed=seed + k, **one) for k in range(networks)]
+    drawn = (_drawn(np.random.default_rng([seed, k]), n_numbers) for k in range(networks))
+    return [Settings(seed=seed + k, **own, **same) for k, own in enumerate(drawn)]
 
 
-def _drawn(rng: np.random.Generator, batch: int, epochs: int, n_numbers: int, seed: int) -> Settings:
+def _drawn(rng: np.random.Generator, n_numbers: int) -> dict[str, Any]:
+    """What differs between networks."""
+
     def log_uniform(low: float, high: float) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     depth = int(rng.integers(DEPTHS[0], DEPTHS[1] + 1))
     lr, decay, scale = log_uniform(*RATES), log_uniform(*DECAYS), log_uniform(*SCALES)
-    dropout = 0.0 if rng.random() < NO_DROPOUT else float(rng.uniform(*DROPOUT))
-    embedding = _embedding(n_numbers, scale)
-    return Settings(
-        (WIDTH,) * depth, "silu", dropout, lr, decay, "cosine", batch, epochs, epochs, seed, embedding
-    )
+    return {
+        "hidden": (WIDTH,) * depth,
+        "lr": lr,
+        "weight_decay": decay,
+        "dropout": 0.0 if rng.random() < NO_DROPOUT else float(rng.uniform(*DROPOUT)),
+        "embedding": _embedding(n_numbers, scale),
+    }
 
 
 def _embedding(n_numbers: int, scale: float) -> dict[str, Any] | None:

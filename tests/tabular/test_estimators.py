@@ -250,7 +250,7 @@ def test_time_limit_is_kept():
 
 def test_notes():
     rng = np.random.default_rng(0)
-    X, y = {"a": rng.normal(size=300), "row": np.arange(300)}, rng.normal(size=300)
+    X, y = {"a": rng.normal(size=300), "row": np.arange(300)}, rng.normal(size=300) ** 3
     with pytest.warns(UserWarning, match="'row' looks like a row number"):
         fitted = TabularRegressor(**FAST).fit(X, y)
     assert any("no better than that of a constant" in note for note in fitted.notes_)
