@@ -20,9 +20,10 @@ DECAYS = (3e-3, 0.2)  # log-uniform
 NO_DROPOUT, DROPOUT = 1 / 3, (0.0, 0.3)  # chance of none, else uniform
 SCALES = (0.03, 1.0)  # of embeddings, log-uniform
 WIDTH = 128
-#: settings of one network alone, and the scale of its embedding
-ONE = {"hidden": (WIDTH,) * 3, "dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02}
-ONE_SCALE = 0.2
+#: of one network alone; up to `SMALL` rows a smaller one, trained for at most so many epochs
+ONE = {"dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02}
+SMALL, SMALL_HIDDEN, SMALL_EPOCHS = 500, (64, 64), 60
+ONE_SCALE, ONE_MOST = 0.2, 50  # of its embedding; more numbers stay numbers
 AVERAGE = 0.99  # of the weights
 _RANDOM_ROWS = 10  # labels are smoothed as if so many further rows had labels drawn at random
 SIZE, FREQUENCIES = 16, 24
@@ -100,7 +101,10 @@ def settings_of(quality: str, networks: int, n_rows: int, n_numbers: int, seed: 
         "patience": epochs,
     }
     if networks == 1 or quality == "fast":
-        one = {**ONE, "embedding": _embedding(n_numbers, ONE_SCALE), **same}
+        one = same | ONE | {"embedding": _embedding(n_numbers, ONE_SCALE, ONE_MOST), "hidden": (WIDTH,) * 3}
+        if n_rows <= SMALL:
+            epochs = min(epochs, SMALL_EPOCHS)
+            one |= {"hidden": SMALL_HIDDEN, "epochs": epochs, "patience": epochs}
         return [Settings(seed=seed + k, **one) for k in range(networks)]
     drawn = (_drawn(np.random.default_rng([seed, k]), n_numbers) for k in range(networks))
     return [Settings(seed=seed + k, **own, **same) for k, own in enumerate(drawn)]
@@ -123,8 +127,8 @@ def _drawn(rng: np.random.Generator, n_numbers: int) -> dict[str, Any]:
     }
 
 
-def _embedding(n_numbers: int, scale: float) -> dict[str, Any] | None:
-    if not 0 < n_numbers <= _WIDEST // 2:
+def _embedding(n_numbers: int, scale: float, most: int = _WIDEST // 2) -> dict[str, Any] | None:
+    if not 0 < n_numbers <= most:
         return None
     size = min(SIZE, max(2, _WIDEST // n_numbers))
     return {"kind": "periodic", "size": size, "scale": scale, "frequencies": FREQUENCIES}
