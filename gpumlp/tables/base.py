@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.checks import printable
 
 __all__ = ["Table", "TableError", "counted", "is_yes_no", "printable", "some"]
 
@@ -69,20 +69,6 @@ def is_yes_no(words: Iterable[str]) -> bool:
 def counted(number: int, noun: str) -> str:
     """1 row, 2 rows."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def printable(text: str, plain: str = "") -> str:
-    """`text` with escapes for control characters, but those in `plain`, and for others that cannot be seen.
-
-    Spaces of all kinds stay.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in plain or _is_space(c) else repr(c)[1:-1] for c in text)
-
-
-def _is_space(character: str) -> bool:
-    return unicodedata.category(character) == "Zs"
 
 
 def some(names: Sequence[object], limit: int = 12) -> str:
