@@ -181,7 +181,7 @@ def _curves_panel(
     ax.set_ylim(top=top)
     ax.set_ylabel("validation loss")
     ax.set_title(f"All {what}")
-    _dress(ax, max(*map(len, curves), *rungs))
+    _dress(ax, max([*map(len, curves), *rungs]))
     ax.legend(**_LEGEND)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from gpumlp.backends import get_backend
 from gpumlp.cli.figures import figures_of, print_figures
 from gpumlp.cli.networks import check_loss, make_optimizer
+from gpumlp.cli.output import check_outputs
 from gpumlp.cli.search import Search
-from gpumlp.cli.train import check_outputs, prepare, save
+from gpumlp.cli.train import prepare, save
 from gpumlp.cli.values import Span
 from gpumlp.cli.words import VALIDATION
 from gpumlp.errors import UsageError
@@ -87,6 +88,10 @@ def _check_options(arguments: argparse.Namespace, spans: dict[str, Span]) -> Non
         raise UsageError("trials are judged by validation rows, and --validation-fraction is 0")
     if arguments.validation_fraction is None:
         arguments.validation_fraction = VALIDATION if arguments.folds is None else 0.0
+    if arguments.folds is not None and arguments.split == "ordered":
+        raise UsageError(
+            "--folds and --split ordered exclude each other: folds would be trained on later rows"
+        )
     get_backend(arguments.device)
 
 

@@ -140,7 +140,7 @@ def importance_picture(found: Sequence[Importance], what: str) -> str:
             height=0.7,
         )
         axes.set_yticks(range(len(found)), [_short(one.column) for one in found])
-        word = "lost" if what == "accuracy" else "added"
-        axes.set_xlabel(f"{what} {word} when the column is shuffled")
+        said = "accuracy lost" if what == "accuracy" else "RMSE added"
+        axes.set_xlabel(f"{said} when the column is shuffled")
 
     return _svg(draw, 6.2, 1.0 + 0.26 * len(found))

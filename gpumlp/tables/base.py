@@ -26,7 +26,7 @@ class Table:
     ----------
     source : str
         The file, for messages.
-    X : array (n_rows, n_features), real numbers, all finite
+    X : array (n_rows, n_features), real numbers, all finite; or a Frame, whose columns hold anything
     names : list of str
         Names of the features; ``x0, x1, ...`` if the file has none.
     named : bool
@@ -40,12 +40,14 @@ class Table:
         Columns, or arrays of an .npz file, that are neither features nor target.
     kept : Frame, optional
         Columns that were asked for besides.
+    w : float64 array (n_rows,), optional
+        Weights of the rows, >= 0.
     notes : sequence of str
         What a user should know about the files.
     """
 
     source: str
-    X: np.ndarray
+    X: Any
     names: list[str]
     named: bool
     y: np.ndarray | None = None
@@ -54,6 +56,7 @@ class Table:
     skipped: Sequence[str] = ()
     kept: Any = None
     notes: Sequence[str] = ()
+    w: np.ndarray | None = None
 
 
 #: words for yes and no, which programs write in different cases

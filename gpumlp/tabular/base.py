@@ -120,18 +120,24 @@ class BaseTabular(BaseEstimator, ABC):
         ------
         ValueError, TypeError
             What cannot be learnt from; nothing has been changed then.
+        KeyboardInterrupt
+            After Ctrl-C; if a network has been trained for an epoch, the estimator is one of what was learnt
+            until then.
         """
         start = time.monotonic()
         before = dict(vars(self))
         try:
-            self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val), progress)
+            interrupted = self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val), progress)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+        if interrupted:
+            raise KeyboardInterrupt
         return self
 
-    def _fit(self, start: float, given: tuple, given_val: tuple, watch: Watch | None) -> None:
+    def _fit(self, start: float, given: tuple, given_val: tuple, watch: Watch | None) -> bool:
+        """Whether Ctrl-C ended the training."""
         networks, seed = self._check_parameters()
         if watch is not None and not callable(watch):
             raise TypeError(f"progress={watch!r}; expected something that can be called with a Standing")
@@ -184,6 +190,7 @@ class BaseTabular(BaseEstimator, ABC):
             figures=self._figures,
         )
         self._keep(problem, pack, frame)
+        return pack.interrupted
 
     def _check_parameters(self) -> tuple[int, int]:
         """(number of networks, seed)."""
@@ -244,6 +251,7 @@ class BaseTabular(BaseEstimator, ABC):
         if not parts:
             return {}, {}
         rows, answers, constants = (np.concatenate(each) for each in zip(*parts, strict=True))
+        self.n_validation_rows_ = len(rows)
         y, w = problem.y[rows], None if problem.w is None else problem.w[rows]
         scores = self._figures(answers, y, w)
         scores.update((f"constant_{k}", v) for k, v in self._figures(constants, y, w).items())

@@ -46,7 +46,7 @@ def notes_of(
     ]
     notes += [
         Note(
-            f"column {name!r} looks like a row number; if that says nothing about new rows: drop=[{name!r}]",
+            f"column {name!r} looks like a row number; if that says nothing about new rows, drop it",
             warn=True,
         )
         for name in encoder.columns

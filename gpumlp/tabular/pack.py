@@ -59,12 +59,15 @@ class Pack:
         All that were trained for an epoch at least.
     late : bool
         The time was up before all were trained as planned.
+    interrupted : bool
+        Ctrl-C ended the training.
     """
 
     ensemble: Ensemble
     folds: list[tuple[Split, Ensemble, np.ndarray | None]]
     networks: list[_Trained]
     late: bool = False
+    interrupted: bool = False
 
     def curves(self) -> list[list[float]]:
         """Validation (or training) loss of each network after each epoch."""
@@ -143,20 +146,23 @@ def train_pack(
             splits,
             settings,
         )
-    shortened, late = waiting != list(settings), False
+    shortened, ended = waiting != list(settings), None
     choice = Choice(problem, splits)
     watcher = Watcher(choice, watch, figures) if watch is not None and figures is not None else None
     done: list[_Trained] = []
     begun = 0
-    while waiting and first > 0 and not late:
+    while waiting and first > 0 and ended is None:
         start, now, waiting = time.monotonic(), waiting[:first], waiting[first:]
         planned = [_Planned(begun + k, splits[(begun + k) % len(splits)], each) for k, each in enumerate(now)]
         begun += len(now)
-        trained, late = _train(problem, planned, deadline, progress, watcher)
+        trained, ended = _train(problem, planned, deadline, progress, watcher)
         done += trained
         if deadline is not None:  # more of them, if there is time
             now_at = time.monotonic()
             first = int(SPARE * (deadline - now_at) / (now_at - start) * len(now))
+    interrupted = isinstance(ended, KeyboardInterrupt)
+    if not done and ended is not None and interrupted:
+        raise ended
     if not done:
         raise DivergenceError("no network was trained for an epoch")
     for each in done:
@@ -171,7 +177,7 @@ def train_pack(
     if watcher is not None:
         watcher.end()
     ensemble = Ensemble([model for _, fold, _ in folds for model in fold.models])
-    return Pack(ensemble, folds, done, late or shortened or bool(waiting))
+    return Pack(ensemble, folds, done, ended is not None or shortened or bool(waiting), interrupted)
 
 
 def _train(
@@ -180,15 +186,15 @@ def _train(
     deadline: float | None,
     progress: bool,
     watcher: Watcher | None,
-) -> tuple[list[_Trained], bool]:
-    """Train the networks; those that did an epoch, and whether the time was up."""
+) -> tuple[list[_Trained], BaseException | None]:
+    """Train the networks; those that did an epoch, and what ended them early, the time or Ctrl-C."""
     trainers = [_trainer(problem, each.settings) for each in planned]
     for trainer, each in zip(trainers, planned, strict=True):
         seen = [] if watcher is None else [watcher.of(each.number, each.split, each.settings)]
         trainer.callbacks = [*seen, *_clock(deadline)]
     splits = {id(each.split): each.split for each in planned}
     val = {key: None if split.val is None else _rows(problem, split.val) for key, split in splits.items()}
-    late = False
+    ended: BaseException | None = None
     try:
         fit_many(
             trainers,
@@ -206,14 +212,14 @@ def _train(
             ],
             progress=progress,
         )
-    except _Late:
-        late = True
+    except (_Late, KeyboardInterrupt) as error:
+        ended = error
     trained = [
         _Trained(each.number, trainer.model, each.split, each.settings, trainer.history)
         for each, trainer in zip(planned, trainers, strict=True)
         if len(trainer.history)
     ]
-    return trained, late
+    return trained, ended
 
 
 def _trainer(problem: Problem, settings: Settings) -> Trainer:
