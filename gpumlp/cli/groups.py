@@ -72,11 +72,13 @@ def add_network(parser: argparse.ArgumentParser, *, one: bool) -> None:
     add_device(group)
     group.add_argument(
         "--seed",
-        "--random-state",
         type=integer(0),
         default=0,
         metavar="N",
         help=f"of split, {'' if one else 'settings, '}initial values, row order, dropout (default: 0)",
+    )
+    group.add_argument(
+        "--random-state", type=integer(0), dest="seed", default=0, metavar="N", help="the same as --seed"
     )
 
 

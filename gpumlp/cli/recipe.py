@@ -25,6 +25,7 @@ from gpumlp.plots import plot_trials
 from gpumlp.tables import Frame, Table
 from gpumlp.tables.base import counted, some
 from gpumlp.tabular.saved import save_estimator
+from gpumlp.training.progress import Progress
 
 __all__ = ["train_by_recipe"]
 
@@ -58,7 +59,8 @@ def train_by_recipe(arguments: argparse.Namespace) -> None:
     parts, weights = _parts(arguments, given)
     est = _estimator(arguments, given.task)
     start = time.perf_counter()
-    interrupted, told = _fit(est, parts, weights)
+    with Progress(1, False if arguments.quiet or arguments.json else None) as bar:
+        interrupted, told = _fit(est, parts, weights, bar)
     seconds = time.perf_counter() - start
     constant = constant_of(est, parts["train"])
     figures, counts, problem = _judge(est, parts, constant)
@@ -154,16 +156,22 @@ def _estimator(arguments: argparse.Namespace, task: str) -> Any:
         numeric=arguments.numeric or None,
         random_state=arguments.seed % 2**32,
         device=arguments.device,
-        verbose=False if arguments.quiet or arguments.json else None,
     )
 
 
-def _fit(est: Any, parts: dict[str, Part], weights: list[np.ndarray | None]) -> tuple[bool, list[str]]:
+def _fit(
+    est: Any, parts: dict[str, Part], weights: list[np.ndarray | None], bar: Progress
+) -> tuple[bool, list[str]]:
     """Fit; whether Ctrl-C ended it, and what was warned of."""
+
+    def show(at: Any) -> None:
+        score = next((f", {n} {at.scores[n]:.4g}" for n in ("accuracy", "rmse") if n in at.scores), "")
+        bar.show(at.epochs, f"{at.training} of {at.networks} networks{score}", at.of_epochs)
+
     train, validation = parts["train"], parts.get("validation")
-    more = {}
+    more: dict[str, Any] = {"progress": show if bar.shown else None}
     if validation is not None:
-        more = {"X_val": validation.X, "y_val": validation.y, "sample_weight_val": weights[1]}
+        more |= {"X_val": validation.X, "y_val": validation.y, "sample_weight_val": weights[1]}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
@@ -238,7 +246,7 @@ def _print_json(
         "columns": est.columns_,
         "networks": len(est.networks_),
         "seconds": round(seconds, 3),
-        "notes": est.notes_,
+        "notes": [*given.table.notes, *est.notes_],
     }
     print_json(facts | ({"classes": given.prep.classes} if given.prep.classes else {}))
 

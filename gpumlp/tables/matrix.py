@@ -111,12 +111,31 @@ def read_table(
         )
     if not chosen:
         raise TableError(f"{files.source!r} has no feature columns besides {target!r}")
+    if typed and need_target:
+        notes += [note for name in chosen if name not in texts and (note := _doubt(files, frame, name))]
     y = _target(files, frame, asked[0]) if asked else None
     kept = files.read(keep, dict.fromkeys(keep, keep_mode)) if keep else None
     w = _weights(files, frame, weight) if weight else None
     X = frame.select(chosen) if typed else _matrix(files, frame, chosen)
     shown = target if need_target and target else ""
     return Table(files.source, X, chosen, True, y, shown, skipped=skipped, kept=kept, notes=notes, w=w)
+
+
+def _doubt(files: Files, frame: Frame, name: str) -> str:
+    """What should be known of a text column whose words are nearly all numbers; TableError if they all would
+    be with another decimal point."""
+    column = frame[name]
+    if column.kind != "text" or len(column.words) < _FEW:
+        return ""
+    odd = [word for word in column.words if not is_number(word)]
+    commas = [word for word in odd if is_number(word.replace(",", "."))]
+    if 5 * len(odd) > len(column.words) > 1.25 * len(commas) or not odd:
+        return ""
+    word = commas[0] if commas else odd[0]
+    place, _ = files.place(frame, int(np.argmax(column.values == column.words.index(word))))
+    if len(commas) >= 0.8 * len(column.words):
+        raise TableError(f"{place}: column {name!r}: {why(word)}")
+    return f"{place}: column {name!r} is text because of {word!r}; nearly all its other cells are numbers"
 
 
 def _read_arrays(

@@ -54,10 +54,13 @@ class Progress:
         """Whether there is a bar."""
         return self._bar is not None
 
-    def show(self, epochs: float, text: str | None = None) -> None:
-        """Show that so many epochs are done, and `text`; never fewer than before."""
+    def show(self, epochs: float, text: str | None = None, total: int | None = None) -> None:
+        """Show that so many epochs are done, never fewer than before, and `text`; `total` if there are others
+        now."""
         if self._bar is None:
             return
+        if total is not None:
+            self._bar.total = total
         if text is not None:
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(max(0.0, round(epochs, 1) - self._bar.n))
