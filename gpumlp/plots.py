@@ -176,9 +176,12 @@ def _curves_panel(
     for number, rung in enumerate(rungs):
         ax.axvline(rung, color=_BEST, lw=0.8, ls=":", label="" if number else "rung")
     every = [[value for value in curve if math.isfinite(value)] for curve in curves]
-    top = max(curve[0] for curve in every if curve)  # what is worse than at the beginning says little
-    _scale(ax, [value for curve in every for value in curve if value <= top])
-    ax.set_ylim(top=top)
+    # what is worse than at the beginning, or than most, says little
+    values = sorted(value for curve in every for value in curve)
+    top = max([*(curve[0] for curve in every if curve), values[int(0.8 * (len(values) - 1))]])
+    low = values[0]
+    _scale(ax, [value for value in values if value <= top])
+    ax.set_ylim(low * (low / top) ** 0.05 if ax.get_yscale() == "log" else low - 0.05 * (top - low or 1), top)
     ax.set_ylabel("validation loss")
     ax.set_title(f"All {what}")
     _dress(ax, max([*map(len, curves), *rungs]))

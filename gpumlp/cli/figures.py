@@ -32,12 +32,20 @@ Rows = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
 
 
 def evaluate_model(
-    model: MLP | Ensemble, prep: Preparation, X: np.ndarray, y: np.ndarray, w: np.ndarray | None = None
+    model: MLP | Ensemble,
+    prep: Preparation,
+    X: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray | None = None,
+    *,
+    trainer: Trainer | None = None,
 ) -> dict[str, float]:
-    """Loss and metrics on prepared rows; the RMSE in units of the target."""
+    """Loss and metrics on prepared rows, by the model's `trainer` if there is one; the RMSE in units of the
+    target."""
     if isinstance(model, Ensemble):
         return evaluate_answers(np.asarray(model.answers(X)), prep, y, w)
-    figures = in_units(Trainer(model, loss=prep.loss, optimizer="sgd").evaluate(X, y, w), prep)
+    trainer = trainer or Trainer(model, loss=prep.loss, optimizer="sgd")
+    figures = in_units(trainer.evaluate(X, y, w), prep)
     if prep.classes:
         area = class_figures(np.asarray(model.predict_proba(X)), y, w).get("auc")
         figures |= {} if area is None else {"auc": area}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import time
 import warnings
@@ -280,7 +281,7 @@ def _report(arguments: argparse.Namespace, est: Any, given: Given, part: Part, s
     from gpumlp.report import write_report
 
     old = replaces(arguments.report)
-    title = f"{given.prep.target} of {given.table.source}"
+    title = f"{given.prep.target} of {os.path.basename(given.table.source)}"
     write_report(arguments.report, est, part.X, part.y, title=title, sample_weight=part.w)
     arguments.saved.append(arguments.report)
     say(f"report saved to {arguments.report}{old}")

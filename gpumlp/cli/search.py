@@ -125,7 +125,7 @@ class Search:
                 epochs=arguments.epochs,
                 **self._validation(),
                 early_stopping=EarlyStopping(patience=arguments.early_stopping),
-                progress=False if arguments.quiet else None,
+                progress=False if arguments.quiet or arguments.json else None,
             )
         except KeyboardInterrupt:
             if not any(trial.usable for trial in self.trials):

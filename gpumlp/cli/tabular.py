@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -191,7 +192,7 @@ def evaluate_estimator(arguments: argparse.Namespace, est: Any) -> None:
     if arguments.report is not None:
         from gpumlp.report import write_report
 
-        title = f"{prep.target or 'target'} of {table.source}"
+        title = f"{prep.target or 'target'} of {os.path.basename(table.source)}"
         write_report(arguments.report, est, part.X, part.y, title=title, sample_weight=part.w)
         print(f"gpumlp: report saved to {arguments.report}", file=sys.stderr)
     if arguments.json:

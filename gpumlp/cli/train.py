@@ -108,7 +108,10 @@ def train(arguments: argparse.Namespace) -> None:
         say(done)
     parts = data.parts()
     figures, problem = figures_of(
-        {name: partial(evaluate_model, model, data.prep, *rows) for name, rows in parts.items()}
+        {
+            name: partial(evaluate_model, model, data.prep, *rows, trainer=trainer)
+            for name, rows in parts.items()
+        }
     )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
