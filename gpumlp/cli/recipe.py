@@ -30,6 +30,7 @@ from gpumlp.training.progress import Progress
 
 __all__ = ["train_by_recipe"]
 
+_SETTINGS = 8  # networks from which on curves are drawn beside settings
 _MOST = 10_000  # training rows whose figures are printed
 _KINDS = {
     "number": "numbers",
@@ -260,7 +261,7 @@ def _plot(arguments: argparse.Namespace, est: Any, say: Say) -> None:
     settings = {
         name: [one[name] for one in networks]
         for name in ("lr", "weight_decay", "dropout")
-        if len({one.get(name) for one in networks}) > 1
+        if len(networks) >= _SETTINGS and len({one.get(name) for one in networks}) > 1
     }
     plot_trials(
         est.curves_,

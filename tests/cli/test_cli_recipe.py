@@ -130,7 +130,7 @@ def test_classes_from_a_table_as_it_comes(run, data, tmp_path):
 
     out = run("info", "m.npz").out
     for text in (
-        "  age         number",
+        "  age       number\n",
         "category, 2: baker, old, smith",
         "gives       rich, 2 classes: no, yes",
     ):
