@@ -125,6 +125,9 @@ def _read(arguments: argparse.Namespace, est: Any, target: str | None, **options
     encoder = est.encoder_
     texts = [n for n, c in encoder.columns.items() if isinstance(c, (Category, Codes)) and not _truth(c)]
     names = [name for name in encoder.names if name in encoder.columns] if encoder.named else None
+    ending = os.path.splitext(arguments.data[0])[1].lower()
+    if ending == ".npz" and encoder.named and not getattr(arguments, "target", None):
+        target = None  # the model knows a column of another kind of file; the usual array names will do
     table = read(
         arguments,
         arguments.data,
@@ -132,7 +135,8 @@ def _read(arguments: argparse.Namespace, est: Any, target: str | None, **options
         typed=True,
         texts=texts,
         target=target,
-        features=names,
+        features=arguments.features if names is None or ending in (".npz", ".npy") else names,
+        n_features=len(encoder.names),
         narrow=False,
         **options,
     )

@@ -128,7 +128,13 @@ def _add_train(commands: Any) -> None:
     add_training(parser, one=True)
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--out", default=DEFAULT_MODEL, metavar="MODEL", help=f"model file (default: {DEFAULT_MODEL})"
+        "-o",
+        "--output",
+        "--out",
+        dest="out",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"model file (default: {DEFAULT_MODEL})",
     )
     output.add_argument("--plot", metavar="FILE.png", help="draw the learning curves (.png, .svg or .pdf)")
     output.add_argument(

@@ -154,6 +154,22 @@ def test_values_codes_and_weights_in_parquet(run, data, tmp_path):
     assert found.column("id").to_pylist() == people()["id"], "zeros are lost"
     expected = model.predict(read_frame("people.csv", modes={"town": "text"}))
     np.testing.assert_allclose(found.column("prediction").to_numpy(), expected, rtol=1e-6)
+    # rows of numbers without names go by their places
+    rows = {
+        "age": ["40"] * 60,
+        "b": [str(n % 7) for n in range(60)],
+        "y": [str(n % 7 > 3) for n in range(60)],
+    }
+    assert (
+        run(
+            "train", write(tmp_path / "n.csv", rows), "--target", "y", "--quality", "fast", "--out", "n.npz"
+        ).code
+        == 0
+    )
+    np.save(tmp_path / "n.npy", np.array([[40.0, 6], [40, 0]]))
+    assert run("predict", "n.npz", "n.npy").out == "prediction\nTrue\nFalse\n"
+    np.savez(tmp_path / "n2.npz", X=np.array([[40.0, 6], [40, 0]]), y=np.array(["True", "False"]))
+    assert json.loads(run("evaluate", "n.npz", "n2.npz", "--json").out)["figures"]["accuracy"] == 1.0
     # a class as number, and what no one has seen
     other = people(4)
     other["town"], other["job"], other["age"] = (
