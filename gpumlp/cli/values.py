@@ -14,6 +14,7 @@ __all__ = [
     "Span",
     "at_least_two",
     "before_data",
+    "class_weight",
     "fraction",
     "hidden",
     "integer",
@@ -59,6 +60,19 @@ def fraction(text: str) -> float:
 def at_least_two(text: str) -> float:
     """A finite number >= 2."""
     return _number(text, 2, math.inf)
+
+
+def class_weight(text: str) -> str | dict[str, float]:
+    """ "balanced", or CLASS=NUMBER with commas."""
+    if text == "balanced":
+        return text
+    found = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        if not name:
+            raise argparse.ArgumentTypeError(f"{text!r}; expected balanced, or CLASS=NUMBER,CLASS=NUMBER")
+        found[name.strip()] = positive(value)
+    return found
 
 
 def before_data(convert: Callable[[str], Any]) -> Callable[[str], Any]:

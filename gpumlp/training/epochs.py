@@ -145,6 +145,12 @@ class ResidentEpochs:
         weights = self.rows.weights
         return self._counts if weights is None else batch_weights(weights, self.order, self.batch)
 
+    @property
+    def part(self) -> float:
+        """The share of the last epoch's steps that are done; 0 for a device that would have to be asked."""
+        step = self.steps.step
+        return float(step[0]) / self.n_steps if isinstance(step, np.ndarray) else 0.0
+
     def run(self, table: dict[str, Any]) -> None:
         """See `Epochs`."""
         self.run_steps(table)

@@ -35,6 +35,8 @@ class Loop:
     n_epochs : int
     streaming : bool or None
         See `Trainer.fit`.
+    start : float, optional
+        When it began, on the clock of `time.perf_counter`.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Loop:
         val: Rows | SourceRows | None,
         n_epochs: int,
         streaming: bool | None,
+        start: float | None = None,
     ) -> None:
+        self._since = time.perf_counter() if start is None else start  # time that no epoch has been given
         self.trainer = trainer
         self.train: Any = train
         self.val: Any = val
@@ -101,11 +105,13 @@ class Loop:
         finally:  # also after divergence or Ctrl-C
             self._leave()
             best.restore()
+            if len(history):
+                history.metrics["seconds"][-1] += self._passed()
             trainer.history = history  # a callback may have called `fit`
 
     def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
         """One pass over the rows; its figures."""
-        start, trainer = time.perf_counter(), self.trainer
+        trainer = self.trainer
         self._follow()
         engine, epochs = self.engine, self.epochs
         self._draw()
@@ -128,7 +134,17 @@ class Loop:
             figures.update((f"val_{name}", v) for name, v in self.evaluation.figures(sums[1:3]).items())
         if engine.precision.scaler is not None:
             figures["skipped"], self._skipped = int(sums[-1]) - self._skipped, int(sums[-1])
-        return {**figures, "seconds": time.perf_counter() - start}
+        return {**figures, "seconds": self._passed()}
+
+    def _passed(self) -> float:
+        """Seconds since this was asked for the last time."""
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
+    @property
+    def part(self) -> float:
+        """How much of the running epoch is done, as far as the host sees it: 0 <= part < 1."""
+        return getattr(self.epochs, "part", 0.0) % 1.0
 
     def _read_sums(self) -> np.ndarray:
         """The engine's sums on the host; waits for the device."""

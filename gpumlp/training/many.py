@@ -69,7 +69,7 @@ def fit_many(
         For each trainer the candidate that it belongs to (a number, a name): one candidate's folds, which
         are judged by their mean and leave together.  By default each trainer is a candidate.
     progress : bool, optional
-        Show a progress bar; by default only on a terminal.
+        Show a progress bar; by default only on a terminal or in a notebook.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -192,7 +193,7 @@ class Trainer(Settings):
             Factors >= 0 on the rows' losses; a batch's loss is the weighted mean.
         early_stopping : EarlyStopping or True, optional
         progress : bool, optional
-            Show a progress bar; by default only on a terminal.
+            Show a progress bar; by default only on a terminal or in a notebook.
         streaming : bool, optional
             Keep the rows on the host and send them in chunks; by default only if they do not fit on the
             device.  The parameters are the same to the bit (losses are summed in another order); see
@@ -214,6 +215,7 @@ class Trainer(Settings):
         MemoryError
             Network, optimiser state and one batch do not fit on the device.
         """
+        start = time.perf_counter()
         epochs = checks.whole("epochs", epochs)
         if progress is not None:
             progress = checks.flag("progress", progress)
@@ -225,9 +227,9 @@ class Trainer(Settings):
         if isinstance(validation, RowSource):
             validation = check_given(self.model, self.loss, validation, suffix="_val")
         train, val = check_fit(self, rows, validation, stop, look)
-        loop = Loop(self, train, val, epochs, streaming)
+        loop = Loop(self, train, val, epochs, streaming, start)
         self.history = History()
-        with Progress(epochs, progress) as bar:
+        with Progress(epochs, progress) as bar, bar.watching(lambda: len(self.history) + loop.part):
             loop.run(stop, [bar, *self.callbacks])
         return self.history
 
