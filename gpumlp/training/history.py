@@ -11,7 +11,6 @@ from typing import Any
 
 from gpumlp import checks
 from gpumlp.errors import DivergenceError
-from gpumlp.plots import plot_history
 
 __all__ = ["EarlyStopping", "Histories", "History", "get_early_stopping", "maximizes"]
 
@@ -62,6 +61,8 @@ class History:
 
         Without a path the figure is returned, which a notebook shows.
         """
+        from gpumlp.plots import plot_history  # few programs draw
+
         return plot_history(self, path, **options)
 
     @property

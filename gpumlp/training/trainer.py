@@ -217,10 +217,8 @@ class Trainer(Settings):
         """
         start = time.perf_counter()
         epochs = checks.whole("epochs", epochs)
-        if progress is not None:
-            progress = checks.flag("progress", progress)
-        if streaming is not None:
-            streaming = checks.flag("streaming", streaming)
+        flags = {"progress": progress, "streaming": streaming}
+        progress, streaming = (v if v is None else checks.flag(name, v) for name, v in flags.items())
         stop = get_early_stopping(early_stopping)
         look = checks.flag("check", check)
         rows = check_given(self.model, self.loss, X, y, sample_weight, look=look)
