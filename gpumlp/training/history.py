@@ -98,7 +98,9 @@ class History:
     def _repr_html_(self) -> str:
         """For notebooks: a table of the epochs, of many the first, the last and the best."""
         n, best = len(self), self.best_epoch
-        shown = sorted({*range(min(n, _ENDS)), *range(max(0, n - _ENDS), n)} | ({best} - {None}))
+        shown = sorted(
+            {*range(min(n, _ENDS)), *range(max(0, n - _ENDS), n), *([] if best is None else [best])}
+        )
         rows, before = [], -1
         for epoch in shown:
             if epoch > before + 1:
