@@ -123,7 +123,6 @@ def _codes(est: Any, y: np.ndarray) -> np.ndarray:
 def _read(arguments: argparse.Namespace, est: Any, target: str | None, **options: Any) -> Table:
     """The columns that an estimator uses, of data files; those that it does not use are empty."""
     encoder = est.encoder_
-    texts = [n for n, c in encoder.columns.items() if isinstance(c, (Category, Codes)) and not _truth(c)]
     names = [name for name in encoder.names if name in encoder.columns] if encoder.named else None
     ending = os.path.splitext(arguments.data[0])[1].lower()
     if ending == ".npz" and encoder.named and not getattr(arguments, "target", None):
@@ -133,7 +132,7 @@ def _read(arguments: argparse.Namespace, est: Any, target: str | None, **options
         arguments.data,
         np.float32,
         typed=True,
-        texts=texts,
+        texts=list(encoder.modes()),
         target=target,
         features=arguments.features if names is None or ending in (".npz", ".npy") else names,
         n_features=len(encoder.names),
@@ -152,11 +151,6 @@ def _read(arguments: argparse.Namespace, est: Any, target: str | None, **options
             f"with {len(encoder.names)}"
         )
     return table
-
-
-def _truth(column: Category | Codes) -> bool:
-    """Whether it was made of truth values, which files write in different cases."""
-    return set(column.known) <= {"True", "False"}
 
 
 def _table(arguments: argparse.Namespace, est: Any, target: str | None, **options: Any) -> Table:

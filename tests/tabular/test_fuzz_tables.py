@@ -22,8 +22,6 @@ pytest.importorskip("sklearn")
 
 #: GPUMLP_FUZZ_TABLES=1000 tries so many
 CASES = int(os.environ.get("GPUMLP_FUZZ_TABLES", "12"))
-#: the command line reads files for models of tables
-WITH_CLI = importlib.util.find_spec("gpumlp.cli.tabular") is not None
 WITH_ONNX = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
 ROWS, NEW = 120, 30
 
@@ -33,7 +31,9 @@ def fitted(rng: np.random.Generator, train: list[Cells], path: Path) -> Any:
     classes = bool(rng.random() < 0.6)
     y = target_of(rng, ROWS, classes)
     form = str(rng.choice([*FORMS, "csv"]))
-    given = [column.name for column in train if column.kind in ("whole", "truth") and rng.random() < 0.3]
+    given = [
+        column.name for column in train if column.kind in ("whole", "truth", "day") and rng.random() < 0.3
+    ]
     categorical = given[:1] if rng.random() < 0.3 else given
     if form == "csv":
         path.write_bytes(csv_of(rng, train).encode())
@@ -89,8 +89,7 @@ def test_all_ways_agree(tmp_path: Path, capfd: pytest.CaptureFixture[str], seed:
     read = read_frame(tmp_path / "new.csv", modes=est.encoder_.modes())
     np.testing.assert_array_equal(answers(est, read), first, "csv")
     est.save(tmp_path / "model.npz")
-    if WITH_CLI:
-        np.testing.assert_array_equal(told(est, tmp_path, capfd), first, "command line")
+    np.testing.assert_array_equal(told(est, tmp_path, capfd), first, "command line")
     np.testing.assert_array_equal(
         answers(gpumlp.load(tmp_path / "model.npz", device="cpu"), read), first, "file"
     )
