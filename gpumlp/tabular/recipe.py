@@ -18,7 +18,7 @@ DEPTHS = (2, 3)
 RATES = (2e-3, 8e-3)  # log-uniform
 DECAYS = (3e-3, 0.2)  # log-uniform
 NO_DROPOUT, DROPOUT = 1 / 3, (0.0, 0.3)  # chance of none, else uniform
-SCALES = (0.03, 1.0)  # of embeddings, log-uniform
+SCALES = (0.1, 2.0)  # of embeddings, log-uniform
 WIDTH = 128
 #: of one network alone; up to `SMALL` rows a smaller one, trained for at most so many epochs
 ONE = {"dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02, "average": 0.99}
