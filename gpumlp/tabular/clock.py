@@ -86,7 +86,7 @@ def _seconds_of_epoch(
     trainers = [trainer(each) for each in settings[:side]]
     X, y, w = (*rows, None)[:3]
     took: list[float] = []
-    while len(took) < 3 and sum(took) <= most:  # the first one compiles
+    while not took or (len(took) < 3 and sum(took) <= most):  # the first one compiles
         begun = time.monotonic()
         fit_many(trainers, X, y, epochs=1, sample_weight=w, progress=False)
         took.append(time.monotonic() - begun)
