@@ -18,13 +18,12 @@ DEPTHS = (2, 3)
 RATES = (2e-3, 8e-3)  # log-uniform
 DECAYS = (3e-3, 0.2)  # log-uniform
 NO_DROPOUT, DROPOUT = 1 / 3, (0.0, 0.3)  # chance of none, else uniform
-SCALES = (0.03, 1.0)  # of embeddings, log-uniform
+SCALES = (0.1, 2.0)  # of embeddings, log-uniform
 WIDTH = 128
 #: of one network alone; up to `SMALL` rows a smaller one, trained for at most so many epochs
-ONE = {"dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02}
+ONE = {"dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02, "average": 0.99}
 SMALL, SMALL_HIDDEN, SMALL_EPOCHS = 500, (64, 64), 60
 ONE_SCALE, ONE_MOST = 0.2, 50  # of its embedding; more numbers stay numbers
-AVERAGE = 0.99  # of the weights
 _RANDOM_ROWS = 10  # labels are smoothed as if so many further rows had labels drawn at random
 SIZE, FREQUENCIES = 16, 24
 _WIDEST = 1024  # inputs that embeddings of numbers make together, about
@@ -94,7 +93,6 @@ def settings_of(quality: str, networks: int, n_rows: int, n_numbers: int, seed: 
     same = {
         "activation": "silu",
         "schedule": "cosine",
-        "average": AVERAGE,
         "smoothing": _RANDOM_ROWS / (n_rows + _RANDOM_ROWS),
         "batch_size": batch,
         "epochs": epochs,

@@ -75,3 +75,14 @@ def test_weights_of_zero_are_rows_that_are_absent():
     for wrong in (np.zeros(90), -np.ones(90), np.full(90, np.nan)):
         with pytest.raises(ValueError):
             TabularRegressor(**FAST).fit(X, y, sample_weight=wrong)
+
+
+def test_few_rows_make_nobody_sure():
+    """Labels are smoothed as if ten further rows had labels drawn at random; with many rows hardly."""
+    least = []
+    for n in (80, 4000):
+        X = rows(n)
+        y = X[:, 0] > 0
+        chances = TabularClassifier(**FAST).fit(X, y).predict_proba(X[np.abs(X[:, 0]) > 1])
+        least.append(np.median(chances.min(axis=1)))
+    assert least[0] > 0.02 and least[1] < 0.01
