@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from operator import is_
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Parts:
         own = (*network.weights, *network.biases)
         given = params if isinstance(params, (list, tuple)) else ()
         if len(given) != len(own) or not all(map(is_, given, own)):
-            return params, list(self)
+            return params, list(cast(Any, self))
         if by_element and not network.embedded:
             return network.flat, self.flat
         return params, [*self.weights, *self.biases]
@@ -69,7 +69,7 @@ class Grads(Parts, tuple):
         """Views of `flat`, which is laid out as the network's parameters."""
         matrices = [layer.matrix(flat) for layer in network.layers]
         weights, biases = [m[:-1] for m in matrices], [m[-1] for m in matrices]
-        self = super().__new__(cls, (*weights, *biases))  # type: ignore[arg-type]
+        self = super().__new__(cls, (*weights, *biases))
         self.weights, self.biases, self.flat, self._inputs = weights, biases, flat, inputs
         self.embedding = network.embedded.views(flat) if network.embedded else {}
         self._network = network

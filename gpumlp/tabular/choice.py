@@ -80,7 +80,8 @@ class Choice:
         size = -(-_SIZE // len(self._splits)) if len(usable) > 1 else 1
         places = greedy_choice([own[k] for k in usable], self._problem.y[split.val], size, metric, w)
         numbers = [usable[place] for place in places]
-        return numbers, sum(own[k] for k in numbers) / len(numbers)
+        total: np.ndarray = sum((own[k] for k in numbers), start=np.zeros(()))
+        return numbers, total / len(numbers)
 
     def scores(self, figures: Callable[..., dict[str, float]]) -> dict[str, float]:
         """Figures of all validation rows that an ensemble answers for; empty if there are none."""

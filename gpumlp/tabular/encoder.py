@@ -280,8 +280,8 @@ def _codes(column: Column) -> tuple[np.ndarray, list[str]]:
         places, distinct = factorize(texts)
         places[[not text for text in texts]] = -1
         return np.append(places, np.int32(-1))[values], distinct
-    distinct, codes = np.unique(values, return_inverse=True)
-    texts = [shortest(value) for value in distinct]
+    found, codes = np.unique(values, return_inverse=True)
+    texts = [shortest(value) for value in found]
     return np.where(missing, -1, codes.ravel()).astype(np.int32), texts
 
 

@@ -90,7 +90,7 @@ def settings_of(quality: str, networks: int, n_rows: int, n_numbers: int, seed: 
             for k in range(networks)
         ]
     epochs = int(np.clip(_STEPS * batch // n_rows, 10, 120))
-    same = {
+    same: dict[str, Any] = {
         "activation": "silu",
         "schedule": "cosine",
         "smoothing": _RANDOM_ROWS / (n_rows + _RANDOM_ROWS),
