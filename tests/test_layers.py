@@ -16,6 +16,7 @@ FLOORS = [
     ["version", "locks", "checks"],
     ["errors"],
     ["activations", "losses", "schedules", "datasets", "files"],
+    ["distributed"],
     ["backends"],
     ["network", "optimizers"],
     ["rows"],
