@@ -36,7 +36,8 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     name : str or Backend
         "auto": the environment variable ``GPUMLP_DEVICE`` if set, else "cuda" where usable, else "cpu".
         "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0",
-        in a process that a launcher has started among others "cuda:<local rank>"; "gpu" and "gpu:1" are other names of "cuda" and "cuda:1".
+        or "cuda:<local rank>" where a launcher has started several processes; "gpu" and "gpu:1" are other
+        names of "cuda" and "cuda:1".
         A Backend is returned as is.
 
     Raises

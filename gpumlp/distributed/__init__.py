@@ -84,7 +84,7 @@ def _make(here: Launched, mpi: bool) -> Communicator:
     made = MPICommunicator()
     if made.size == 1 and here.size > 1:
         raise DeviceError(
-            f"{here.launcher} has started {here.size} processes, but mpi4py's MPI library sees one: it belongs "
-            "to another MPI; install mpi4py for this launcher, or use the mpiexec of that library"
+            f"{here.launcher} has started {here.size} processes, but mpi4py's MPI library sees one: it "
+            "belongs to another MPI; install mpi4py for this launcher, or use the mpiexec of that library"
         )
     return made

@@ -42,8 +42,8 @@ class Communicator(ABC):
         """
 
     @abstractmethod
-    def all_reduce(self, buffer: Any) -> None:
-        """buffer = its sum over the ranks, in place; the order of the sum is the library's."""
+    def all_reduce(self, buffer: Any, into: Any = None) -> None:
+        """`into`, or `buffer` itself, = the sum of `buffer` over the ranks, in the library's order."""
 
     @abstractmethod
     def all_gather(self, part: Any, out: Any) -> None:
@@ -51,16 +51,21 @@ class Communicator(ABC):
 
     @abstractmethod
     def all_to_all(self, send: Sequence[Any], receive: Sequence[Any]) -> None:
-        """receive[r] = what rank r has in its ``send[<this rank>]``: arrays of the same length there and here."""
+        """receive[r] = what rank r has in its ``send[<this rank>]``, an array of the same length."""
 
     @abstractmethod
     def broadcast(self, buffer: Any, root: int = 0) -> None:
         """buffer = that of rank `root`, in place."""
 
-    def add_doubling(self, buffer: Any, scratch: Any) -> bool:
-        """buffer = its sum over the ranks, added in a balanced tree of neighbours, in place; `scratch` is an
-        array like it.  False, and nothing done, where `all_gather` is to be used instead."""
+    @property
+    def doubles(self) -> bool:
+        """Whether `add_doubling` is there, and the better way."""
         return False
+
+    def add_doubling(self, buffer: Any, scratch: Any) -> None:
+        """buffer = its sum over the ranks, added in a balanced tree of neighbours, in place; `scratch` is an
+        array like it."""
+        raise NotImplementedError
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -83,8 +88,10 @@ class Alone(Communicator):
         """See `Communicator`."""
         return [value]
 
-    def all_reduce(self, buffer: Any) -> None:
+    def all_reduce(self, buffer: Any, into: Any = None) -> None:
         """See `Communicator`."""
+        if into is not None:
+            into[...] = buffer
 
     def all_gather(self, part: Any, out: Any) -> None:
         """See `Communicator`."""
@@ -96,10 +103,6 @@ class Alone(Communicator):
 
     def broadcast(self, buffer: Any, root: int = 0) -> None:
         """See `Communicator`."""
-
-    def add_doubling(self, buffer: Any, scratch: Any) -> bool:
-        """See `Communicator`."""
-        return True
 
     def abort(self, reason: str) -> None:
         """See `Communicator`."""

@@ -1,4 +1,4 @@
-"""Who started this process: rank and size from the environment that a launcher makes, without importing MPI."""
+"""Who started this process: rank and size from the environment that a launcher makes, without MPI."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Launched:
     Attributes
     ----------
     launcher : str
-        "torchrun", "Open MPI", "MPICH" (and relatives, such as Intel MPI), "Slurm", or "" for a process on its
-        own.
+        "torchrun", "Open MPI", "MPICH" (and relatives, such as Intel MPI), "Slurm", or "" for a process on
+        its own.
     rank, size : int
         Its number, from 0, and how many there are.
     local_rank, local_size : int

@@ -36,7 +36,8 @@ class MPICommunicator(Communicator):
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise DeviceError(
-                f"ranks on the CPU need mpi4py and an MPI library ({error}): pip install 'gpumlp[distributed]'"
+                f"ranks on the CPU need mpi4py and an MPI library ({error}): "
+                "pip install 'gpumlp[distributed]'"
             ) from error
         self._mpi = MPI
         self.comm = MPI.COMM_WORLD.Dup() if comm is None else comm
@@ -57,9 +58,12 @@ class MPICommunicator(Communicator):
         """See `Communicator`; any value that can be pickled."""
         return list(self.comm.allgather(value))
 
-    def all_reduce(self, buffer: np.ndarray) -> None:
+    def all_reduce(self, buffer: np.ndarray, into: Any = None) -> None:
         """See `Communicator`."""
-        self.comm.Allreduce(self._mpi.IN_PLACE, buffer)
+        if into is None:
+            self.comm.Allreduce(self._mpi.IN_PLACE, buffer)
+        else:
+            self.comm.Allreduce(buffer, into)
 
     def all_gather(self, part: np.ndarray, out: np.ndarray) -> None:
         """See `Communicator`."""
@@ -79,20 +83,22 @@ class MPICommunicator(Communicator):
         """See `Communicator`."""
         self.comm.Bcast(buffer, root)
 
-    def add_doubling(self, buffer: np.ndarray, scratch: np.ndarray) -> bool:
+    @property
+    def doubles(self) -> bool:
+        """See `Communicator`: for 2, 4, 8, ... ranks."""
+        return self.size & (self.size - 1) == 0
+
+    def add_doubling(self, buffer: np.ndarray, scratch: np.ndarray) -> None:
         """See `Communicator`: ranks exchange with neighbours 1, 2, 4, ... away, and add.
 
         a + b is b + a, so both of a pair have the bits of the tree.
         """
-        if self.size & (self.size - 1):
-            return False
         bit = 1
         while bit < self.size:
             partner = self.rank ^ bit
             self.comm.Sendrecv(buffer, partner, _TAG, scratch, partner, _TAG)
             add_into(buffer, scratch)
             bit *= 2
-        return True
 
     def abort(self, reason: str) -> None:
         """See `Communicator`."""

@@ -19,7 +19,7 @@ _SUM = 0
 
 
 class NCCLCommunicator(Communicator):
-    """Ranks with a CUDA device each; nothing waits on the host, and all but `gather` can be captured in graphs.
+    """Ranks with a CUDA device each; nothing waits on the host, and graphs can capture all but `gather`.
 
     Parameters
     ----------
@@ -40,12 +40,13 @@ class NCCLCommunicator(Communicator):
         try:
             from cupy.cuda import nccl
 
-            unique = nccl.get_unique_id() if self.rank == 0 else None
+            unique: Any = nccl.get_unique_id() if self.rank == 0 else None
             problem = None
         except Exception as error:
             unique, problem = None, f"NCCL cannot be used ({error}): pip install nvidia-nccl-cu12"
         self._agree(problem)
-        unique = tuple(host.gather(None if unique is None else list(unique))[0])
+        given = host.gather(unique)[0]
+        unique = tuple(given) if isinstance(given, list) else given  # bytes since CuPy 14
         with backend.work():
             try:
                 self._nccl, self._comm = nccl, nccl.NcclCommunicator(self.size, unique, self.rank)
@@ -79,11 +80,13 @@ class NCCLCommunicator(Communicator):
         """See `Communicator`."""
         return self.host.gather(value)
 
-    def all_reduce(self, buffer: Any) -> None:
+    def all_reduce(self, buffer: Any, into: Any = None) -> None:
         """See `Communicator`."""
         with self._stream() as stream:
             place, count, kind = _of(buffer)
-            self._comm.allReduce(place, place, count, kind, _SUM, stream.ptr)
+            self._comm.allReduce(
+                place, place if into is None else _of(into)[0], count, kind, _SUM, stream.ptr
+            )
 
     def all_gather(self, part: Any, out: Any) -> None:
         """See `Communicator`."""

@@ -1,7 +1,8 @@
 """`TCPCommunicator`: small objects between the ranks over TCP, for a launcher without MPI such as torchrun.
 
-Rank 0 listens; all others have one connection, to it.  A thread of each rank reads: answers go to whoever waits
-for them, and if another rank ends before it has said goodbye, this process ends as well, whatever it waits for.
+Rank 0 listens; all others have one connection, to it.  A thread of each rank reads: answers go to whoever
+waits for them, and if another rank ends before it has said goodbye, this process ends as well, whatever it
+waits for.
 What is sent is JSON, so whoever reaches the port cannot make anything run here.
 """
 
@@ -162,8 +163,8 @@ class TCPCommunicator(Communicator):
         """Over NCCL for a CUDA device, made by all ranks at the first call; DeviceError for the CPU."""
         if backend.name != "cuda":
             raise DeviceError(
-                "ranks that were started without MPI move arrays of CUDA devices only, over NCCL; for the CPU "
-                "start the program with MPI: mpiexec -n 4 python script.py"
+                "ranks that were started without MPI move arrays of CUDA devices only, over NCCL; for "
+                "the CPU start the program with MPI: mpiexec -n 4 python script.py"
             )
         if backend.device not in self._on_devices:
             self._on_devices[backend.device] = NCCLCommunicator(self, backend)
@@ -186,7 +187,7 @@ class TCPCommunicator(Communicator):
             raise RuntimeError(f"rank {other} has ended, and rank {self.rank} waits for it")
         return data
 
-    def all_reduce(self, buffer: Any) -> None:
+    def all_reduce(self, buffer: Any, into: Any = None) -> None:
         """Only `on` a device, as what follows."""
         raise self._no_arrays()
 

@@ -13,6 +13,7 @@ from gpumlp.plans.operations import (
     training_ops,
 )
 from gpumlp.plans.precision import PRECISIONS, Precision, check_precision
+from gpumlp.plans.ranks import SHARDS, Job, Ranks, Spaces
 from gpumlp.plans.workspace import Workspace
 
 __all__ = [
@@ -20,9 +21,13 @@ __all__ = [
     "FORWARD_ROWS",
     "OUTPUTS",
     "PRECISIONS",
+    "SHARDS",
     "Forward",
+    "Job",
     "Objective",
     "Precision",
+    "Ranks",
+    "Spaces",
     "Workspace",
     "check_contract",
     "check_order",

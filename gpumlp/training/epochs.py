@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.backends.base import Plan, Steps
+from gpumlp.backends.base import Op, Plan, Steps
 from gpumlp.checks import same
-from gpumlp.plans import Workspace, check_contract, check_order, not_finite_ops, sum_ops
+from gpumlp.plans import Spaces, Workspace, check_contract, check_order, not_finite_ops, sum_ops
 from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
 from gpumlp.training.table import batch_weights
@@ -77,7 +77,7 @@ class ResidentEpochs:
         batch: int,
         *,
         update: bool = True,
-        space: Workspace | None = None,
+        space: Workspace | Spaces | None = None,
         total: Any = None,
         counts: list[int] | None = None,
     ) -> None:
@@ -89,7 +89,10 @@ class ResidentEpochs:
         self.n_steps = self._n_full + (self._n_rest > 0)
         self.row_loss = engine.backend.zeros((*network.lead, n), network.dtype)
         self.total, self.counts = total, counts
-        self.space = space or Workspace(network, self.batch, training=True, precision=engine.precision)
+        self.space = space or engine.space(self.batch)
+        # of all ranks: each has the losses of its own rows, and zeros elsewhere
+        shared = engine.ranks is not None and engine.ranks.size > 1
+        self.losses = engine.backend.zeros(self.row_loss.shape, network.dtype) if shared else self.row_loss
         self.steps = self._new_steps()
         self._counts = batch_weights(None, self.order, self.batch)
         self._record()
@@ -107,7 +110,9 @@ class ResidentEpochs:
         exchange = engine.exchange_ops() if self._update else []
         self._exchange = engine.backend.record(exchange, self.steps) if exchange else None
         out = engine.sums[..., :1] if self.total is None else self.total
-        ops = sum_ops(engine.backend, self.row_loss, self.counts or n, out)
+        ops: list[Op] = [*sum_ops(engine.backend, self.losses, self.counts or n, out)]
+        if engine.ranks is not None and self.losses is not self.row_loss:
+            ops = engine.ranks.sum_ops(self.row_loss, self.losses) + ops
         if self.total is None:
             ops += not_finite_ops(engine.network, engine.sums[..., 3:4])
         self._end = engine.backend.record(ops, self.steps)
@@ -184,7 +189,7 @@ class ResidentEpochs:
 
     def first_bad_step(self, member: int | None = None) -> tuple[int, int]:
         """See `Epochs`."""
-        losses = self.row_loss if member is None else self.row_loss[member]
+        losses = self.losses if member is None else self.losses[member]
         bad = np.flatnonzero(~np.isfinite(self.engine.backend.to_numpy(losses)))
         step = int(bad[0]) // self.batch if len(bad) else 0
         return step, step

@@ -13,6 +13,7 @@ from gpumlp.errors import DivergenceError, diverged, parameters_lost
 from gpumlp.network import Network
 from gpumlp.rows import Rows, SourceRows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.job import told
 from gpumlp.training.placement import place
 from gpumlp.training.sourced import SourceEpochs
 
@@ -82,9 +83,9 @@ class Loop:
             for number in range(self.n_epochs):
                 history.append((yield from self._epoch(number)))
                 best.look(history)
-                ended = [bool(callback(trainer, history)) for callback in callbacks]
+                ended = self._tell(callbacks, history)
                 history.stopped_early = stop is not None and history.age >= stop.patience
-                if history.stopped_early or any(ended):
+                if history.stopped_early or ended:
                     break
                 yield RECORDED
         except DivergenceError as error:
@@ -94,6 +95,17 @@ class Loop:
             self._leave()
             best.restore()
             trainer.history = history  # a callback may have called `fit`
+
+    def _tell(self, callbacks: Sequence[Callable[[Any, History], Any]], history: History) -> bool:
+        """Call the callbacks; whether one of them, on any rank, ends the training."""
+        trainer, communicator = self.trainer, self.trainer.communicator
+
+        def call() -> bool:
+            return any([bool(callback(trainer, history)) for callback in callbacks])  # noqa: C419 - call all
+
+        if communicator is None or communicator.size == 1:
+            return call()
+        return told(communicator, trainer, call)
 
     def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
         """One pass over the rows; its figures."""

@@ -12,11 +12,12 @@ from gpumlp import checks
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows, check_features, check_rows, check_targets, check_weights
+from gpumlp.training.fitting import check_fit, check_monitor
 from gpumlp.training.halving import Race, SuccessiveHalving, get_halving
 from gpumlp.training.history import EarlyStopping, Histories, History, get_early_stopping
 from gpumlp.training.members import Member, train
 from gpumlp.training.progress import Progress
-from gpumlp.training.trainer import Trainer, check_fit, check_monitor
+from gpumlp.training.trainer import Trainer
 
 __all__ = ["fit_many"]
 

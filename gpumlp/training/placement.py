@@ -12,6 +12,7 @@ from gpumlp.training.epochs import Epochs, ResidentEpochs
 from gpumlp.training.evaluation import Evaluation, ResidentEvaluation
 from gpumlp.training.memory import fixed_bytes, plan_memory, row_bytes
 from gpumlp.training.sourced import SourceEpochs, SourceEvaluation
+from gpumlp.training.spread import SpreadEpochs, SpreadRows, spread_evaluation
 from gpumlp.training.streamed import StreamedEpochs, StreamedEvaluation
 
 __all__ = ["place", "place_evaluation"]
@@ -36,6 +37,8 @@ def place(
         Whether to stream `train`; None: if it does not fit.
     """
     batch = min(batch, train.n_rows)
+    if isinstance(train, SpreadRows):
+        return SpreadEpochs(engine, train, batch), place_evaluation(engine, val) if val else None
     if isinstance(train, SourceRows):
         return SourceEpochs(engine, train, batch), place_evaluation(engine, val) if val else None
     if val is None or isinstance(val, SourceRows) or not val.shares_arrays(train):
@@ -48,7 +51,7 @@ def place(
     network = engine.network
     resident = train.on(engine.backend, network.dtype)
     held_out = replace(resident, index=val.index)
-    evaluation = ResidentEvaluation(network, engine.objective, held_out, engine.sums[1:3])
+    evaluation = ResidentEvaluation(network, engine.objective, held_out, engine.sums[1:3], ranks=engine.ranks)
     return ResidentEpochs(engine, resident, batch), evaluation
 
 
@@ -57,19 +60,32 @@ def place_evaluation(engine: Engine, rows: Rows | SourceRows) -> Evaluation:
     network, chunk, sums = engine.network, None, engine.sums[1:3]
     if isinstance(rows, SourceRows):
         return SourceEvaluation(network, engine.objective, rows, sums)
+    if isinstance(rows, SpreadRows):
+        return spread_evaluation(engine, rows, sums)
     if not is_cuda(rows.X):
         batch, n = min(forward_rows(network), rows.n_rows), rows.X.shape[0]
         fixed = forward_bytes(network, batch)
         chunk = plan_memory(network, fixed, batch, n, row_bytes(network, rows), None, "evaluation")
     if chunk is not None:
+        _not_with_ranks(engine)
         return StreamedEvaluation(network, engine.objective, rows, chunk, sums)
-    return ResidentEvaluation(network, engine.objective, rows.on(engine.backend, network.dtype), sums)
+    resident = rows.on(engine.backend, network.dtype)
+    return ResidentEvaluation(network, engine.objective, resident, sums, ranks=engine.ranks)
 
 
 def _epochs(engine: Engine, rows: Rows, batch: int, chunk: int | None) -> Epochs:
     if chunk is not None:
+        _not_with_ranks(engine)
         return StreamedEpochs(engine, rows, batch, chunk)
     return ResidentEpochs(engine, rows.on(engine.backend, engine.network.dtype), batch)
+
+
+def _not_with_ranks(engine: Engine) -> None:
+    if engine.ranks is not None:
+        raise ValueError(
+            "with a communicator rows are not streamed from the host, and these do not fit on the device (or "
+            "streaming=True was given): let each rank give its own part of them, with rows='sharded'"
+        )
 
 
 def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends.base import on_device
-from gpumlp.errors import suggest
+from gpumlp.distributed import Communicator
 from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
 from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
-from gpumlp.rows import Rows, RowSource, check_given, check_rows, check_two_classes, split_validation
+from gpumlp.rows import Rows, check_rows
 from gpumlp.schedules import get_schedule
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
+from gpumlp.training.fitting import given_rows, rows_of_fit
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
+from gpumlp.training.job import agreed
 from gpumlp.training.loop import Loop
 from gpumlp.training.placement import place_evaluation
 from gpumlp.training.progress import Progress
 from gpumlp.training.settings import Callback, Settings, check_callbacks
 from gpumlp.training.table import step_table
 
-__all__ = ["Trainer", "check_fit", "check_monitor"]
+__all__ = ["Trainer"]
 
 
 class Trainer(Settings):
@@ -68,6 +71,11 @@ class Trainer(Settings):
     callbacks : sequence of callables
         Each is called as ``callback(trainer, history)`` after every epoch; one that returns True ends the
         training.
+    communicator : "auto" or Communicator, optional
+        Train with all processes of a job, its ranks, which make equal trainers; see docs/distributed.md and
+        `gpumlp.distributed.get_communicator`.
+    reproducible : bool
+        With a communicator: the same bits on any number of ranks.  False is a little faster.
 
     Attributes
     ----------
@@ -110,8 +118,11 @@ class Trainer(Settings):
         seed: int = 0,
         precision: str = "float32",
         callbacks: Sequence[Callback] = (),
+        communicator: str | Communicator | None = None,
+        reproducible: bool = True,
     ) -> None:
         self.model = model
+        self.communicator, self.reproducible = communicator, reproducible
         kind, delta = get_loss(loss)
         self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal, average)
         self.batch_size = batch_size
@@ -145,16 +156,11 @@ class Trainer(Settings):
 
     def _batches_here(self) -> Batches:
         self.model.check()
-        batches = self._batches
-        if batches is None or not batches.engine.serves(self.model, self.precision, self.seed):
-            engine = Engine(
-                self.model,
-                self.objective,
-                self.optimizer,
-                precision=self.precision,
-                seed=self.seed,
-                loss_scale=self.loss_scale_state(),
-            )
+        batches, job = self._batches, (self.communicator, self.reproducible)
+        if batches is None or not batches.engine.serves(self.model, self.precision, self.seed, job):
+            same = {"precision": self.precision, "seed": self.seed, "job": job}
+            scale = self.loss_scale_state()
+            engine = Engine(self.model, self.objective, self.optimizer, **same, loss_scale=scale)
             batches = self._batches = Batches(engine)
         batches.engine.optimizer, batches.engine.clip_norm = self.optimizer, self.clip_norm
         return batches
@@ -172,6 +178,7 @@ class Trainer(Settings):
         early_stopping: EarlyStopping | bool | None = None,
         progress: bool | None = None,
         streaming: bool | None = None,
+        rows: str = "replicated",
     ) -> History:
         """Train for `epochs` passes over the rows.
 
@@ -195,6 +202,9 @@ class Trainer(Settings):
             Keep the rows on the host and send them in chunks; by default only if they do not fit on the
             device.  The parameters are the same to the bit (losses are summed in another order); see
             `gpumlp.training.streamed`.  A source is always streamed.
+        rows : "replicated" or "sharded"
+            With a communicator: whether every rank gives all rows, or its own part of them (validation rows
+            as well).  The bits are those of all parts in the order of the ranks.
 
         Returns
         -------
@@ -215,13 +225,10 @@ class Trainer(Settings):
         if streaming is not None:
             streaming = checks.flag("streaming", streaming)
         stop = get_early_stopping(early_stopping)
-        rows = check_given(self.model, self.loss, X, y, sample_weight)
-        if isinstance(validation, RowSource):
-            validation = check_given(self.model, self.loss, validation, suffix="_val")
-        train, val = check_fit(self, rows, validation, stop)
-        loop = Loop(self, train, val, epochs, streaming)
+        train, val = rows_of_fit(self, (X, y, sample_weight), rows, validation, stop, epochs)
+        loop = agreed(self.communicator, lambda: Loop(self, train, val, epochs, streaming))
         self.history = History()
-        with Progress(epochs, progress) as bar:
+        with Progress(epochs, progress if self.leads else False) as bar:
             loop.run(stop, [bar, *self.callbacks])
         return self.history
 
@@ -254,8 +261,11 @@ class Trainer(Settings):
 
     # ---- figures -----------------------------------------------
     @on_device
-    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties.
+    def evaluate(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, rows: str = "replicated"
+    ) -> dict[str, float]:
+        """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties;
+        `rows` as for `fit`.
 
         Returns
         -------
@@ -264,7 +274,7 @@ class Trainer(Settings):
             all outputs together).
         """
         engine = self.engine
-        evaluation = place_evaluation(engine, check_given(self.model, self.loss, X, y, sample_weight))
+        evaluation = place_evaluation(engine, given_rows(self, X, y, sample_weight, rows))
         evaluation.run()
         return evaluation.figures(engine.read_sums()[1:3])
 
@@ -297,7 +307,8 @@ class Trainer(Settings):
 
         The file holds what decides how training goes on: parameters, optimiser state, numbers of steps and
         epochs, seed, settings.  It does not hold callbacks, rows, or the counting of an `EarlyStopping`.
-        `save` may be called in a callback.  `gpumlp.load` reads the model alone from the file.
+        `save` may be called in a callback.  `gpumlp.load` reads the model alone from the file.  Of several
+        ranks the first one writes; the others do not wait for it.
 
         Raises
         ------
@@ -308,11 +319,18 @@ class Trainer(Settings):
         """
         from gpumlp.training.saved import save_trainer
 
-        save_trainer(self, path)
+        if self.leads:
+            save_trainer(self, path)
 
     @staticmethod
     def load(
-        path: Any, device: Any = "auto", *, schedule: Any = None, callbacks: Sequence[Callback] = ()
+        path: Any,
+        device: Any = "auto",
+        *,
+        schedule: Any = None,
+        callbacks: Sequence[Callback] = (),
+        communicator: str | Communicator | None = None,
+        reproducible: bool = True,
     ) -> Trainer:
         """The trainer, with its model, that `save` wrote: `fit` on the same rows continues bit for bit.
 
@@ -324,6 +342,8 @@ class Trainer(Settings):
         schedule : optional
             Instead of the saved one; needed if that was a function of your own.
         callbacks : sequence of callables
+        communicator, reproducible : optional
+            As for `Trainer`; the number of ranks need not be the one that the file comes from.
 
         Raises
         ------
@@ -351,7 +371,8 @@ class Trainer(Settings):
         checked = check_callbacks(callbacks)
         if schedule is not None:
             schedule = get_schedule(schedule)
-        return load_trainer(Trainer, path, device, schedule=schedule, callbacks=checked)
+        make = partial(Trainer, communicator=communicator, reproducible=reproducible)
+        return load_trainer(make, path, device, schedule=schedule, callbacks=checked)
 
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
@@ -369,24 +390,9 @@ class Trainer(Settings):
         self._loss_scale, self._batches = state, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
-
-
-def check_fit(trainer: Trainer, rows: Any, validation: Any, stop: EarlyStopping | None) -> tuple[Any, Any]:
-    """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
-    train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
-    if trainer.loss.classes and isinstance(train, Rows):
-        check_two_classes(train.take(train.y))
-    if stop:
-        check_monitor("early stopping", stop.monitor, trainer, val)
-    return train, val
-
-
-def check_monitor(what: str, monitor: str, trainer: Trainer, val: Any) -> None:
-    """ValueError if a fit with the validation rows `val` will not record the metric."""
-    names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
-    if monitor not in names:
-        raise ValueError(
-            f"{what}: {suggest('metric', monitor, names)}"
-            + ("" if val else " Give validation data for the val_ metrics.")
-        )
+        return {
+            **self.__dict__,
+            "_batches": None,
+            "_loss_scale": self.loss_scale_state(),
+            "communicator": None,
+        }

@@ -22,7 +22,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, memory_for
 from gpumlp.backends.cuda.branches import Place, branches, one_branch
@@ -266,8 +266,10 @@ class CupyBackend(Backend):
         return self._upload(decay_bits(segments, cols))
 
     # ---- plans -----------------------------------------------
-    def bind_plan(self, op: Launch, steps: Steps) -> Call:
+    def bind_plan(self, op: Launch | AllReduce, steps: Steps) -> Callable[[], None]:
         """`op` as part of a plan, compiled and loaded."""
+        if isinstance(op, AllReduce):
+            return op.run
         plan: dict[str, Any] = {
             "late_": int(op.tick != "first"),
             "ticker_": 0 if op.tick else -1,
@@ -284,9 +286,9 @@ class CupyBackend(Backend):
         return call
 
     def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
-        beside = self.graph and self._branches
-        ops = [op.member(0) if op.members == 1 else op for op in ops]  # by the kernels of one network
-        plan = branches(ops, steps) if beside else one_branch(len(ops))
+        # one member: by the kernels of one network
+        ops = [op if isinstance(op, AllReduce) or op.members != 1 else op.member(0) for op in ops]
+        plan = branches(ops, steps) if self.graph and self._branches else one_branch(len(ops))
         side = {place.op for place in plan if place.side}
         calls = [
             self.gemm(op, n in side) if isinstance(op, Gemm) else self.bind_plan(op, steps)
@@ -308,7 +310,7 @@ class CupyBackend(Backend):
                 self._eager(f"cuBLAS cannot be called directly ({error})")
                 a = op.a.swapaxes(-1, -2) if op.trans_a else op.a
                 b = op.b.swapaxes(-1, -2) if op.trans_b else op.b
-                return lambda: _matmul(a, b, op.c)
+                return lambda: cupy.copyto(op.c, a @ b)
             call = blas.bind(op)
             blas.set_stream(stream.ptr)
             call()
@@ -394,7 +396,3 @@ class CupyBackend(Backend):
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _matmul(a: Any, b: Any, out: Any) -> None:
-    out[...] = a @ b
