@@ -159,7 +159,8 @@ def many(device: str) -> None:
     assert [trainer.epoch for trainer in trainers if not trainer.history.error] == [2, 3, 5, 6]
     for trainer, history in zip(trainers, histories, strict=True):
         assert trainer.history is history
-        trainer.told = [history.loss, history.val_loss, trainer.optimizer.t, str(history.error)]
+        trainer.told = [len(history), trainer.optimizer.t, str(history.error)]
+        trainer.told += [history.metrics.get(name) for name in ("loss", "val_loss")]
         trainer.optimizer.init_state([trainer.model.flat], trainer.model.backend)
     tell(communicator, [digest(trainer) for trainer in trainers])
 
