@@ -66,6 +66,11 @@ class Ranks:
         communicator, reproducible = job
         if communicator is None or (communicator.size == 1 and not reproducible):
             return None
+        if reproducible and communicator.size > SHARDS:
+            raise ValueError(
+                f"{communicator.size} ranks: reproducible training shares each batch among at most {SHARDS}; "
+                "give reproducible=False, or spread networks instead: fit_many(..., communicator=...)"
+            )
         return Ranks(communicator.on(network.backend), reproducible, network)
 
     def _rows(self, n: int) -> Any:
@@ -98,7 +103,6 @@ class Ranks:
         for j, (shard, slot) in enumerate(zip(self.own, slots, strict=True)):
             start, stop = self.bounds(n, shard)
             ops += part(j, start, stop, slot) if stop > start else [self._zero(slot)]
-        ops = ops or [self._zero(grads)]
         for number, op in enumerate(ops):  # the first one counts the step, which the others read
             if isinstance(op, Launch) and (op.tick or number == 0):
                 op.tick = "first" if number == 0 else ""

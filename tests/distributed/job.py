@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "own validation rows": {"validation": "own", "embedding": True, "optimizer": "adamw"},
 }
+#: only on CUDA
+CUDA_CASES = {"float16": {"precision": "float16", "dropout": 0.2, "optimizer": "adam"}}
 
 
 def rows_of(n: int, regression: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,7 +108,7 @@ def bits(devices: str, *names: str) -> None:
         for name in names or CASES:
             for rows in ("replicated", "sharded"):
                 found[f"{device}: {name}"] = found.get(f"{device}: {name}", set()) | {
-                    digest(train(device, communicator, rows, **CASES[name]))
+                    digest(train(device, communicator, rows, **{**CASES, **CUDA_CASES}[name]))
                 }
     for name, digests in found.items():
         assert len(digests) == 1, f"{name}: sharded rows gave other bits"
@@ -144,6 +146,17 @@ def resume(path: str) -> None:
         trainer.callbacks = [lambda t, h: t.save(path) if t.epoch == 2 else None]
     trainer.fit(X, y, epochs=2 if there else 4)
     tell(communicator, digest(trainer))
+
+
+def end(how: str) -> None:
+    """Rank 1 ends while the others wait for it; without arrays, so under torchrun as well."""
+    communicator = gpumlp.distributed.get_communicator()
+    communicator.barrier()
+    if communicator.rank == 1:
+        if how == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("the disk is full")
+    communicator.barrier()
 
 
 def many(device: str) -> None:

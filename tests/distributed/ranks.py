@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,24 @@ def run(n: int, function: str, *arguments: str) -> Any:
     out, errors = process.communicate(timeout=TIMEOUT + 30)
     assert process.returncode == 0, f"{n} ranks, {function}{arguments}:\n{out}\n{errors}"
     return json.loads(out) if out.strip() else None
+
+
+def torchrun(n: int, function: str, *arguments: str) -> list[tuple[str, str, int]]:
+    """Standard output, errors and exit status of `n` ranks that are started as torchrun does it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(n):
+        given = {
+            "RANK": rank,
+            "WORLD_SIZE": n,
+            "LOCAL_RANK": rank,
+            "LOCAL_WORLD_SIZE": n,
+            "MASTER_PORT": port,
+        }
+        own = environment(MASTER_ADDR="127.0.0.1", **{name: str(value) for name, value in given.items()})
+        pipe = subprocess.PIPE
+        ranks.append(
+            subprocess.Popen(command(function, *arguments), env=own, stdout=pipe, stderr=pipe, text=True)
+        )
+    return [(*rank.communicate(timeout=TIMEOUT + 30), rank.returncode) for rank in ranks]

@@ -61,6 +61,15 @@ def test_sharded_rows_need_a_communicator() -> None:
             trainer.fit(np.zeros((4, 2)), np.zeros(4), epochs=1, rows=rows)
 
 
+def test_more_ranks_than_shards() -> None:
+    class Nine(Alone):
+        size = 9
+
+    model = gpumlp.MLP([2, 1], device="cpu")
+    with pytest.raises(ValueError, match=r"9 ranks: .* at most 8; give reproducible=False"):
+        gpumlp.Trainer(model, loss="squared_error", optimizer="sgd", communicator=Nine())
+
+
 def test_objects_over_tcp() -> None:
     """All ranks get all values, whatever their kind; a stranger at the port does no harm."""
     with socket.create_server(("127.0.0.1", 0)) as free:

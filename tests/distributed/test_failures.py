@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import start
+from ranks import start, torchrun
 
 REASONS = {
     "raises in a callback": "KeyError: 'something is missing'",
@@ -44,3 +44,13 @@ def test_an_interrupt_of_the_launcher_ends_all(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=60)  # all have closed their ends of the pipes
     assert process.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("is killed", "rank 1 has died"), ("raises", "the disk is full")]
+)
+def test_without_mpi(how: str, reason: str) -> None:
+    ends = torchrun(3, "end", how)
+    assert all(code for *_, code in ends)
+    said = [line for _, errors, _ in ends for line in errors.splitlines() if line.startswith("gpumlp: ")]
+    assert len(said) == 1 and reason in said[0], ends

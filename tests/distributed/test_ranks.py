@@ -22,9 +22,9 @@ def test_the_bits_are_those_of_one_process(alone: dict[str, str], n: int) -> Non
     assert run(n, "bits", DEVICES) == alone
 
 
-@pytest.mark.parametrize("n", [3, 8, 9])
+@pytest.mark.parametrize("n", [3, 8])
 def test_so_are_those_of_other_numbers_of_ranks(alone: dict[str, str], n: int) -> None:
-    """Shards spread unevenly, one shard each, and a rank without any."""
+    """Shards that are spread unevenly, and one for each rank."""
     names = "dropout, clipping, weights", "fewer rows than shards"
     found = run(n, "bits", "native", *names)
     assert found == {f"native: {name}": alone[f"native: {name}"] for name in names}
