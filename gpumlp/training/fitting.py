@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpumlp.errors import suggest
-from gpumlp.rows import Rows, check_rows, check_two_classes, split_validation
+from gpumlp.rows import Rows, RowSource, SourceRows, check_given, check_two_classes, split_validation
 from gpumlp.training.history import EarlyStopping
 from gpumlp.training.job import agreed, check_same
 from gpumlp.training.spread import SpreadRows, spread_rows
@@ -15,13 +15,17 @@ __all__ = ["check_fit", "check_monitor", "given_rows", "rows_of_fit"]
 
 def given_rows(
     trainer: Any, X: Any, y: Any, w: Any = None, how: str = "replicated", suffix: str = ""
-) -> Rows:
+) -> Rows | SourceRows:
     """The rows that this rank was given, checked; "sharded" are its part of all."""
     if how not in ("replicated", "sharded"):
         raise ValueError(f"rows={how!r}; expected 'replicated' or 'sharded'")
     model, loss, communicator = trainer.model, trainer.loss, trainer.communicator
     if how == "replicated":
-        return agreed(communicator, lambda: check_rows(model, loss, X, y, w, suffix))
+        return agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix))
+    if isinstance(X, RowSource):
+        raise TypeError(
+            f"X{suffix} is a {type(X).__name__}, which all ranks read; expected rows='replicated'"
+        )
     if trainer.engine.ranks is None:
         raise ValueError(
             "rows='sharded' needs a trainer with a communicator: Trainer(..., communicator='auto')"
@@ -36,30 +40,30 @@ def rows_of_fit(
     validation: Any,
     stop: EarlyStopping | None,
     epochs: int,
-) -> tuple[Rows, Rows | None]:
+) -> tuple[Any, Any]:
     """(training rows, validation rows) of a fit on `given`, (X, y, weights); all ranks have the same."""
     rows = given_rows(trainer, *given, how=how)
     if isinstance(rows, SpreadRows) and isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         X, y, w = [*validation, None][:3]
         validation = given_rows(trainer, X, y, w, how, "_val")
+    if isinstance(validation, RowSource):
+        validation = given_rows(trainer, validation, None, suffix="_val")
     train, val = agreed(trainer.communicator, lambda: check_fit(trainer, rows, validation, stop))
     check_same(trainer, train, val, epochs=epochs, early_stopping=stop)
     return train, val
 
 
-def check_fit(
-    trainer: Any, rows: Rows, validation: Any, stop: EarlyStopping | None
-) -> tuple[Rows, Rows | None]:
+def check_fit(trainer: Any, rows: Any, validation: Any, stop: EarlyStopping | None) -> tuple[Any, Any]:
     """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
     train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
-    if trainer.loss.classes:
+    if trainer.loss.classes and isinstance(train, Rows):
         check_two_classes(train.take(train.y))
     if stop:
         check_monitor("early stopping", stop.monitor, trainer, val)
     return train, val
 
 
-def check_monitor(what: str, monitor: str, trainer: Any, val: Rows | None) -> None:
+def check_monitor(what: str, monitor: str, trainer: Any, val: Any) -> None:
     """ValueError if a fit with the validation rows `val` will not record the metric."""
     names = ["loss", *(f"val_{m}" for m in trainer.objective.metrics if val)]
     if monitor not in names:

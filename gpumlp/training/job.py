@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpumlp.distributed import Communicator, agree
-from gpumlp.rows import Rows
+from gpumlp.rows import SourceRows
 from gpumlp.training.spread import SpreadRows
 
 __all__ = ["agreed", "check_same", "settings_of", "told"]
@@ -64,7 +64,7 @@ def settings_of(trainer: Any) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def check_same(trainer: Any, train: Rows, val: Rows | None, **more: Any) -> None:
+def check_same(trainer: Any, train: Any, val: Any, **more: Any) -> None:
     """ValueError, on all ranks, if one has other settings, parameters or rows than rank 0."""
     communicator = trainer.communicator
     if communicator is None or communicator.size == 1:
@@ -96,10 +96,12 @@ def compare(each: list[dict[str, str]]) -> None:
                 )
 
 
-def _shown(name: str, rows: Rows, backend: Any) -> dict[str, str]:
+def _shown(name: str, rows: Any, backend: Any) -> dict[str, str]:
     """Shapes and types, and of rows that all ranks have a digest of some."""
     if isinstance(rows, SpreadRows):
         return {name: f"sharded {rows.n_rows} x {rows.X.shape[1]} {rows.X.dtype}"}
+    if isinstance(rows, SourceRows):
+        return {name: f"{rows.n_rows} x {rows.source.n_features} of a {type(rows.source).__name__}"}
     shown = {name: f"{rows.n_rows} x {rows.X.shape[1]} {rows.X.dtype}, weights: {rows.w is not None}"}
     n = rows.X.shape[0]
     some = np.unique(np.linspace(0, n - 1, min(n, _SOME_ROWS)).astype(np.int64))

@@ -65,9 +65,9 @@ def place_evaluation(engine: Engine, rows: Rows | SourceRows) -> Evaluation:
     if not is_cuda(rows.X):
         batch, n = min(forward_rows(network), rows.n_rows), rows.X.shape[0]
         fixed = forward_bytes(network, batch)
-        chunk = plan_memory(network, fixed, batch, n, row_bytes(network, rows), None, "evaluation")
+        per_row = row_bytes(network, rows)
+        chunk = _agreed(engine, plan_memory(network, fixed, batch, n, per_row, None, "evaluation"))
     if chunk is not None:
-        _not_with_ranks(engine)
         return StreamedEvaluation(network, engine.objective, rows, chunk, sums)
     resident = rows.on(engine.backend, network.dtype)
     return ResidentEvaluation(network, engine.objective, resident, sums, ranks=engine.ranks)
@@ -75,17 +75,16 @@ def place_evaluation(engine: Engine, rows: Rows | SourceRows) -> Evaluation:
 
 def _epochs(engine: Engine, rows: Rows, batch: int, chunk: int | None) -> Epochs:
     if chunk is not None:
-        _not_with_ranks(engine)
         return StreamedEpochs(engine, rows, batch, chunk)
     return ResidentEpochs(engine, rows.on(engine.backend, engine.network.dtype), batch)
 
 
-def _not_with_ranks(engine: Engine) -> None:
-    if engine.ranks is not None:
-        raise ValueError(
-            "with a communicator rows are not streamed from the host, and these do not fit on the device (or "
-            "streaming=True was given): let each rank give its own part of them, with rows='sharded'"
-        )
+def _agreed(engine: Engine, chunk: int | None) -> int | None:
+    """The smallest `chunk` of all ranks, whose devices may have unequal memory; None if all have none."""
+    if engine.ranks is None:
+        return chunk
+    found = [each for each in engine.ranks.communicator.gather(chunk) if each is not None]
+    return min(found, default=None)
 
 
 def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:
@@ -95,4 +94,5 @@ def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evalu
     network = engine.network
     fixed = fixed_bytes(network, engine.optimizer, batch, engine.precision, evaluated)
     n, per_row = rows.X.shape[0], row_bytes(network, rows)
-    return plan_memory(network, fixed, batch, n, per_row, streaming, "training")
+    chunk = plan_memory(network, fixed, batch, n, per_row, streaming, "training")
+    return _agreed(engine, chunk)

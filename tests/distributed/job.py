@@ -115,6 +115,27 @@ def bits(devices: str, *names: str) -> None:
     tell(communicator, {name: min(digests) for name, digests in found.items()})
 
 
+def streams(device: str) -> None:
+    """Digests of trainings on rows that come in chunks: from the host, and from a source."""
+    communicator = gpumlp.distributed.get_communicator()
+    X, y, w = rows_of(203, False)
+    found = []
+    for source in (False, True):
+        trainer = make(device, communicator, optimizer="adam", batch_size=16, dropout=0.2)
+        if source:
+            held = gpumlp.rows.ArrayRows(X, y, w.astype(np.float32), rows_per_group=50, window=64)
+            history = trainer.fit(held, epochs=2, validation=(X[:30], y[:30]))
+        else:
+            history = trainer.fit(X, y, epochs=2, sample_weight=w, streaming=True, validation=0.1)
+        trainer.told = [
+            history.loss,
+            history.val_loss,
+            trainer.evaluate(held if source else X, *[y] * (not source)),
+        ]
+        found.append(digest(trainer))
+    tell(communicator, found)
+
+
 def near(devices: str) -> None:
     """Training on ranks is training: the same numbers as of one process without a communicator."""
     communicator = gpumlp.distributed.get_communicator()

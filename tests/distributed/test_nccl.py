@@ -27,6 +27,10 @@ def test_the_bits_are_those_of_one_process(alone: Any) -> None:
     assert run(2, "bits", "cuda", *NAMES) == alone
 
 
+def test_rows_that_come_in_chunks() -> None:
+    assert run(2, "streams", "cuda") == run(0, "streams", "cuda")
+
+
 def test_without_mpi(alone: Any) -> None:
     (out, errors, code), (_, others, other_code) = torchrun(2, "bits", "cuda", *NAMES)
     assert code == other_code == 0, errors + others

@@ -34,6 +34,10 @@ def test_the_numbers_are_those_of_a_trainer_without_ranks() -> None:
     run(2, "near", "native")
 
 
+def test_rows_that_come_in_chunks() -> None:
+    assert run(3, "streams", "native") == run(0, "streams", "native")
+
+
 def test_a_training_goes_on_with_fewer_ranks(tmp_path: Path) -> None:
     """Saved by four ranks, continued by two and by one: the bits of the whole run; one rank writes."""
     file = tmp_path / "training.npz"
