@@ -33,12 +33,20 @@ def rank() -> int:
 
     As the launcher's environment says: it may be asked before anything else, and costs nothing.
     """
-    return _made[0].rank if _made else launched().rank
+    return _made[0].rank if _made else _here().rank
 
 
 def size() -> int:
     """How many processes there are; 1 for a process on its own."""
-    return _made[0].size if _made else launched().size
+    return _made[0].size if _made else _here().size
+
+
+def _here() -> Launched:
+    """What the launcher says; of several ranks, this one will tell the others if it fails."""
+    here = launched()
+    if here.size > 1:
+        guard(get_communicator)
+    return here
 
 
 def get_communicator(which: str | Communicator | None = "auto") -> Communicator:
@@ -58,14 +66,14 @@ def get_communicator(which: str | Communicator | None = "auto") -> Communicator:
     """
     if isinstance(which, Communicator):
         if which.size > 1:
-            guard(which)
+            guard(lambda: which)
         return which
     if which not in ("auto", "mpi"):
         raise ValueError(f"communicator={which!r}; expected None, 'auto', 'mpi', or a Communicator")
     if not _made:
         _made.append(_make(launched(), which == "mpi"))
         if _made[0].size > 1:
-            guard(_made[0])
+            guard(get_communicator)
     return _made[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -13,22 +14,25 @@ from gpumlp.distributed.communicator import Communicator
 __all__ = ["RankError", "agree", "guard"]
 
 _TURN = 0.1  # seconds between two ranks that have the same to say
-_guarding: list[Communicator] = []
+_guarding: list[Callable[[], Communicator]] = []
 
 
 class RankError(RuntimeError):
     """Another rank has failed; the message says which, and why."""
 
 
-def guard(communicator: Communicator) -> None:
-    """From now on an exception that nobody catches ends the processes of all ranks, with one message."""
+def guard(find: Callable[[], Communicator]) -> None:
+    """From now on an exception that nobody catches ends the processes of all ranks, with one message.
+
+    `find` gives the communicator, and makes it if need be: others may be waiting for this rank to come.
+    """
     if not _guarding:
         sys.excepthook = _end
-    _guarding[:] = [communicator]
+    _guarding[:] = [find]
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    communicator = _guarding[0]
+    communicator = _guarding[0]()
     # whoever failed first speaks first; where all have the same exception it is rank 0
     wait = min(communicator.rank, 10) * _TURN + (3 * _TURN if isinstance(error, RankError) else 0)
     time.sleep(wait)

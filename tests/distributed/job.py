@@ -171,6 +171,8 @@ def resume(path: str) -> None:
 
 def end(how: str) -> None:
     """Rank 1 ends while the others wait for it; without arrays, so under torchrun as well."""
+    if how == "raises early" and gpumlp.distributed.rank() == 1:
+        raise RuntimeError("the disk is full")
     communicator = gpumlp.distributed.get_communicator()
     communicator.barrier()
     if communicator.rank == 1:

@@ -30,6 +30,13 @@ def test_one_message_and_the_end(how: str, tmp_path: Path) -> None:
     assert "rank 1 of 3" in ends[0] and REASONS[how] in ends[0]
 
 
+def test_an_exception_before_there_is_a_communicator() -> None:
+    process = start(3, "end", "raises early")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "gpumlp: rank 1 of 3 ends the job: RuntimeError: the disk is full" in errors.splitlines()
+
+
 def test_a_killed_rank_takes_the_others_along(tmp_path: Path) -> None:
     process = start(3, "fail", "is killed", str(tmp_path))
     process.communicate(timeout=100)
@@ -47,7 +54,7 @@ def test_an_interrupt_of_the_launcher_ends_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"), [("is killed", "rank 1 has died"), ("raises", "the disk is full")]
+    ("how", "reason"), [("is killed", "rank 1 has died"), ("raises", "is full"), ("raises early", "is full")]
 )
 def test_without_mpi(how: str, reason: str) -> None:
     ends = torchrun(3, "end", how)
