@@ -136,6 +136,18 @@ def streams(device: str) -> None:
     tell(communicator, found)
 
 
+def tree(size: str) -> None:
+    """A sum has the bits of a balanced tree, whatever MPI itself would do with so large an array."""
+    communicator = gpumlp.distributed.get_communicator()
+    parts = [np.random.default_rng(rank).normal(size=int(size)) for rank in range(communicator.size)]
+    buffer, scratch = parts[communicator.rank].copy(), np.empty(int(size))
+    assert communicator.doubles
+    communicator.add_doubling(buffer, scratch)
+    while len(parts) > 1:
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    np.testing.assert_array_equal(buffer, parts[0])
+
+
 def near(devices: str) -> None:
     """Training on ranks is training: the same numbers as of one process without a communicator."""
     communicator = gpumlp.distributed.get_communicator()
@@ -155,16 +167,22 @@ def near(devices: str) -> None:
                     np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-9, err_msg=where)
 
 
-def resume(path: str) -> None:
-    """The digest after 4 epochs; they are the last two if there is a file, else it is written after two."""
+def resume(folder: str) -> None:
+    """The digest after 4 epochs; they are the last two if there is a file, else it is written after two, by
+    the rank that has its name."""
     communicator = gpumlp.distributed.get_communicator()
     X, y, _ = rows_of(150, False)
+    path = os.path.join(folder, "rank0.npz")
     there = communicator.gather(os.path.exists(path))[0]
     if there:
         trainer = gpumlp.Trainer.load(path, device="cpu", communicator=communicator)
     else:
         trainer = make("cpu", communicator, optimizer="adam", dropout=0.2)
-        trainer.callbacks = [lambda t, h: t.save(path) if t.epoch == 2 else None]
+        trainer.callbacks = [
+            lambda t, h: (
+                t.save(os.path.join(folder, f"rank{communicator.rank}.npz")) if t.epoch == 2 else None
+            )
+        ]
     trainer.fit(X, y, epochs=2 if there else 4)
     tell(communicator, digest(trainer))
 
