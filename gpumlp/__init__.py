@@ -8,12 +8,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gpumlp.activations import Activation
 from gpumlp.backends import free_memory, get_backend
 from gpumlp.errors import DeviceError, DivergenceError, ModelFileError
-from gpumlp.losses import BinaryCrossEntropy, Huber, Quantile, SoftmaxCrossEntropy
+from gpumlp.losses import BinaryCrossEntropy, Huber, Loss, Quantile, SoftmaxCrossEntropy
 from gpumlp.model import MLP, Ensemble, greedy_ensemble
 from gpumlp.network import Embedding
-from gpumlp.optimizers import SGD, Adadelta, AdaGrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp, Yogi
+from gpumlp.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adadelta,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Lion,
+    Muon,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSProp,
+    Yogi,
+)
+from gpumlp.own import check_gradients, register
 from gpumlp.training.halving import SuccessiveHalving
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.many import fit_many
@@ -30,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MLP",
     "SGD",
+    "Activation",
     "AdaGrad",
     "Adadelta",
     "Adam",
@@ -43,11 +60,13 @@ __all__ = [
     "History",
     "Huber",
     "Lion",
+    "Loss",
     "MLPClassifier",
     "MLPRegressor",
     "ModelFileError",
     "Muon",
     "NAdam",
+    "Optimizer",
     "Quantile",
     "RAdam",
     "RMSProp",
@@ -58,14 +77,21 @@ __all__ = [
     "Trainer",
     "Yogi",
     "__version__",
+    "callbacks",
+    "check_gradients",
     "fit_many",
     "free_memory",
     "get_backend",
     "greedy_ensemble",
     "load",
     "model_selection",
+    "register",
     "warmup",
 ]
+for _rule in OPTIMIZERS.values():  # those of the table in kernels/optimizers that are not named above
+    if _rule.__name__ not in __all__:
+        globals()[_rule.__name__] = _rule
+        __all__.append(_rule.__name__)
 
 
 def __getattr__(name: str) -> Any:
@@ -76,7 +102,7 @@ def __getattr__(name: str) -> Any:
 
         globals()["load"] = load
         return load
-    if name in ("export", "report"):
+    if name in ("callbacks", "export", "report"):
         return importlib.import_module(f"gpumlp.{name}")
     lazy = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", "model_selection")
     if name not in lazy:

@@ -1,9 +1,10 @@
-"""Checks of single values that users pass; those of `gpumlp.kernels.checks` are here as well."""
+"""Checks of single values that users pass, those of `gpumlp.kernels.checks` too; and names in messages."""
 
 from __future__ import annotations
 
 import math
 import operator
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from gpumlp.kernels.checks import flag, number
 
-__all__ = ["Setting", "flag", "number", "same", "seed", "some", "whole"]
+__all__ = ["Setting", "flag", "number", "printable", "same", "seed", "some", "whole"]
 
 
 def whole(name: str, value: Any, low: int = 1, high: float = math.inf, *, expected: str | None = None) -> int:
@@ -46,6 +47,20 @@ def some(names: Iterable[object], limit: int = 12) -> str:
     listed = [str(name) for name in names]
     more = f", ... ({len(listed)})" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more if listed else "(none)"
+
+
+def printable(text: str, plain: str = "") -> str:
+    """`text` with escapes for control characters, but those in `plain`, and for others that cannot be seen.
+
+    Spaces of all kinds stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in plain or _is_space(c) else repr(c)[1:-1] for c in text)
+
+
+def _is_space(character: str) -> bool:
+    return unicodedata.category(character) == "Zs"
 
 
 class Setting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "CompileError",
     "DeviceError",
     "DivergenceError",
     "ModelFileError",
@@ -12,6 +13,7 @@ __all__ = [
     "diverged",
     "nearest",
     "parameters_lost",
+    "register_first",
     "suggest",
 ]
 
@@ -50,6 +52,22 @@ ELSEWHERE = {
 
 class DeviceError(RuntimeError):
     """The device that was asked for cannot be used; the message says which part is missing."""
+
+
+class CompileError(DeviceError):
+    """A compiler refused a kernel's text.
+
+    Attributes
+    ----------
+    source : str
+        All that it was given.
+    said : str
+        Its messages.
+    """
+
+    def __init__(self, message: str, source: str = "", said: str = "") -> None:
+        super().__init__(message)
+        self.source, self.said = source, said
 
 
 class DivergenceError(FloatingPointError):
@@ -96,6 +114,14 @@ def _divergence(where: str, lr: float) -> DivergenceError:
     )
     error.where = where
     return error
+
+
+def register_first(where: str, name: object) -> str:
+    """What to do about an unknown name that may be the user's own; `where` is the registry."""
+    return (
+        " If it is one of your own, register it first: gpumlp.register(...) puts it into "
+        f"{where}[{name!r}]; on the command line, --register MODULE:NAME."
+    )
 
 
 def nearest(given: object, known: Iterable[str]) -> str | None:

@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpumlp.checks import number
-from gpumlp.errors import suggest
+from gpumlp.errors import register_first, suggest
+from gpumlp.kernels.entry import same_entry
 from gpumlp.kernels.losses import LOSSES, Loss
+from gpumlp.verify import check_loss_text, loss_gradients, refuse
+from gpumlp.verify.names import admit
 
 __all__ = [
     "LOSSES",
@@ -24,8 +27,14 @@ __all__ = [
     "check_outputs",
     "get_loss",
     "outputs_for",
+    "register_loss",
     "saved_loss",
+    "take_loss",
 ]
+
+
+_PACKAGE = frozenset(LOSSES)
+_LINKS = ("identity", "sigmoid", "exp", "sorted")
 
 
 class LossObject:
@@ -154,20 +163,55 @@ def _constant(loss: Loss, given: Any) -> float | tuple[float, ...]:
 
 
 def get_loss(spec: str | LossObject | Loss) -> tuple[Loss, Any]:
-    """(loss, its constant) for a name, an object such as `Huber`, or a loss of `LOSSES`, maybe with another
-    constant `delta`."""
+    """(loss, its constant) for a name, an object such as `Huber`, or a `Loss`: one of `LOSSES`, maybe with
+    another constant `delta`, or one of the user's, which is registered on the way."""
+    if isinstance(spec, type) and issubclass(spec, (Loss, LossObject)):
+        raise TypeError(f"loss={spec.__name__} is a class; expected an object of it: {spec.__name__}()")
     if isinstance(spec, Loss):
-        known = LOSSES.get(spec.name)
-        if known is None or replace(spec, delta=known.delta) != known:
-            raise ValueError(f"loss {spec.name!r} is not known, or not in this form.{_own(spec.name)}")
+        known = register_loss(spec)
         return known, _constant(known, spec.delta)
     if isinstance(spec, LossObject):
         return get_loss(spec.entry())
     if not isinstance(spec, str):
-        raise TypeError(f"loss={spec!r}; expected a name ({', '.join(LOSSES)}) or gpumlp.Huber(delta)")
+        raise TypeError(
+            f"loss={spec!r}; expected a name ({', '.join(LOSSES)}), gpumlp.Huber(delta) or a gpumlp.Loss"
+        )
     if spec not in LOSSES:
-        raise ValueError(suggest("loss", spec, LOSSES) + _own(spec))
+        raise ValueError(suggest("loss", spec, LOSSES) + register_first("gpumlp.losses.LOSSES", spec))
     return get_loss(LOSSES[spec])
+
+
+def register_loss(loss: Loss, *, check: bool = True, replace: bool = False) -> Loss:
+    """See `gpumlp.register`; what is registered is the loss with the constant that it has."""
+
+    def same(one: Loss, other: Loss) -> bool:
+        kinds = [None if e.delta is None else isinstance(e.delta, tuple) for e in (one, other)]
+        return kinds[0] == kinds[1] and same_entry(one, other, but=("delta",))
+
+    def look() -> None:
+        for name in ("value", "gradient"):
+            if not isinstance(getattr(loss, name), str):
+                raise TypeError(f"loss {loss.name!r}: {name} must be C++ text")
+        if not callable(loss.reference):
+            raise TypeError(f"loss {loss.name!r}: reference must be a function of (z, y, delta)")
+        if loss.link not in _LINKS:
+            raise ValueError(f"loss {loss.name!r}: link={loss.link!r}; expected one of {', '.join(_LINKS)}")
+        if loss.classes:
+            raise ValueError(
+                f"loss {loss.name!r}: classes=True is for the package's softmax cross-entropies, whose "
+                "text is fixed; give values as targets, for classes a column of 0 and 1 each"
+            )
+        _constant(loss, loss.delta)
+        if check:
+            refuse(loss_gradients(loss))
+        check_loss_text(loss)
+
+    return admit("loss", LOSSES, _PACKAGE, loss, loss.name, same, look, replace)
+
+
+def take_loss(loss: Loss) -> None:
+    """Register a loss that a pickle has brought along, unless its name is known."""
+    LOSSES.setdefault(loss.name, loss)
 
 
 def check_outputs(loss: Loss, constant: Any, n_outputs: int) -> None:
@@ -198,10 +242,8 @@ def centre(levels: tuple[float, ...]) -> int:
 
 def saved_loss(name: str, delta: Any) -> str | Loss:
     """What to pass to `Trainer` for the (loss.name, constant) that a file holds."""
-    if name not in LOSSES or LOSSES[name].delta is None:
+    if name not in LOSSES:
+        raise ValueError(suggest("loss", name, LOSSES) + register_first("gpumlp.losses.LOSSES", name))
+    if LOSSES[name].delta is None:
         return name
     return replace(LOSSES[name], delta=tuple(delta) if isinstance(delta, list) else delta)
-
-
-def _own(name: str) -> str:
-    return f" A loss of your own must be in gpumlp.losses.LOSSES[{name!r}] first."

@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpumlp.checks import printable
 from gpumlp.files.archive import shown
 from gpumlp.files.atomic import PathLike, replacing
-from gpumlp.tables.base import printable
-from gpumlp.training.history import History
 
 __all__ = ["PLOT_ENDINGS", "plot_history", "plot_trials", "require_matplotlib"]
 
@@ -39,21 +38,21 @@ def require_matplotlib() -> None:
 
 
 def plot_history(
-    history: History,
-    path: PathLike,
+    history: Any,
+    path: PathLike | None = None,
     *,
     target: str = "",
     target_scale: float = 1.0,
     restored: bool = False,
     dropout: bool = False,
-) -> None:
+) -> Any:
     """Draw the learning curves: loss on the left, accuracy or RMSE of the validation rows on the right.
 
     Parameters
     ----------
     history : History
-        What one `Trainer.fit` returned.
-    path : path
+        The `History` that a `Trainer.fit` returned.
+    path : path, optional
         .png, .svg or .pdf; written atomically.
     target : str
         Name of a regression target, for the axis.
@@ -63,6 +62,11 @@ def plot_history(
         Early stopping put the weights of the best epoch back; the dashed line says so.
     dropout : bool
         The training loss was taken with dropout, the validation loss without; the legend says so.
+
+    Returns
+    -------
+    matplotlib Figure, or None if there is a `path`
+        A notebook shows it.
 
     Raises
     ------
@@ -87,7 +91,11 @@ def plot_history(
                 history.best_epoch + 1, color=_BEST, lw=1, ls="--", label=_best_label(history, restored)
             )
     axes[0].legend(**_LEGEND)
+    if path is None:
+        figure._repr_png_ = lambda: _bytes(figure, "png")  # also where pyplot has not been imported
+        return figure
     _write(figure, path)
+    return None
 
 
 def plot_trials(
@@ -100,6 +108,7 @@ def plot_trials(
     early: Sequence[bool] = (),
     chosen: Sequence[bool] = (),
     rungs: Sequence[int] = (),
+    what: str = "trials",
 ) -> None:
     """Draw many trials: the validation loss of all by epoch, and the lowest by each setting.
 
@@ -119,6 +128,8 @@ def plot_trials(
         Whether a trial was ended at a rung; is part of the result.  By default none.
     rungs : sequence of int
         Epochs after which trials were ended.
+    what : str
+        What they are called.
 
     Raises
     ------
@@ -133,7 +144,7 @@ def plot_trials(
     lines = -(-(1 + len(settings)) // columns)
     figure = _figure(path, 4.6 * columns, 3.4 * lines)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    _curves_panel(axes[0], curves, kinds, rungs)
+    _curves_panel(axes[0], curves, kinds, rungs, what)
     for ax, (name, values) in zip(axes[1:], settings.items(), strict=False):
         _setting_panel(ax, name, values, losses, kinds)
         if name in logarithmic and min(values) > 0:
@@ -147,7 +158,7 @@ def plot_trials(
 
 
 def _curves_panel(
-    ax: Any, curves: Sequence[Sequence[float]], kinds: Sequence[str], rungs: Sequence[int]
+    ax: Any, curves: Sequence[Sequence[float]], kinds: Sequence[str], rungs: Sequence[int], what: str
 ) -> None:
     for kind, (color, _, label) in _KINDS.items():
         of_kind = [curve for curve, k in zip(curves, kinds, strict=True) if k == kind]
@@ -160,17 +171,20 @@ def _curves_panel(
                 alpha=1 if kind == "chosen" else 0.6,
                 marker="o" if len(curve) <= 2 else "",
                 ms=2,
-                label="" if number else label,
+                label="" if number else label.replace("trials", what),
             )
     for number, rung in enumerate(rungs):
         ax.axvline(rung, color=_BEST, lw=0.8, ls=":", label="" if number else "rung")
     every = [[value for value in curve if math.isfinite(value)] for curve in curves]
-    top = max(curve[0] for curve in every if curve)  # what is worse than at the beginning says little
-    _scale(ax, [value for curve in every for value in curve if value <= top])
-    ax.set_ylim(top=top)
+    # what is worse than at the beginning, or than most, says little
+    values = sorted(value for curve in every for value in curve)
+    top = max([*(curve[0] for curve in every if curve), values[int(0.8 * (len(values) - 1))]])
+    low = values[0]
+    _scale(ax, [value for value in values if value <= top])
+    ax.set_ylim(low * (low / top) ** 0.05 if ax.get_yscale() == "log" else low - 0.05 * (top - low or 1), top)
     ax.set_ylabel("validation loss")
-    ax.set_title("All trials")
-    _dress(ax, max(*map(len, curves), *rungs))
+    ax.set_title(f"All {what}")
+    _dress(ax, max([*map(len, curves), *rungs]))
     ax.legend(**_LEGEND)
 
 
@@ -187,14 +201,14 @@ def _setting_panel(
     _frame(ax)
 
 
-def _figure(path: PathLike, width: float, height: float) -> Any:
+def _figure(path: PathLike | None, width: float, height: float) -> Any:
     """An empty figure, if `path` can be one of its files."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    if _ending(path) not in PLOT_ENDINGS:
+    if path is not None and _ending(path) not in PLOT_ENDINGS:
         raise ValueError(
             f"cannot draw to {os.fspath(path)!r}: the name must end in {' or '.join(PLOT_ENDINGS)}"
         )
@@ -209,17 +223,22 @@ def _ending(path: PathLike) -> str:
 
 
 def _write(figure: Any, path: PathLike) -> None:
+    data = _bytes(figure, _ending(path)[1:])
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _bytes(figure: Any, form: str) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # a box in the place of a letter says so itself
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         try:
-            figure.savefig(buffer, format=_ending(path)[1:])
+            figure.savefig(buffer, format=form)
         except Exception as error:  # fonts, styles, LaTeX: what the user has told matplotlib to use
             raise ValueError(
                 f"the learning curves could not be drawn: {type(error).__name__}: {error}"
             ) from error
-    with replacing(path) as file:
-        file.write(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _curve(ax: Any, values: Sequence[float], color: str, label: str) -> None:
@@ -235,7 +254,7 @@ def _curve(ax: Any, values: Sequence[float], color: str, label: str) -> None:
     )
 
 
-def _best_label(history: History, restored: bool) -> str:
+def _best_label(history: Any, restored: bool) -> str:
     best = history.best_epoch or 0
     if restored:
         return f"best epoch {best + 1}, restored"

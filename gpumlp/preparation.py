@@ -12,12 +12,12 @@ import numpy as np
 from gpumlp.errors import ModelFileError, nearest
 from gpumlp.files.atomic import PathLike
 from gpumlp.model import MLP, Ensemble
-from gpumlp.model.load import load
 from gpumlp.rows.arrays import frame_numbers
 from gpumlp.tables import as_frame
-from gpumlp.tables.preparation import Preparation, quoted
+from gpumlp.tables.preparation import Preparation, label_names, quoted
+from gpumlp.tabular.load import load
 
-__all__ = ["PreparedModel", "load_prepared"]
+__all__ = ["PreparedModel", "PreparedTable", "load_prepared"]
 
 
 @dataclass
@@ -108,8 +108,49 @@ class PreparedModel:
         return self.preparation.inputs(rows, self.model.dtype)
 
 
-def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
+@dataclass
+class PreparedTable:
+    """An estimator of tables with the names of a `PreparedModel`; see `load_prepared`.
+
+    Attributes
+    ----------
+    estimator : TabularClassifier or TabularRegressor
+    """
+
+    estimator: Any
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the columns of `predict_proba`; empty for regression."""
+        return self._names(self.estimator.classes_) if hasattr(self.estimator, "classes_") else []
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Columns in the order of training; empty if the training file had no names."""
+        encoder = self.estimator.encoder_
+        return list(encoder.names) if encoder.named else []
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Class names (text) or values (n,) for the rows of a table, whose columns are found by name, or of
+        an array."""
+        answers: np.ndarray = self.estimator.predict(X)
+        return np.array(self._names(answers)) if self.classes else answers
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities (n, n_classes), columns as `classes`; ValueError if the model is no classifier."""
+        if not self.classes:
+            raise ValueError("predict_proba is for classifiers; this is a regression model")
+        return np.asarray(self.estimator.predict_proba(X))
+
+    def _names(self, labels: np.ndarray) -> list[str]:
+        labels = label_names(labels, True) if labels.dtype.kind in "iuf" else labels
+        return [str(label) for label in labels]
+
+
+def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel | PreparedTable:
     """Read a model of `gpumlp train` so that it takes raw rows, as `gpumlp predict` does.
+
+    `gpumlp.load` gives the bare network instead, or the estimator of tables, which takes raw rows as well.
 
     Parameters
     ----------
@@ -126,6 +167,8 @@ def load_prepared(path: PathLike, device: Any = "auto") -> PreparedModel:
     """
     name = os.fspath(path)
     model = load(name, device)
+    if hasattr(model, "encoder_"):
+        return PreparedTable(model)
     if "preparation" not in model.extra:
         raise ModelFileError(
             f"{name!r} holds a network without stored scaling and names (it was not written by "

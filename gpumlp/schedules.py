@@ -27,7 +27,9 @@ __all__ = [
     "Schedule",
     "Step",
     "Warmup",
+    "check_known",
     "get_schedule",
+    "learning_rates",
     "schedule_from_dict",
     "schedule_to_dict",
 ]
@@ -249,3 +251,30 @@ def get_schedule(spec: str | Callable | None) -> Callable[[np.ndarray, int], np.
     raise TypeError(
         f"schedule={spec!r}; expected None, a name ({', '.join(SCHEDULES)}) or a function f(t, total)"
     )
+
+
+def learning_rates(schedule: Callable, lr: float, t: np.ndarray, total: int) -> np.ndarray:
+    """`lr` times the schedule's factors for the steps `t`, float64 of the shape of `t`; ValueError if a rate
+    is negative or not finite."""
+    rates = np.full(t.shape, lr, float)
+    if type(schedule) is Constant:
+        return rates
+    factors = np.asarray(schedule(t.copy(), total), float)  # a function of the user's may write to it
+    if factors.shape not in ((), t.shape):
+        raise ValueError(f"the schedule gave factors of shape {factors.shape} for steps of shape {t.shape}")
+    rates *= factors
+    low, high = rates.min(), rates.max()
+    if not (low >= 0 and high < np.inf):  # NaN is neither
+        raise ValueError(
+            f"the schedule gave learning rates from {low} to {high}; expected finite numbers >= 0"
+        )
+    return rates
+
+
+def check_known(schedule: Any, who: str) -> None:
+    """ValueError if the schedule depends on the number of planned steps, which `who` does not know."""
+    if getattr(schedule, "needs_total", False):
+        raise ValueError(
+            f"{schedule} depends on the number of planned steps, which {who} does not know; "
+            "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
+        )

@@ -1,8 +1,8 @@
 """Activations: a = f(z) and the backward step d *= f'(z), with dropout of the layer's output in the same
 launches.
 
-One row of `ACTIVATIONS` is one activation: CUDA text and NumPy reference of f and f'.  f' is written with the
-output `a` where that suffices (then z needs no storage of its own), else with the input `z`.
+One entry of `ACTIVATIONS` is one activation: C++ text and NumPy reference of f and f'.  f' is written with
+the output `a` where that suffices (then z needs no storage of its own), else with the input `z`.
 
 Formulas: relu, sigmoid, tanh d2l.ai 5.1; leaky_relu Maas et al. 2013; elu Clevert et al. 2016; gelu (exact,
 with erf) Hendrycks & Gimpel 2016; silu Elfwing et al. 2017; softplus Dugas et al. 2001.  Dropout: d2l.ai 5.6.
@@ -17,23 +17,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gpumlp.kernels.entry import Entry
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.random import KEEP_TEXT, keep_mask
 
-__all__ = ["ACTIVATIONS", "Activation", "backward_kernel", "dropout_scalars", "forward_kernel"]
+__all__ = ["ACTIVATIONS", "Activation", "backward_kernel", "dropout_scalars", "forward_kernel", "kernels_of"]
 
 
-@dataclass(frozen=True)
-class Activation:
-    """One activation.
+@dataclass(frozen=True, repr=False)
+class Activation(Entry):
+    """One activation: an object, or a subclass with the same as attributes and methods.
 
     Parameters
     ----------
     name : str
+        Letters, digits and underscores.
     forward : str
-        CUDA expression of `z`.
+        C++ expression of `z`; see `gpumlp.kernels.kernel` for what it may use.
     derivative : str
-        CUDA expression of `a` (or of `z` if `needs_z`) and, for brevity, nothing else.
+        C++ expression of `a` (or of `z` if `needs_z`), in brackets: it becomes a factor.
     f, df : callable
         The same in NumPy on arrays; df takes a (or z).
     needs_z : bool
@@ -41,6 +43,26 @@ class Activation:
     gain : float
         Factor of the He/Kaiming initialisation that keeps the variance of the signal (2 for ReLU-like ones,
         else 1).
+    onnx : callable, optional
+        (graph, z) -> name of the result: the same as ONNX nodes, see `gpumlp.export.graph.Graph`; without it
+        networks with this activation cannot be exported.
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> class Cube(gpumlp.Activation):
+    ...     name = "cube"
+    ...     forward = "z * z * z"
+    ...     derivative = "(C(3) * z * z)"
+    ...     needs_z = True
+    ...
+    ...     def f(self, z):
+    ...         return z**3
+    ...
+    ...     def df(self, z):
+    ...         return 3 * z**2
+    >>> gpumlp.MLP([2, 4, 1], Cube(), device="cpu").activations
+    ['cube']
     """
 
     name: str
@@ -50,6 +72,7 @@ class Activation:
     df: Callable[[np.ndarray], np.ndarray]
     needs_z: bool = False
     gain: float = 1.0
+    onnx: Callable[[Any, str], str] | None = None
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
@@ -73,6 +96,13 @@ def _gelu_slope(z: np.ndarray) -> np.ndarray:
     return _phi(z) + z * np.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
 
 
+def _gelu_nodes(graph: Any, z: str) -> str:
+    """ONNX has Gelu only since opset 20."""
+    erf = graph.node("Erf", graph.node("Mul", z, graph.constant(0.5**0.5)))
+    half = graph.node("Mul", graph.node("Add", erf, graph.constant(1.0)), graph.constant(0.5))
+    return str(graph.node("Mul", z, half))
+
+
 def _silu_slope(z: np.ndarray) -> np.ndarray:
     s = _sigmoid(z)
     return s * (1 + z * (1 - s))
@@ -91,10 +121,25 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda z: np.maximum(z, 0),
             lambda a: (a > 0).astype(a.dtype),
             gain=2.0,
+            onnx=lambda graph, z: graph.node("Relu", z),
         ),
-        Activation("tanh", "tanh(z)", "(C(1) - a * a)", np.tanh, lambda a: 1 - a * a),
-        Activation("sigmoid", _SIGMOID, "(a * (C(1) - a))", _sigmoid, lambda a: a * (1 - a)),
-        Activation("identity", "z", "C(1)", lambda z: z, np.ones_like),
+        Activation(
+            "tanh",
+            "tanh(z)",
+            "(C(1) - a * a)",
+            np.tanh,
+            lambda a: 1 - a * a,
+            onnx=lambda graph, z: graph.node("Tanh", z),
+        ),
+        Activation(
+            "sigmoid",
+            _SIGMOID,
+            "(a * (C(1) - a))",
+            _sigmoid,
+            lambda a: a * (1 - a),
+            onnx=lambda graph, z: graph.node("Sigmoid", z),
+        ),
+        Activation("identity", "z", "C(1)", lambda z: z, np.ones_like, onnx=lambda graph, z: z),
         Activation(
             "leaky_relu",
             "z > C(0) ? z : C(0.01) * z",
@@ -102,6 +147,7 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda z: np.where(z > 0, z, 0.01 * z),
             lambda a: np.where(a > 0, 1, 0.01).astype(a.dtype),
             gain=2.0,
+            onnx=lambda graph, z: graph.node("LeakyRelu", z, alpha=0.01),
         ),
         Activation(
             "elu",
@@ -110,6 +156,7 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
             lambda a: np.where(a > 0, 1, a + 1),
             gain=2.0,
+            onnx=lambda graph, z: graph.node("Elu", z, alpha=1.0),
         ),
         Activation(
             "gelu",
@@ -119,6 +166,7 @@ ACTIVATIONS: dict[str, Activation] = {
             _gelu_slope,
             needs_z=True,
             gain=2.0,
+            onnx=_gelu_nodes,
         ),
         Activation(
             "silu",
@@ -128,6 +176,7 @@ ACTIVATIONS: dict[str, Activation] = {
             _silu_slope,
             needs_z=True,
             gain=2.0,
+            onnx=lambda graph, z: graph.node("Mul", z, graph.node("Sigmoid", z)),
         ),
         Activation(
             "softplus",
@@ -135,6 +184,7 @@ ACTIVATIONS: dict[str, Activation] = {
             "(-expm1(-a))",
             _softplus,
             lambda a: -np.expm1(-a),
+            onnx=lambda graph, z: graph.node("Softplus", z),
         ),
     )
 }
@@ -157,6 +207,11 @@ def backward_kernel(name: str, dropout: bool = False) -> Kernel:
     mask is drawn again rather than stored.
     """
     return _backward(ACTIVATIONS[name], dropout)
+
+
+def kernels_of(activation: Activation) -> tuple[Kernel, ...]:
+    """Forward and backward kernel of an activation, registered or not; then the same with dropout."""
+    return tuple(make(activation, dropout) for dropout in (False, True) for make in (_forward, _backward))
 
 
 _DROP_SCALARS = "C scale, C keep_scale, int64 threshold, int64 key, int64 layer, int64 first_row"

@@ -22,27 +22,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gpumlp.kernels.entry import Entry
 
 __all__ = ["ERROR", "LEVEL_ERROR", "LOSSES", "TARGET", "Loss"]
 
 
-@dataclass(frozen=True)
-class Loss:
-    """One loss.
+@dataclass(frozen=True, repr=False)
+class Loss(Entry):
+    """One loss: an object, or a subclass with the same as attributes and methods.
 
     Parameters
     ----------
     name : str
-    value, gradient : str
-        CUDA text for one output: `value` is an expression of `d`, `z[c]`, `y` ... giving the summand of
-        column c.
+        Letters, digits and underscores.
+    value : str
+        C++ expression: the summand of output c, from ``z[c]``, the target ``y[row * ld_y + c]``, and `delta`.
+    gradient : str
+        C++ statements that declare ``const C gc``, its derivative with respect to ``z[c]``.
     reference : callable
         (z, y, delta) -> (l, g): summands (rows, cols) and gradients (rows, cols), in NumPy.
     link : str
         "identity", "sigmoid", "softmax", "exp" or "sorted": how predictions are made from z.
     classes : bool
         Targets are int32 class indices (rows,) instead of values (rows, cols); `value` and `gradient` are
-        those of softmax cross-entropy.
+        those of softmax cross-entropy.  Only for the package's own.
     delta : float or tuple of float, optional
         Default of a constant > 0 that the text reads as `delta`; None if it reads none.  A tuple: one level
         for each output, read as `delta[c]`; all outputs then have one target, `y[row * ld_y]`.

@@ -14,7 +14,7 @@ import numpy as np
 from gpumlp.kernels.formulas import ERROR, LEVEL_ERROR, LOSSES, TARGET, Loss
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["LOSSES", "Loss", "evaluation_kernel", "output_kernel", "training_kernel"]
+__all__ = ["LOSSES", "Loss", "evaluation_kernel", "loss_kernels_of", "output_kernel", "training_kernel"]
 
 _ROW = "const long long row = index[k * stride + r];"
 _SOFTMAX_PARTS = """\
@@ -150,6 +150,11 @@ def evaluation_kernel(name: str, weighted: bool) -> Kernel:
     which are sorted first, that of the prediction at place `centre` counts (a scalar).
     """
     return _evaluation(LOSSES[name], weighted)
+
+
+def loss_kernels_of(loss: Loss) -> tuple[Kernel, Kernel]:
+    """Training and evaluation kernel of a loss, registered or not, without weights."""
+    return _training(loss, False, False), _evaluation(loss, False)
 
 
 @functools.cache

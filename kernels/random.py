@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["KEEP_TEXT", "keep_mask", "philox4x32"]
+__all__ = ["KEEP_TEXT", "keep_mask", "philox4x32", "step_parts"]
+
+_STEP_BITS = 24  # a float holds integers of up to this many bits exactly
 
 # Four columns share one counter and take one output word each.  t_low and t_high are the low 24 and the next
-# 24 bits of the step number: integers that a float holds exactly.
+# 24 bits of the step number; see `step_parts`.
 KEEP_TEXT = """\
 unsigned x0 = (unsigned)(c >> 2), x1 = (unsigned)(r + first_row), x2 = (unsigned)t_low;
 unsigned x3 = ((unsigned)layer << 24) ^ (unsigned)t_high, k0 = (unsigned)key, k1 = (unsigned)(key >> 32);
@@ -28,6 +30,11 @@ for (int round = 0; round < 10; ++round) {
 }
 const unsigned bits = (c & 2) ? ((c & 1) ? x3 : x2) : ((c & 1) ? x1 : x0);
 const bool keep = (long long)bits >= threshold;"""
+
+
+def step_parts(t: Any) -> tuple[Any, Any]:
+    """(t_low, t_high) of a step number, or of an array of them."""
+    return t % 2**_STEP_BITS, t >> _STEP_BITS
 
 
 def philox4x32(counter: tuple[Any, Any, Any, Any], key: int) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ __all__ = [
     "LOSS_SCALE",
     "NOT_FINITE",
     "RESET",
+    "STORE_STEP",
     "STORE_SUM",
     "SUM",
     "SUM_SQUARES",
@@ -22,6 +23,7 @@ __all__ = [
     "ZERO",
     "gather_kernel",
     "partial_rows",
+    "sum_kernel",
     "tree_kernel",
 ]
 
@@ -80,7 +82,8 @@ def _sum_squares(partial: np.ndarray, values: np.ndarray, n: int, chunk: int, k:
         partial[r] = np.dot(part, part)
 
 
-def _sum_kernel(name: str, expression: str, reference: object) -> Kernel:
+def sum_kernel(name: str, expression: str, reference: object) -> Kernel:
+    """partial[r] = sum of `expression` of the elements first + c of `values`, see `SUM`."""
     body = f"""const long long first = r * chunk;
 ROW_SUM(total, (first + c < n ? ({expression}) : C(0)))
 ROW_ONE {{ partial[r] = total; }}"""
@@ -95,10 +98,10 @@ ROW_ONE {{ partial[r] = total; }}"""
     )
 
 
-SUM = _sum_kernel("gpumlp_sum", "values[first + c]", _sum)
+SUM = sum_kernel("gpumlp_sum", "values[first + c]", _sum)
 """partial[r] = sum of values[r chunk : (r + 1) chunk]; run twice for the whole sum.  cols = chunk."""
 
-SUM_SQUARES = _sum_kernel("gpumlp_sum_squares", "values[first + c] * values[first + c]", _sum_squares)
+SUM_SQUARES = sum_kernel("gpumlp_sum_squares", "values[first + c] * values[first + c]", _sum_squares)
 """The same of squares: first half of the gradient's norm."""
 
 
@@ -108,7 +111,7 @@ def _not_finite(partial: np.ndarray, values: np.ndarray, n: int, chunk: int, k: 
         partial[r] = part.size - np.count_nonzero(np.isfinite(part))
 
 
-NOT_FINITE = _sum_kernel(
+NOT_FINITE = sum_kernel(
     "gpumlp_not_finite", "values[first + c] - values[first + c] == C(0) ? C(0) : C(1)", _not_finite
 )
 """The same of 1 for each value that is NaN or infinite, 0 for the others."""
@@ -240,6 +243,20 @@ RESET = Kernel(
     name="gpumlp_reset", rowwise=True, rawouts="int64 step", body="ROW_ONE { step[0] = 0; }", reference=_reset
 )
 """The plan's next step is number 0 again.  rows = cols = 1."""
+
+
+def _store_step(table: np.ndarray, low: float, high: float, k: int) -> None:
+    table[..., :2] = low, high
+
+
+STORE_STEP = Kernel(
+    name="gpumlp_store_step",
+    outputs="C table",
+    scalars="C low, C high",
+    body="table = c == 0 ? low : high;",
+    reference=_store_step,
+)
+"""A step's number, in two parts, into a row of a step table.  rows = 1, cols = 2."""
 
 
 def _weight_squares(

@@ -15,6 +15,9 @@ import pytest
 from executors import DEVICES
 
 import gpumlp
+from gpumlp.activations import ACTIVATIONS
+from gpumlp.losses import LOSSES
+from gpumlp.optimizers import OPTIMIZERS
 
 HERE = Path(__file__).parent
 #: not part of `-m fast`: they start other programs, run compilers, or try thousands of inputs
@@ -95,6 +98,17 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 def pytest_report_header() -> str:
     return f"gpumlp executors: {', '.join(DEVICES)}"
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    before = [(known, dict(known)) for known in (ACTIVATIONS, LOSSES, OPTIMIZERS)]
+    yield
+    for known, names in before:
+        if known != names:
+            known.clear()
+            known.update(names)
 
 
 @pytest.fixture(params=DEVICES)

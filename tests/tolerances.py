@@ -77,6 +77,11 @@ RELATIVE = {
 GRADIENT = {"tf32": 5e-3, "float16": 4e-3, "bfloat16": 3e-2}
 
 
+#: parameters of 16 bits, kept as float32 copies: half a unit in the last place of the largest, and the
+#: copies' own roundings
+HALF = {"float16": 2.0**-11 + 2.0**-18, "bfloat16": 2.0**-8 + 2.0**-18}
+
+
 def tolerance(what: str, dtype: Any) -> tuple[float, float]:
     """(rtol, atol) of one row for one type."""
     dtype = np.dtype(dtype)

@@ -24,6 +24,7 @@ from gpumlp.backends.contract import (
     of_member,
     real_types,
 )
+from gpumlp.backends.lists import Part
 from gpumlp.backends.steps import Steps
 from gpumlp.kernels.kernel import Kernel
 
@@ -271,11 +272,14 @@ class Backend(ABC):
         op = Launch(
             kernel, arrays, scalars, rows, cols, segments, extents=extents, members=members, shared=shared
         )
-        self._check_home(kernel.name, arrays)
         check_stepped(kernel, stepped or {}, members)
-        if rows > 0 and cols > 0:
-            values = {name: (stepped or {})[name] for name in kernel.stepped}
-            (self._launch if members is None else self._launch_members)(op, values)
+        self.at_once(op, {name: (stepped or {})[name] for name in kernel.stepped})
+
+    def at_once(self, op: Launch, stepped: dict[str, Any] | None = None) -> None:
+        """`launch` of an operation that was made; `stepped` are values of exactly those names that it has."""
+        self._check_home(op.kernel.name, op.arrays)
+        if op.rows > 0 and op.cols > 0:
+            (self._launch if op.members is None else self._launch_members)(op, stepped or {})
 
     @abstractmethod
     def _launch(self, op: Launch, stepped: dict[str, float]) -> None:
@@ -308,6 +312,31 @@ class Backend(ABC):
         nothing.
         """
         return None
+
+    def list_steps(
+        self,
+        parts: Sequence[Part],
+        factor: str,
+        counters: Any,
+        tables: dict[str, Any],
+        columns: Sequence[str],
+    ) -> Any:
+        """Updates of many arrays by few launches; only on a CUDA device.
+
+        Parameters
+        ----------
+        parts : sequence of Part
+        factor : str
+            "clip": gradients are clipped; "guard": they are also divided by a scale, and a step whose
+            gradients are not finite is skipped; else "".
+        counters : int64 array (2,), optional
+            [steps done, row of the tables, from 1]: steps are counted on the device.
+        tables : dict of type -> array (n_steps, n_columns)
+            Per-step values for the parts of that C; the last row is that of all later steps.
+        columns : sequence of str
+            Their names.
+        """
+        raise NotImplementedError(f"{self.name} has no launches over lists of arrays")
 
     def record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         """Prepare `ops` for replay.  Runs no kernel that changes anything but outputs of `Gemm`s."""

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from gpumlp.activations import ACTIVATIONS
+from gpumlp.cli.reading import columns
 from gpumlp.cli.values import (
     before_data,
     fraction,
@@ -20,8 +21,9 @@ from gpumlp.cli.values import (
 from gpumlp.losses import LOSSES
 from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.schedules import SCHEDULES
+from gpumlp.tabular.recipe import QUALITIES
 
-__all__ = ["add_device", "add_network", "add_training"]
+__all__ = ["add_device", "add_network", "add_recipe", "add_training"]
 
 DTYPES = ("float32", "float64")
 
@@ -74,6 +76,39 @@ def add_network(parser: argparse.ArgumentParser, *, one: bool) -> None:
         default=0,
         metavar="N",
         help=f"of split, {'' if one else 'settings, '}initial values, row order, dropout (default: 0)",
+    )
+    group.add_argument(
+        "--random-state", type=integer(0), dest="seed", default=0, metavar="N", help="the same as --seed"
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Of the recipe for tables."""
+    group = parser.add_argument_group(
+        "recipe",
+        "Tables (CSV, Parquet, Arrow) are learnt by the recipe: an ensemble of small networks, from columns "
+        "of any kind. Any option of the groups 'network' and 'training' but --seed and --device trains one "
+        "network, on columns of numbers; so do arrays (.npz, .npy) and the digits, unless an option of this "
+        "group is given.",
+    )
+    group.add_argument(
+        "--quality",
+        type=name_of("quality", QUALITIES),
+        metavar=f"{{{','.join(QUALITIES)}}}",
+        default="best",
+        help="best (the default): an ensemble of many networks; medium: of fewer; fast: one network",
+    )
+    group.add_argument("--n-networks", type=integer(1), metavar="N", help="another number of networks")
+    group.add_argument("--time-limit", type=positive, metavar="SECONDS", help="for the training")
+    group.add_argument(
+        "--categorical",
+        type=columns,
+        default=[],
+        metavar="COLS",
+        help="columns that are categories whatever they look like, a,b,c",
+    )
+    group.add_argument(
+        "--numeric", type=columns, default=[], metavar="COLS", help="columns that are numbers, a,b,c"
     )
 
 

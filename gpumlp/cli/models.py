@@ -9,29 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.cli.figures import evaluate_model, print_figures
+from gpumlp.cli.figures import classes_of, evaluate_model, print_classes, print_figures
 from gpumlp.cli.output import write_data
 from gpumlp.cli.reading import digits_table, print_json, read
+from gpumlp.cli.tabular import describe_estimator, evaluate_estimator, predict_estimator
 from gpumlp.errors import UsageError, suggest
 from gpumlp.files.archive import shown
 from gpumlp.files.atomic import check_apart, check_writable, replaces, replacing
 from gpumlp.model import MLP, Ensemble
-from gpumlp.model.load import load
 from gpumlp.tables import Column, Frame, Table, TableError
 from gpumlp.tables.base import counted, printable, some
 from gpumlp.tables.preparation import Preparation
 from gpumlp.tables.write import csv_text, require_pyarrow, write_parquet
+from gpumlp.tabular.load import load
 
 __all__ = ["describe", "evaluate", "predict"]
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print the figures of a model on a file; for a classifier also those of each class."""
-    model, prep = _model(arguments)
+    model = _model(arguments)
+    if hasattr(model, "encoder_"):
+        evaluate_estimator(arguments, model)
+        return
+    if arguments.report is not None:
+        raise UsageError(f"--report is about a model of the recipe for tables; {arguments.model!r} is none")
+    prep = Preparation.of_model(model, arguments.model)
     table = _rows(arguments, model, prep, need_target=True)
     X, y = prep.inputs(table.X, model.dtype), prep.targets(table, model.dtype)
-    figures = evaluate_model(model, prep, X, y)
-    classes = _classes(prep.classes, y, np.asarray(model.predict(X))) if prep.classes else []
+    figures = evaluate_model(model, prep, X, y, table.w)
+    classes = classes_of(prep.classes, y, np.asarray(model.predict(X))) if prep.classes else []
     if arguments.json:
         print_json(
             {"model": arguments.model, "data": table.source, "rows": len(X), "figures": figures}
@@ -42,7 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"model     {model!r}\ndata      {table.source}: {counted(len(X), 'row')}{trained}\n")
     print_figures({"data": figures}, {"data": len(X)})
     if classes:
-        _print_classes(classes)
+        print_classes(classes)
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -55,12 +62,9 @@ def predict(arguments: argparse.Namespace) -> None:
         check_writable(arguments.output, "the predictions")
     if as_parquet:
         require_pyarrow(arguments.output)
-    model, prep = _model(arguments)
-    if arguments.proba and prep.task != "classification":
-        raise UsageError(f"--proba is for classifiers; {arguments.model!r} is a regression model")
-    table = _rows(arguments, model, prep, need_target=False, keep_mode="" if as_parquet else "raw")
-    answer = _answer(model, prep, prep.inputs(table.X, model.dtype), arguments.proba)
-    frame = Frame([*(table.kept.columns if table.kept else ()), *answer], len(table.X), source=table.source)
+    model, keep_mode = _model(arguments), "label" if as_parquet else "raw"
+    of_tables = hasattr(model, "encoder_")
+    frame = (predict_estimator if of_tables else _predict_model)(arguments, model, keep_mode)
     if arguments.output is None:
         write_data(csv_text(frame))
         return
@@ -72,6 +76,16 @@ def predict(arguments: argparse.Namespace) -> None:
             file.write(csv_text(frame).encode())
     n = counted(frame.n_rows, "prediction")
     print(f"{n} written to {arguments.output}{old}", file=sys.stderr)
+
+
+def _predict_model(arguments: argparse.Namespace, model: MLP | Ensemble, keep_mode: str) -> Frame:
+    """The predictions for files, behind the columns that are kept."""
+    prep = Preparation.of_model(model, arguments.model)
+    if arguments.proba and prep.task != "classification":
+        raise UsageError(f"--proba is for classifiers; {arguments.model!r} is a regression model")
+    table = _rows(arguments, model, prep, need_target=False, keep_mode=keep_mode)
+    answer = _answer(model, prep, prep.inputs(table.X, model.dtype), arguments.proba)
+    return Frame([*(table.kept.columns if table.kept else ()), *answer], len(table.X), source=table.source)
 
 
 def _answer(model: MLP | Ensemble, prep: Preparation, X: np.ndarray, proba: bool) -> list[Column]:
@@ -91,8 +105,11 @@ def _answer(model: MLP | Ensemble, prep: Preparation, X: np.ndarray, proba: bool
 
 def describe(arguments: argparse.Namespace) -> None:
     """Print what a model file holds: the network, what it takes and gives, how it was trained."""
-    model, prep = _model(arguments)
-    n = model.n_inputs
+    model = _model(arguments)
+    if hasattr(model, "encoder_"):
+        describe_estimator(arguments, model)
+        return
+    prep, n = Preparation.of_model(model, arguments.model), model.n_inputs
     lines = {
         "model": repr(model),
         "takes": counted(n, "feature") + (f": {some(prep.features)}" if prep.features else ""),
@@ -121,14 +138,14 @@ def _listed(values: object) -> str:
     return ", ".join(f"{str(name).replace('_', ' ')} {v}" for name, v in numbers.items())
 
 
-def _model(arguments: argparse.Namespace) -> tuple[MLP | Ensemble, Preparation]:
+def _model(arguments: argparse.Namespace) -> Any:
+    """An MLP, an Ensemble, or an estimator of tables."""
     if os.path.isdir(arguments.model):
         raise UsageError(
             f"{arguments.model!r} is a directory; MODEL is a file written by 'gpumlp train' or "
             "'gpumlp tune', or by MLP.save"
         )
-    model = load(arguments.model, arguments.device)
-    return model, Preparation.of_model(model, arguments.model)
+    return load(arguments.model, arguments.device)
 
 
 def _digits(arguments: argparse.Namespace, model: MLP | Ensemble, prep: Preparation) -> Table:
@@ -177,6 +194,7 @@ def _rows(
         n_features=n,
         keep=getattr(arguments, "keep", ()),
         keep_mode=keep_mode,
+        weight=getattr(arguments, "weight", None),
     )
     if table.test is not None:
         print(f"gpumlp: {table.source!r} sets test rows apart; these are used", file=sys.stderr)
@@ -203,28 +221,3 @@ def _rows(
         what = "arrays" if ending == ".npz" else "columns"
         print(f"gpumlp: {what} not used by the model: {some(extra)}", file=sys.stderr)
     return table
-
-
-def _classes(names: list[str], y: np.ndarray, answer: np.ndarray) -> list[dict[str, Any]]:
-    """Rows, recall and precision of each class; None where there is nothing to divide by."""
-    figures = []
-    for number, name in enumerate(names):
-        rows, found = y == number, answer == number
-        right, n_rows, n_found = int((rows & found).sum()), int(rows.sum()), int(found.sum())
-        figures.append(
-            {
-                "name": name,
-                "rows": n_rows,
-                "recall": right / n_rows if n_rows else None,
-                "precision": right / n_found if n_found else None,
-            }
-        )
-    return figures
-
-
-def _print_classes(classes: list[dict[str, Any]]) -> None:
-    width = max(11, *(len(printable(each["name"])) + 1 for each in classes))
-    print(f"\n{'class':<{width}}{'rows':>9}{'recall':>12}{'precision':>12}")
-    for each in classes:
-        recall, precision = ("-" if each[n] is None else f"{each[n]:.4f}" for n in ("recall", "precision"))
-        print(f"{printable(each['name']):<{width}}{each['rows']:>9}{recall:>12}{precision:>12}")

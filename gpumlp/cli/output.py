@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
@@ -10,9 +11,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gpumlp.errors import UsageError
+from gpumlp.files.atomic import check_apart, check_writable
+from gpumlp.plots import PLOT_ENDINGS, require_matplotlib
 from gpumlp.tables.base import printable
 
-__all__ = ["Output", "guarded", "write_data"]
+__all__ = ["Output", "check_outputs", "check_report", "guarded", "write_data"]
 
 
 class Output:
@@ -109,3 +112,27 @@ def guarded() -> Iterator[Output]:
 def write_data(text: str) -> None:
     """Write to standard output what another program may read."""
     (sys.stdout.write_data if isinstance(sys.stdout, Output) else sys.stdout.write)(text)
+
+
+def check_outputs(arguments: argparse.Namespace, table: str | None = None) -> None:
+    """Before anything is read or trained: can the results be written, and not over the data?"""
+    report = getattr(arguments, "report", None)
+    outputs = {"--out": arguments.out, "--plot": arguments.plot, "--csv": table, "--report": report}
+    check_apart(
+        [*outputs.items()], [*(("DATA", path) for path in arguments.data), ("--test", arguments.test)]
+    )
+    check_writable(arguments.out, "the model", (".npz",))
+    if table is not None:
+        check_writable(table, "the trials")
+    if arguments.plot is not None:
+        check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
+    check_report(report)
+    if arguments.plot is not None:
+        require_matplotlib()
+
+
+def check_report(path: str | None) -> None:
+    """Can the page be written?"""
+    if path is not None:
+        check_writable(path, "the report", (".html", ".htm"))
+        require_matplotlib()

@@ -95,5 +95,6 @@ def _parse(words: list[str], arguments: argparse.Namespace) -> None:
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         parser.error(suggest("command", words[0], COMMANDS))
     _, unknown = parser.parse_known_args(words, arguments)
+    arguments.given = arguments.parser.given(words)
     if unknown:
         arguments.parser.refuse(unknown)

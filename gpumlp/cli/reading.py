@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.datasets import load_digits
-from gpumlp.tables import Layout, Table, read_table
+from gpumlp.tables import Layout, Table, as_frame, read_table
 
 __all__ = ["add_data", "add_layout", "columns", "digits_table", "print_json", "read"]
 
@@ -80,14 +80,15 @@ def add_layout(parser: Any) -> None:
 def read(arguments: argparse.Namespace, paths: Any, dtype: Any, **options: Any) -> Table:
     """Read data files for a model of this type; `options` as for `read_table`."""
     layout = Layout(arguments.encoding, arguments.delimiter or "", arguments.decimal)
-    narrow = None if np.dtype(dtype) == np.float32 else False
-    return read_table(paths, layout=layout, narrow=narrow, **options)
+    options.setdefault("narrow", None if np.dtype(dtype) == np.float32 else False)
+    return read_table(paths, layout=layout, **options)
 
 
-def digits_table() -> Table:
-    """The embedded digits."""
+def digits_table(typed: bool = False) -> Table:
+    """The embedded digits; `typed` as for `read_table`."""
     X, y = load_digits()
-    return Table("digits", X.astype(np.uint8), [f"x{j}" for j in range(X.shape[1])], False, y, "y")
+    X = X.astype(np.uint8)
+    return Table("digits", as_frame(X) if typed else X, [f"x{j}" for j in range(X.shape[1])], False, y, "y")
 
 
 def print_json(values: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ class Search:
 
     def __init__(self, arguments: argparse.Namespace, data: Data, spans: dict[str, Span]) -> None:
         self.arguments, self.data, self.spans = arguments, data, spans
-        X, self._y = data.train
+        X, self._y, self._w = data.train
         n, folds = len(X), arguments.folds or 1
         if folds > n // 2:
             raise UsageError(f"--folds {folds} needs at least {2 * folds} rows; there are {n}")
@@ -120,11 +120,12 @@ class Search:
         try:
             fit_many(
                 trainers,
-                *data.train,
+                *data.train[:2],
+                sample_weight=data.weights(data.train),
                 epochs=arguments.epochs,
                 **self._validation(),
                 early_stopping=EarlyStopping(patience=arguments.early_stopping),
-                progress=False if arguments.quiet else None,
+                progress=False if arguments.quiet or arguments.json else None,
             )
         except KeyboardInterrupt:
             if not any(trial.usable for trial in self.trials):
@@ -144,14 +145,17 @@ class Search:
 
     def _validation(self) -> dict[str, Any]:
         """Arguments of `fit_many` that say who is judged by what, and when."""
-        given: dict[str, Any] = {"validation": self.data.validation}
+        held = self.data.validation
+        given: dict[str, Any] = {"validation": None if held is None else self.data.judging(held)}
         groups = [trial.number for trial in self.trials for _ in trial.trainers]
         if self.halving:
             given |= {"halving": self.halving, "groups": groups}
         if self._folds is not None:
             X, n = self.data.train[0], len(self.trials)
             given["rows"] = self._rest * n
-            given["validation"] = [(X[fold], self._y[fold]) for fold in self._folds] * n
+            w = self._w
+            folds = [(X[f], self._y[f], None if w is None else w[f]) for f in self._folds]
+            given["validation"] = [self.data.judging(rows) for rows in folds] * n
         return given
 
     # ---- results -----------------------------------------------
@@ -178,13 +182,14 @@ class Search:
         if self.arguments.ensemble is None:
             return best[:1]
         classes = LOSSES[self.data.prep.loss].classes
-        y = self._held()[1]
+        y, w = self._held()[1], self.data.weights(self._held())
         metric = "log_loss" if self.data.prep.task == "classification" else "rmse"
         numbers = greedy_choice(
             [self._answers(trial) for trial in best],
             y if classes else y.reshape(-1, 1),
             self.arguments.ensemble,
             metric,
+            w,
         )
         return [best[number] for number in numbers]
 
@@ -219,7 +224,7 @@ class Search:
 
     def _evaluate_held(self, chosen: Sequence[Trial]) -> dict[str, float]:
         mean = np.mean([self._answers(trial) for trial in chosen], axis=0)
-        return evaluate_answers(mean, self.data.prep, self._held()[1])
+        return evaluate_answers(mean, self.data.prep, *self._held()[1:])
 
     def counts(self) -> dict[str, int]:
         """Rows of each part."""

@@ -4,42 +4,57 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from gpumlp.backends import get_backend
-from gpumlp.cli.figures import Rows, figures_of, in_units, print_figures
+from gpumlp.cli.figures import Rows, evaluate_model, figures_of, print_figures
 from gpumlp.cli.networks import check_loss, fill_defaults, make_optimizer, make_trainer, training_text
-from gpumlp.cli.reading import digits_table, print_json, read
+from gpumlp.cli.output import check_outputs
+from gpumlp.cli.reading import print_json
+from gpumlp.cli.rows import class_factors, read_given
+from gpumlp.cli.ways import by_recipe
 from gpumlp.errors import DivergenceError, UsageError
-from gpumlp.files.atomic import check_apart, check_writable, replaces
-from gpumlp.losses import LOSSES
+from gpumlp.files.atomic import replaces
 from gpumlp.model import MLP, Ensemble
 from gpumlp.optimizers import Optimizer
-from gpumlp.plots import PLOT_ENDINGS, plot_history, require_matplotlib
-from gpumlp.tables import Table, TableError
-from gpumlp.tables.base import counted, printable, some
-from gpumlp.tables.fit import detect_task, fit_preparation, split_table
+from gpumlp.plots import plot_history
+from gpumlp.tables.base import counted
 from gpumlp.tables.preparation import Preparation
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["Data", "check_outputs", "diverged", "prepare", "save", "train"]
+__all__ = ["Data", "diverged", "prepare", "save", "train"]
 
 _DIGITS_DROPOUT = 0.2
 
 
 @dataclass
 class Data:
-    """What the network takes: (X, y) of each part."""
+    """What the network takes: (X, y, weights or None) of each part; and factors on the weights by class, that
+    the training alone takes."""
 
     prep: Preparation
     train: Rows
     validation: Rows | None
     test: Rows | None
+    factors: np.ndarray | None = None
+
+    def weights(self, rows: Rows) -> np.ndarray | None:
+        """Those of a training."""
+        _, y, w = rows
+        if self.factors is None:
+            return w
+        return self.factors[y] if w is None else w * self.factors[y]
+
+    def judging(self, rows: Rows) -> tuple[np.ndarray, ...]:
+        """Rows as a trainer takes those for validation."""
+        w = self.weights(rows)
+        return rows[:2] if w is None else (*rows[:2], w)
 
     def parts(self) -> dict[str, Rows]:
         """Those that have rows, by name."""
@@ -52,6 +67,11 @@ def train(arguments: argparse.Namespace) -> None:
 
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
+    if by_recipe(arguments):
+        from gpumlp.cli.recipe import train_by_recipe
+
+        train_by_recipe(arguments)
+        return
     say = (lambda text: None) if arguments.quiet or arguments.json else print
     check_outputs(arguments)
     optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
@@ -67,9 +87,10 @@ def train(arguments: argparse.Namespace) -> None:
     interrupted = False
     try:
         trainer.fit(
-            *data.train,
+            *data.train[:2],
             epochs=arguments.epochs,
-            validation=data.validation,
+            validation=None if data.validation is None else data.judging(data.validation),
+            sample_weight=data.weights(data.train),
             early_stopping=stop,
             progress=False if arguments.quiet or arguments.json else None,
         )
@@ -87,7 +108,10 @@ def train(arguments: argparse.Namespace) -> None:
         say(done)
     parts = data.parts()
     figures, problem = figures_of(
-        {name: partial(_evaluate, trainer, data.prep, rows) for name, rows in parts.items()}
+        {
+            name: partial(evaluate_model, model, data.prep, *rows, trainer=trainer)
+            for name, rows in parts.items()
+        }
     )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
@@ -124,10 +148,6 @@ def _dropout_text(model: MLP) -> str:
     return f", dropout {','.join(f'{p:g}' for p in rates)}" if any(rates) else ""
 
 
-def _evaluate(trainer: Trainer, prep: Preparation, rows: Rows) -> dict[str, float]:
-    return in_units(trainer.evaluate(*rows), prep)
-
-
 def _trainer(arguments: argparse.Namespace, data: Data, optimizer: Optimizer) -> Trainer:
     layers = len(arguments.hidden)
     dropout = arguments.dropout or [0.0 if arguments.data else _DIGITS_DROPOUT]
@@ -140,24 +160,6 @@ def _trainer(arguments: argparse.Namespace, data: Data, optimizer: Optimizer) ->
         dropout=dropout if len(dropout) == layers else dropout[0],
         seed=arguments.seed,
     )
-
-
-def _count(rows: Rows | None) -> int:
-    return 0 if rows is None else len(rows[1])
-
-
-def check_outputs(arguments: argparse.Namespace, table: str | None = None) -> None:
-    """Before anything is read or trained: can the results be written, and not over the data?"""
-    check_apart(
-        [("--out", arguments.out), ("--plot", arguments.plot), ("--csv", table)],
-        [*(("DATA", path) for path in arguments.data), ("--test", arguments.test)],
-    )
-    check_writable(arguments.out, "the model", (".npz",))
-    if table is not None:
-        check_writable(table, "the trials")
-    if arguments.plot is not None:
-        check_writable(arguments.plot, "the learning curves", PLOT_ENDINGS)
-        require_matplotlib()
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -190,90 +192,27 @@ def diverged(
     )
 
 
-def _read(arguments: argparse.Namespace) -> Table:
-    if arguments.data:
-        columns = {"target": arguments.target, "features": arguments.features, "drop": arguments.drop}
-        return read(arguments, arguments.data, arguments.dtype, **columns)
-    if arguments.target or arguments.features or arguments.drop or arguments.test:
-        raise UsageError(
-            f"--target, --features, --drop and --test need a data file: {arguments.parser.prog} DATA ..."
-        )
-    return digits_table()
-
-
-def _task(arguments: argparse.Namespace, table: Table) -> tuple[str, str, str]:
-    """(task, reason, loss)."""
-    assert table.y is not None
-    task, reason = arguments.task, "as given"
-    if task == "auto" and arguments.loss is not None:
-        task = "classification" if LOSSES[arguments.loss].metric == "accuracy" else "regression"
-        reason = f"because of --loss {arguments.loss}"
-    elif task == "auto":
-        task, reason = detect_task(table.y)
-    loss = arguments.loss or ("softmax_cross_entropy" if task == "classification" else "squared_error")
-    if (LOSSES[loss].metric == "accuracy") != (task == "classification"):
-        fitting = [
-            n for n, known in LOSSES.items() if (known.metric == "accuracy") == (task == "classification")
-        ]
-        raise UsageError(
-            f"--loss {loss} is not for {task} ({reason}); use one of {', '.join(fitting)}, or another --task"
-        )
-    return task, reason, loss
-
-
 def prepare(arguments: argparse.Namespace, say: Any) -> Data:
     """Read the table, split it and prepare its rows; say what was found."""
-    table = _read(arguments)
-    task, reason, loss = _task(arguments, table)
-    held = table.test
-    if arguments.test is not None:
-        features = table.names if table.named else arguments.features
-        held = read(arguments, arguments.test, arguments.dtype, target=arguments.target, features=features)
-    if held is not None and held.X.shape[1] != table.X.shape[1]:
-        raise TableError(
-            f"{held.source!r} has {counted(held.X.shape[1], 'feature')}, {table.source!r} has "
-            f"{table.X.shape[1]}"
-        )
-    default = 0.0 if held is not None else 0.15
-    test_fraction = default if arguments.test_fraction is None else arguments.test_fraction
-    rows = split_table(table, arguments.seed, test_fraction, arguments.validation_fraction)
-    prep = fit_preparation(table, rows[0], task, loss, not arguments.no_standardize)
-    if task == "classification" and 2 * len(prep.classes) > len(table.X):
-        print(
-            f"gpumlp: warning: target {prep.target!r} has {len(prep.classes)} classes in only {len(table.X)} "
-            "rows; is this the right column? For a quantity use --task regression",
-            file=sys.stderr,
-        )
-    if LOSSES[loss].link == "sigmoid" and len(prep.classes) != 2:
-        raise UsageError(
-            f"--loss {loss} is for two classes, the target has {len(prep.classes)}; use softmax_cross_entropy"
-        )
+    share = arguments.validation_fraction
+    given = read_given(arguments, typed=False, validation=share, standardize=not arguments.no_standardize)
+    prep, table, rows = given.prep, given.table, given.rows
     y = prep.targets(table, arguments.dtype)
-    inputs = partial(prep.inputs, table.X, arguments.dtype)
-    parts: list[Rows | None] = [(inputs(r), y[r]) if len(r) else None for r in rows]
-    if held is not None:
-        more = (prep.inputs(held.X, arguments.dtype), prep.targets(held, arguments.dtype))
-        if parts[2] is not None:
-            raise UsageError(
-                "test rows were given twice: by --test-fraction and by the file "
-                f"{held.source!r}; use --test-fraction 0"
-            )
-        parts[2] = more
-    kind = f"{len(prep.classes)} classes" if task == "classification" else f"target {printable(prep.target)}"
-    size = f"{counted(len(table.X), 'row')}, {counted(len(table.names), 'feature')}"
-    say(f"data      {table.source}: {size}, {kind}")
-    for note in table.notes:
-        say(f"note      {note}")
-    if table.skipped:
-        say(f"not used  {some(table.skipped)}")
-    say(f"task      {task} ({reason})")
-    say(
-        f"split     {len(rows[0])} train, {len(rows[1])} validation, {_count(parts[2])} test "
-        f"(seed {arguments.seed})"
-    )
-    train_rows = parts[0]
-    assert train_rows is not None
-    return Data(prep, train_rows, parts[1], parts[2])
+
+    def part(numbers: np.ndarray) -> Rows | None:
+        w = None if table.w is None else table.w[numbers]
+        return (prep.inputs(table.X, arguments.dtype, numbers), y[numbers], w) if len(numbers) else None
+
+    train, validation, test = map(part, rows)
+    if given.held is not None:
+        held = given.held
+        test = (prep.inputs(held.X, arguments.dtype), prep.targets(held, arguments.dtype), held.w)
+    assert train is not None
+    factors = class_factors(arguments, prep, train[1])
+    how = "in their order" if arguments.split == "ordered" else f"seed {arguments.seed}"
+    n_test = 0 if test is None else len(test[1])
+    given.say(say, f"{len(rows[0])} train, {len(rows[1])} validation, {n_test} test ({how})")
+    return Data(prep, train, validation, test, factors)
 
 
 def save(

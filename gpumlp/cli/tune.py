@@ -9,8 +9,10 @@ from collections.abc import Callable
 from gpumlp.backends import get_backend
 from gpumlp.cli.figures import figures_of, print_figures
 from gpumlp.cli.networks import check_loss, make_optimizer
+from gpumlp.cli.output import check_outputs
+from gpumlp.cli.reading import print_json
 from gpumlp.cli.search import Search
-from gpumlp.cli.train import check_outputs, prepare, save
+from gpumlp.cli.train import prepare, save
 from gpumlp.cli.values import Span
 from gpumlp.cli.words import VALIDATION
 from gpumlp.errors import UsageError
@@ -27,7 +29,7 @@ def tune(arguments: argparse.Namespace) -> None:
 
     Ctrl-C ends the trainings; the best so far is saved, if a trial has a validation loss.
     """
-    say: Say = (lambda text: None) if arguments.quiet else print
+    say: Say = (lambda text: None) if arguments.quiet or arguments.json else print
     check_outputs(arguments, arguments.csv)
     spans = _spans(arguments)
     _check_options(arguments, spans)
@@ -50,9 +52,13 @@ def tune(arguments: argparse.Namespace) -> None:
     if problem is not None:
         raise problem
     old_csv = search.write_csv()
-    if not arguments.quiet:
-        search.print_best()
-    print_figures(figures, search.counts())
+    if arguments.json:
+        facts = {"model": arguments.out, "rows": search.counts(), "figures": figures}
+        print_json(facts | search.summary(chosen))
+    else:
+        if not arguments.quiet:
+            search.print_best()
+        print_figures(figures, search.counts())
     what = "model" if isinstance(model, MLP) else f"{model!r}"
     say(f"\n{what} of {search.names(chosen)} saved to {arguments.out}{old}")
     if arguments.csv is not None:
@@ -87,6 +93,10 @@ def _check_options(arguments: argparse.Namespace, spans: dict[str, Span]) -> Non
         raise UsageError("trials are judged by validation rows, and --validation-fraction is 0")
     if arguments.validation_fraction is None:
         arguments.validation_fraction = VALIDATION if arguments.folds is None else 0.0
+    if arguments.folds is not None and arguments.split == "ordered":
+        raise UsageError(
+            "--folds and --split ordered exclude each other: folds would be trained on later rows"
+        )
     get_backend(arguments.device)
 
 

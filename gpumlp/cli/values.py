@@ -14,6 +14,7 @@ __all__ = [
     "Span",
     "at_least_two",
     "before_data",
+    "class_weight",
     "fraction",
     "hidden",
     "integer",
@@ -22,6 +23,7 @@ __all__ = [
     "not_negative",
     "option",
     "positive",
+    "registered",
     "span_of",
 ]
 
@@ -60,6 +62,19 @@ def at_least_two(text: str) -> float:
     return _number(text, 2, math.inf)
 
 
+def class_weight(text: str) -> str | dict[str, float]:
+    """ "balanced", or CLASS=NUMBER with commas."""
+    if text == "balanced":
+        return text
+    found = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        if not name:
+            raise argparse.ArgumentTypeError(f"{text!r}; expected balanced, or CLASS=NUMBER,CLASS=NUMBER")
+        found[name.strip()] = positive(value)
+    return found
+
+
 def before_data(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     """Of an option that may be without a value: DATA right after it would be taken for one."""
 
@@ -85,8 +100,22 @@ def integer(low: int) -> Callable[[str], int]:
     return convert
 
 
+def registered(text: str, kind: str | None = None) -> str:
+    """The name of what ``module:name`` stands for, which is registered."""
+    from gpumlp.own import register_named
+
+    try:
+        return register_named(text, kind)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def name_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:
+    """One of the known names; of an activation, a loss or an optimizer also ``module:name``."""
+
     def convert(text: str) -> str:
+        if text not in known and ":" in text and kind in ("activation", "loss", "optimizer"):
+            return registered(text, kind)
         if text not in known:
             raise argparse.ArgumentTypeError(suggest(kind, text, known))
         return text

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from gpumlp.cli.groups import add_device, add_network, add_training
+from gpumlp.cli.groups import add_device, add_network, add_recipe, add_training
 from gpumlp.cli.reading import add_data, add_layout, columns
 from gpumlp.cli.values import (
     at_least_two,
     before_data,
+    class_weight,
     fraction,
     integer,
     name_of,
     not_negative,
     positive,
+    registered,
     span_of,
 )
 from gpumlp.errors import UsageError, nearest
@@ -39,6 +41,11 @@ class _Parser(argparse.ArgumentParser):
         stop = "" if message.endswith((".", "?")) else "."
         raise UsageError(f"{message}{stop} See '{self.prog} --help'")
 
+    def given(self, words: list[str]) -> set[str]:
+        """Names of the options among the words."""
+        known = self._option_string_actions
+        return {known[name].dest for word in words if (name := word.split("=")[0]) in known}
+
     def refuse(self, words: list[str]) -> NoReturn:
         """The error for words that no option takes."""
         given = next((word for word in words if word.startswith("--")), "").split("=")[0]
@@ -51,6 +58,7 @@ class _Parser(argparse.ArgumentParser):
 # ---- the words -----------------------------------------------------------------------------------
 COMMANDS = ("train", "tune", "evaluate", "predict", "export", "info", "bench")
 _TASKS = ("auto", "classification", "regression")
+_SPLITS = ("random", "ordered")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -108,6 +116,14 @@ def _command(commands: Any, name: str, text: str, module: str) -> argparse.Argum
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
+    parser.add_argument(
+        "--register",
+        type=registered,
+        action="append",
+        metavar="MODULE:NAME",
+        help="an activation, a loss or an optimizer of your own that a file needs; or a MODULE that "
+        "registers them; may be repeated",
+    )
     parser.set_defaults(command=run, parser=parser)
     return parser
 
@@ -116,13 +132,25 @@ def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "train a model on a table, or on the embedded digits", "train")
     parser.set_defaults(goes_on=True)  # a training is worth more than what it prints
     _add_data(parser)
+    add_recipe(parser)
     add_network(parser, one=True)
     add_training(parser, one=True)
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--out", default=DEFAULT_MODEL, metavar="MODEL", help=f"model file (default: {DEFAULT_MODEL})"
+        "-o",
+        "--output",
+        "--out",
+        dest="out",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"model file (default: {DEFAULT_MODEL})",
     )
     output.add_argument("--plot", metavar="FILE.png", help="draw the learning curves (.png, .svg or .pdf)")
+    output.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write a page about the model of the recipe, judged by the test rows",
+    )
     output.add_argument("--quiet", action="store_true", help="print the final figures only")
     _json(output)
 
@@ -217,6 +245,7 @@ def _add_tune(commands: Any) -> None:
         help="draw the validation loss of all trials by epoch and by each setting (.png, .svg or .pdf)",
     )
     output.add_argument("--quiet", action="store_true", help="print the final figures only")
+    _json(output)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +270,22 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=VALIDATION,
         metavar="F",
-        help=f"rows held out for validation (default: {VALIDATION:g})",
+        help=f"rows held out for validation (default: {VALIDATION:g}; the recipe holds rows back itself)",
+    )
+    data.add_argument(
+        "--split",
+        type=name_of("split", _SPLITS),
+        default="random",
+        metavar=f"{{{','.join(_SPLITS)}}}",
+        help="random rows are held out (the default); or the last ones, for rows in the order of time: "
+        "validation rows after the training rows, test rows at the end",
+    )
+    data.add_argument("--weight", metavar="COL", help="column with weights of the rows")
+    data.add_argument(
+        "--class-weight",
+        type=class_weight,
+        metavar="W",
+        help="factors on the weights of classes, a=2,b=1 (others: 1); balanced: all classes weigh the same",
     )
     data.add_argument("--no-standardize", action="store_true", help="take features and target as they are")
 
@@ -271,6 +315,10 @@ def _add_evaluate(commands: Any) -> None:
     )
     _json(parser)
     parser.add_argument("--target", metavar="COL", help="target column or array (default: as in training)")
+    parser.add_argument("--weight", metavar="COL", help="column with weights of the rows")
+    parser.add_argument(
+        "--report", metavar="FILE.html", help="write a page about a model of the recipe, on these rows"
+    )
     _features_array(parser)
     add_device(parser)
 

@@ -21,7 +21,7 @@ from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
-from gpumlp.activations import ACTIVATIONS
+from gpumlp.activations import ACTIVATIONS, Activation, carried_activations, take_activations
 from gpumlp.estimators.arena import Answers, Arena, sizes_of
 from gpumlp.estimators.engine import AllRows, Passes
 from gpumlp.estimators.inputs import (
@@ -30,13 +30,13 @@ from gpumlp.estimators.inputs import (
     dense,
     where_rows_are,
 )
-from gpumlp.estimators.names import Names
+from gpumlp.estimators.names import Names, name_of_activation
 from gpumlp.estimators.networks import Networks
 from gpumlp.estimators.shared import Shared
 from gpumlp.estimators.solver import Solver
 from gpumlp.estimators.stochastic import StochasticFit, Training, start_records
 from gpumlp.model import MLP
-from gpumlp.optimizers import OPTIMIZERS, SGD
+from gpumlp.optimizers import OPTIMIZERS, SGD, Optimizer
 
 __all__ = ["BaseMLP"]
 
@@ -71,8 +71,8 @@ class BaseMLP(Networks, BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(Names(ACTIVATIONS, "logistic"))],
-        "solver": [StrOptions(Names(OPTIMIZERS, "lbfgs"))],
+        "activation": [StrOptions(Names(ACTIVATIONS, "logistic")), Activation],
+        "solver": [StrOptions(Names(OPTIMIZERS, "lbfgs")), Optimizer],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
@@ -223,7 +223,8 @@ class BaseMLP(Networks, BaseEstimator, ABC):
             self._random_state = check_random_state(self.random_state)
             if first:
                 self._initialize(sizes, np.dtype(self.dtype or rows.X.dtype))
-            self.out_activation_, self._activation = self._objective()[1], self.activation
+            self.out_activation_ = self._objective()[1]
+            self._activation = name_of_activation(self.activation)
             training = self._trained_network(rows, val, shared)
             fitting = (
                 self._lbfgs(training.model, rows, validation)
@@ -314,9 +315,13 @@ class BaseMLP(Networks, BaseEstimator, ABC):
 
     # ---- copies -----------------------------------------------
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in _MADE}
+        state = {name: value for name, value in super().__getstate__().items() if name not in _MADE}
+        carried = carried_activations([getattr(self, "_activation", "")])
+        return {**state, "_carried": carried} if carried else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        take_activations(state.pop("_carried", []))
         super().__setstate__(state)
         if "coefs_" not in state:
             return

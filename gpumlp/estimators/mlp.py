@@ -30,8 +30,8 @@ from gpumlp.estimators.labels import (
     is_multilabel,
     labels_of,
 )
-from gpumlp.estimators.names import Names
-from gpumlp.losses import LOSSES, Huber, Quantile, centre, get_loss, outputs_for
+from gpumlp.estimators.names import Names, loss_of_values
+from gpumlp.losses import LOSSES, Loss, LossObject, centre, get_loss, outputs_for
 from gpumlp.model import MLP, check_answers
 from gpumlp.rows.arrays import array_module
 from gpumlp.rows.weights import scaled_weights
@@ -48,9 +48,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `sklearn.neural_network.MLPClassifier`, with the same defaults.  `activation` takes every name
-        of `gpumlp.activations.ACTIVATIONS` besides "logistic"; `solver` also those of
-        `gpumlp.optimizers.OPTIMIZERS`: "adagrad", "rmsprop" (decay 0.9), "nadam" ..., and "adamw", "muon"
-        (`alpha` is the decoupled decay, not divided by the batch, not part of the loss).
+        of `gpumlp.activations.ACTIVATIONS` besides "logistic", or an object; `solver` also the names in
+        `gpumlp.optimizers.OPTIMIZERS`, "adamw" and "muon" (`alpha` is the decoupled decay, not divided by the
+        batch, not part of the loss) among them, or a rule with its own ``lr``: ``gpumlp.Lion(lr=1e-4)``.
     dropout : float or list of float, default=0.0
         Probability that a hidden unit is dropped in training; one for all hidden layers, or one each.
     l1 : float, default=0.0
@@ -262,11 +262,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    loss : str, gpumlp.Huber or gpumlp.Quantile, default="squared_error"
+    loss : str, gpumlp.Huber, gpumlp.Quantile or gpumlp.Loss, default="squared_error"
         "squared_error" (half the mean square) and "poisson" (half the deviance; the output is exp of the
-        network) as in scikit-learn, "absolute_error", "huber", "quantile" (the mean over rows and outputs,
-        with the gradient of that mean).  Quantiles of one target: `predict` gives a column for each level, in
-        ascending order, and `score` is that of the level nearest to 0.5.
+        network) as in scikit-learn, "absolute_error", "huber", "quantile" (means over rows and outputs), or
+        one of your own.  Quantiles of one target: `predict` gives a column for each level, in ascending
+        order, and `score` is that of the level nearest to 0.5.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, \
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
@@ -291,7 +291,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), Huber, Quantile],
+        "loss": [StrOptions(Names(LOSSES, fit=lambda loss: loss.metric == "rmse")), LossObject, Loss],
     }
 
     def __init__(
@@ -378,7 +378,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _check_rows(self, X: Any, y: Any, w: Any, incremental: bool, reset: bool) -> Samples:
         rows = self._targets(check_rows(self, X, y, w, reset, numeric=True))
-        self.n_outputs_ = outputs_for(*get_loss(self.loss), rows.y.shape[1])
+        self.n_outputs_ = outputs_for(*loss_of_values(self.loss), rows.y.shape[1])
         return rows
 
     def _check_validation(self, X: Any, y: Any, w: Any) -> Samples:

@@ -1,4 +1,4 @@
-"""Names that a parameter of an estimator may have, as they are registered at the moment."""
+"""Names that a parameter of an estimator may have, as they are registered at the moment, and objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
-__all__ = ["Names"]
+from gpumlp.activations import activation_name
+from gpumlp.losses import Loss, get_loss
+
+__all__ = ["Names", "loss_of_values", "name_of_activation"]
+
+
+def name_of_activation(spec: Any) -> str:
+    """The name of the parameter `activation`, in scikit-learn's words where it has one."""
+    return spec if spec == "logistic" else activation_name(spec)
+
+
+def loss_of_values(spec: Any) -> tuple[Loss, Any]:
+    """The parameter `loss` of a regressor and its constant; ValueError for one of classes."""
+    loss, constant = get_loss(spec)
+    if loss.metric != "rmse":
+        raise ValueError(f"loss={spec!r} is for classes; expected a loss of values")
+    return loss, constant
 
 
 class Names(Set[str]):

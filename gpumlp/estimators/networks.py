@@ -12,6 +12,7 @@ from gpumlp.backends import Backend, backend_of, get_backend
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.estimators.arena import Answers, Arena, sizes_of
 from gpumlp.estimators.inputs import Samples, check_X
+from gpumlp.estimators.names import name_of_activation
 from gpumlp.estimators.shared import Shared
 from gpumlp.estimators.stochastic import Training
 from gpumlp.model import MLP
@@ -31,7 +32,7 @@ class Networks:
 
     coefs_: list[Any]
     intercepts_: list[Any]
-    activation: str
+    activation: Any
     device: str
     dropout: Any
     out_activation_: str
@@ -71,7 +72,7 @@ class Networks:
         """The network to train, on its device, with the parameters that `coefs_` and `intercepts_` hold."""
         places = [backend_of(r.X) for r in (rows, val) if r is not None and is_cuda(r.X)]
         backend = places[0] if places else None
-        key = (*self._key(self.activation), repr(self.dropout))
+        key = (*self._key(name_of_activation(self.activation)), repr(self.dropout))
 
         def fits(training: Training) -> bool:
             return self._is_of(training.model, training.key, key, backend)
@@ -155,6 +156,6 @@ class Networks:
 
     def _choose(self, held: Answers, backend: Backend | None) -> None:
         """Make sure that predictions come from the network as it was fitted, on the device asked for now."""
-        key = self._key(str(getattr(self, "_activation", self.activation)))
+        key = self._key(name_of_activation(getattr(self, "_activation", self.activation)))
         if not self._is_of(held.model, held.key, key, backend):
             held.use(self._new_network(key, backend, 0.0), key)

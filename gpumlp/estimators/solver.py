@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +19,8 @@ def make_optimizer(est: Any) -> Optimizer:
         momentum = min(float(est.momentum), float(np.nextafter(1, 0)))  # 1 is allowed by scikit-learn
         nesterov = bool(est.nesterovs_momentum) and momentum > 0
         return SGD(lr=0.0, momentum=momentum, nesterov=nesterov, lr_in_velocity=True)
+    if isinstance(est.solver, Optimizer):
+        return _own_rule(est.solver)
     rule: Any = OPTIMIZERS[est.solver]
     # those of scikit-learn's parameters that the rule has, and its placement of eps
     options = {
@@ -28,6 +31,22 @@ def make_optimizer(est: Any) -> Optimizer:
     }
     known = {f.name for f in fields(rule)}
     return rule(lr=0.0, **{name: value for name, value in options.items() if name in known})
+
+
+def _own_rule(solver: Optimizer) -> Optimizer:
+    """A copy of an object that was given as `solver`, without its state; penalties are the estimator's."""
+    solver.check()
+    usual = type(solver)()
+    for name, instead in (("l1", "l1"), ("l2", "alpha"), ("weight_decay", "alpha"), ("average", None)):
+        if getattr(solver, name) != getattr(usual, name):
+            hint = f"give {instead} to the estimator" if instead else "a Trainer can do that"
+            raise ValueError(
+                f"solver={type(solver).__name__}({name}={getattr(solver, name):g}): an estimator sets this "
+                f"itself; {hint}"
+            )
+    rule = copy.deepcopy(solver)
+    rule.reset()
+    return rule
 
 
 class Solver:
@@ -48,7 +67,8 @@ class Solver:
 
     def __init__(self, est: Any) -> None:
         self.optimizer = make_optimizer(est)
-        self.learning_rate = self.start = float(est.learning_rate_init)
+        own = isinstance(est.solver, Optimizer)
+        self.learning_rate = self.start = float(est.solver.lr if own else est.learning_rate_init)
         self.schedule = est.learning_rate if est.solver == "sgd" else "constant"
         self.power_t = est.power_t
 

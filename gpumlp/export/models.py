@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.estimators.names import name_of_activation
 from gpumlp.export.graph import Graph
 from gpumlp.export.network import Layers, layers_of, linked, mean_of, network
 from gpumlp.model import MLP, Ensemble
@@ -44,7 +45,7 @@ def write(graph: Graph, model: Any) -> None:
 def _estimator(est: Any) -> tuple[Layers, str]:
     hidden = len(est.coefs_) - 1
     parameters = list(zip(est.coefs_, est.intercepts_, strict=True))
-    return Layers(parameters, [est.activation] * hidden), _LINKS[est.out_activation_]
+    return Layers(parameters, [name_of_activation(est.activation)] * hidden), _LINKS[est.out_activation_]
 
 
 def answers(

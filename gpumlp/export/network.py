@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpumlp.activations import get_activation
 from gpumlp.export.embedding import embedded
 from gpumlp.export.graph import Graph
 from gpumlp.model import MLP
@@ -61,31 +62,14 @@ def network(graph: Graph, layers: Layers, x: str) -> str:
     return x
 
 
-def _gelu(graph: Graph, z: str) -> str:
-    erf = graph.node("Erf", graph.node("Mul", z, graph.constant(0.5**0.5)))
-    half = graph.node("Mul", graph.node("Add", erf, graph.constant(1.0)), graph.constant(0.5))
-    return graph.node("Mul", z, half)
-
-
-#: the package's activations; ONNX has Gelu only since opset 20
-_ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
-    "identity": lambda graph, z: z,
-    "relu": lambda graph, z: graph.node("Relu", z),
-    "tanh": lambda graph, z: graph.node("Tanh", z),
-    "sigmoid": lambda graph, z: graph.node("Sigmoid", z),
-    "logistic": lambda graph, z: graph.node("Sigmoid", z),  # the estimators' name
-    "leaky_relu": lambda graph, z: graph.node("LeakyRelu", z, alpha=0.01),
-    "elu": lambda graph, z: graph.node("Elu", z, alpha=1.0),
-    "silu": lambda graph, z: graph.node("Mul", z, graph.node("Sigmoid", z)),
-    "softplus": lambda graph, z: graph.node("Softplus", z),
-    "gelu": _gelu,
-}
-
-
 def _activation(graph: Graph, name: str, z: str) -> str:
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation {name!r} has no ONNX form; only the package's own can be exported")
-    return _ACTIVATIONS[name](graph, z)
+    form = get_activation({"logistic": "sigmoid"}.get(name, name)).onnx  # the estimators' name
+    if form is None:
+        raise ValueError(
+            f"activation {name!r} has no ONNX form, so the network cannot be exported; give it one: "
+            "gpumlp.Activation(..., onnx=lambda graph, z: graph.node(...)), see docs/extending.md"
+        )
+    return form(graph, z)
 
 
 def linked(graph: Graph, z: str, link: str, n_out: int) -> str:

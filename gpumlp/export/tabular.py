@@ -1,7 +1,9 @@
 """`TabularClassifier` and `TabularRegressor` as ONNX graphs: raw columns in, labels or values out.
 
 Each column is an input (rows, 1) with its name: numbers, truth values (1 and 0) and dates (seconds since
-1970) are float64, NaN where missing; texts and categories are strings, empty where missing.
+1970) are float64, NaN where missing; texts and categories are strings without blanks around, empty where
+missing, and numbers that are categories in their shortest form: "3", not "3.0".  (Our own predictions look
+for such a number where they do not find the text; a graph cannot.)
 """
 
 from __future__ import annotations
@@ -69,9 +71,9 @@ def _where_there(double: Graph, x: str, value: str) -> str:
 def _interpolated(double: Graph, x: str, number: Number) -> str:
     """The normal score of each value: a line between two points, see `quantiles_of`."""
     points, scores = number.points, number.scores
-    if len(points) == 1:
-        return double.node("Add", double.node("Mul", x, double.constant(0.0)), double.constant(scores[0]))
     kept = double.node("Min", double.node("Max", x, double.constant(points[0])), double.constant(points[-1]))
+    if len(points) == 1:
+        return double.node("Add", double.node("Mul", kept, double.constant(0.0)), double.constant(scores[0]))
     above = double.node(
         "Cast", double.node("GreaterOrEqual", kept, double.constant(points[None, 1:-1])), to=7
     )
@@ -86,15 +88,10 @@ def _interpolated(double: Graph, x: str, number: Number) -> str:
 
 def _category(graph: Graph, texts: str, column: Category | Codes) -> str:
     """One input for each category, or a code."""
-    if isinstance(column, Codes):
-        places = dict(zip(column.known, range(1, column.size), strict=False))
-        other, lacking = 0, column.size - 1 if column.missing else 0
-    else:
-        places = {text: k for k, text in enumerate(column.known)}
-        nowhere = len(column.known) + column.rare + column.missing
-        other = len(column.known) if column.rare else nowhere
-        lacking = len(column.known) + column.rare if column.missing else nowhere
+    places, other, lacking = column.places()
     places.setdefault("", lacking)
+    for word in {"True", "False"} & places.keys():
+        places = {word.lower(): places[word], word.upper(): places[word], **places}
     code = graph.node(
         "LabelEncoder",
         texts,
@@ -106,9 +103,9 @@ def _category(graph: Graph, texts: str, column: Category | Codes) -> str:
     if isinstance(column, Codes):
         return graph.node("Cast", code, to=1)
     flat = graph.node("Squeeze", code, graph.constant([1], np.int64))
-    depth, values = graph.constant(nowhere + 1, np.int64), graph.constant([0, 1], np.float32)
+    depth, values = graph.constant(column.width + 1, np.int64), graph.constant([0, 1], np.float32)
     hot = graph.node("OneHot", flat, depth, values, axis=1)
-    return graph.node("Gather", hot, graph.constant(range(nowhere), np.int64), axis=1)
+    return graph.node("Gather", hot, graph.constant(range(column.width), np.int64), axis=1)
 
 
 def _date(double: Graph, seconds: str, date: Date) -> list[tuple[str, Number]]:

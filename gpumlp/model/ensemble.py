@@ -210,6 +210,9 @@ def greedy_choice(
     usable = [number for number, p in enumerate(answers) if np.isfinite(p).all()]
     if not usable:
         raise ValueError("none of the models has finite outputs on the validation rows")
+    if metric == "log_loss" and y.ndim == 1:  # the probabilities of what is right are enough
+        rows = np.arange(len(y))
+        answers, y = [p[rows, y][:, None] for p in answers], np.zeros(len(y), int)
     total, chosen = np.zeros_like(answers[0]), list[int]()
     for count in range(1, size + 1):
         best = min(usable, key=lambda number: error((total + answers[number]) / count, y, w))

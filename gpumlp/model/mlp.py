@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.activations import Activation
 from gpumlp.backends import Backend
 from gpumlp.backends.base import on_device
 from gpumlp.network import Embedding, Network
-from gpumlp.plans import OUTPUTS, Forward
+from gpumlp.plans import OUTPUTS, Forward, Grads, Kept
 from gpumlp.rows.arrays import array_module
 
 __all__ = ["MLP", "check_answers"]
@@ -30,9 +32,10 @@ class MLP(Network):
     ----------
     layer_sizes : sequence of int
         Inputs, hidden layers, outputs: ``[784, 256, 10]``.  Two numbers make a linear model.
-    activation : str or sequence of str
-        One name for all hidden layers, or one per hidden layer; see `gpumlp.activations.ACTIVATIONS`.  The
-        output layer is linear: the loss applies softmax, sigmoid or exp.
+    activation : str, Activation, or sequence of them
+        One for all hidden layers, or one per hidden layer: a name of `gpumlp.activations.ACTIVATIONS`, or an
+        activation of one's own, which is registered (see `gpumlp.register`).  The output layer is linear: the
+        loss applies softmax, sigmoid or exp.
     dropout : float or sequence of float
         Probability, in [0, 1), that a hidden unit's output is set to 0 in training; one per hidden layer or
         one for all.
@@ -58,6 +61,8 @@ class MLP(Network):
         Number of parameters (without padding).
     extra : dict
         Anything that JSON can hold, kept in the model's file: the command line stores names and scaling here.
+    dropout_step : int
+        Number of the dropout masks of the next ``forward(X, keep=True, training=True)``, which counts it on.
     output : str
         "identity", "softmax", "sigmoid", "exp" or "sorted" (quantiles): how `predict` reads the network's
         output.  Training with a `Trainer` sets it according to the loss.
@@ -80,11 +85,12 @@ class MLP(Network):
     """
 
     output = checks.Setting(_check_output)
+    dropout_step = checks.Setting(partial(checks.whole, "dropout_step", low=0))
 
     def __init__(
         self,
         layer_sizes: Sequence[int],
-        activation: str | Sequence[str] = "relu",
+        activation: str | Activation | Sequence[str | Activation] = "relu",
         *,
         dropout: float | Sequence[float] = 0.0,
         init: str | float = "auto",
@@ -106,22 +112,97 @@ class MLP(Network):
         self.output = "identity"
         self.extra: dict[str, Any] = {}
         self._forward: Forward | None = None
+        self._kept: Kept | None = None
+        self.dropout_step = 0
 
     # ---- use -----------------------------------------------
-    def forward(self, X: Any) -> Any:
-        """Network output before softmax, sigmoid or exp, without dropout.
+    @on_device
+    def forward(self, X: Any, *, keep: bool = False, training: bool = False) -> Any:
+        """Network output before softmax, sigmoid or exp.
 
         Parameters
         ----------
         X : array-like (n_rows, n_inputs), or `gpumlp.rows.RowSource`
             NumPy, CuPy, or anything that NumPy can convert.  A source is read piece by piece.
+        keep : bool
+            Keep what `backward` needs, of this number of rows.  Values of CuPy rows are then not checked, as
+            that would mean waiting for the device.
+        training : bool
+            With dropout; needs `keep`.  The masks are those that a `Trainer` with the model's seed draws in
+            step `dropout_step`.
 
         Returns
         -------
         array (n_rows, n_outputs) of the model's dtype
-            CuPy if `X` is CuPy, else NumPy.
+            CuPy if `X` is CuPy, else NumPy.  With `keep` it is a view of a buffer, which the next kept pass
+            of as many rows writes again; you may write to it.
+
+        Examples
+        --------
+        >>> import numpy as np, gpumlp
+        >>> X = np.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> model, adam = gpumlp.MLP([1, 16, 1], "tanh", device="cpu", dtype="float64"), gpumlp.Adam(lr=0.03)
+        >>> for step in range(300):
+        ...     Y = model.forward(X, keep=True)
+        ...     grads = model.backward((Y - X**2) / len(X))
+        ...     adam.update([*model.weights, *model.biases], grads)
+        >>> bool(np.abs(model.forward(X) - X**2).max() < 0.1)
+        True
         """
-        return self.outputs(X, "identity")
+        if not checks.flag("keep", keep):
+            if checks.flag("training", training):
+                raise ValueError("training=True needs keep=True: dropout is for passes that go backward")
+            return self.outputs(X, "identity")
+        if self._kept is None or not self._kept.serves(self):
+            self._kept = Kept(self)
+        t = self.dropout_step if checks.flag("training", training) else None
+        Y = self._kept.forward(X, t)
+        self.dropout_step += bool(training)
+        return Y
+
+    @on_device
+    def backward(self, dY: Any, *, inputs: bool = False) -> Grads:
+        """The product of `dY` with the Jacobian of the last ``forward(X, keep=True)``: if dY is the gradient
+        of a loss with respect to its output, that of the loss with respect to all parameters.
+
+        May be called several times for one forward pass.  The parameters must be those of the forward pass.
+
+        Parameters
+        ----------
+        dY : array (n_rows, n_outputs)
+            NumPy or CuPy.
+        inputs : bool
+            Also with respect to the inputs: `grads.inputs`, for instance to go on in another network.
+
+        Returns
+        -------
+        Grads
+            On the model's device: the gradients of ``[*model.weights, *model.biases]``, in this order, in
+            buffers that the next call writes again; with those of an embedding beside them.
+
+        Raises
+        ------
+        RuntimeError
+            No forward pass was kept on the device where the model is now.
+        ValueError, TypeError
+            `dY` is of another shape, or on another device.
+        """
+        inputs = checks.flag("inputs", inputs)
+        return self._kept_pass().backward(dY, inputs)
+
+    @property
+    def hidden(self) -> list[Any]:
+        """Outputs (n_rows, n) of the hidden layers in the last ``forward(X, keep=True)``, after activation
+        and dropout: views on the model's device, to be read only; the next kept pass of as many rows writes
+        them again."""
+        last = self._kept_pass().last
+        return last.hidden if last else []
+
+    def _kept_pass(self) -> Kept:
+        kept = self._kept
+        if kept is None or kept.last is None or kept.flat is not self.flat:
+            raise RuntimeError(f"no pass was kept on {self.device}; call model.forward(X, keep=True) first")
+        return kept
 
     @on_device
     def predict(self, X: Any) -> Any:
@@ -177,7 +258,7 @@ class MLP(Network):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_forward": None}
+        return {**super().__getstate__(), "_forward": None, "_kept": None}
 
 
 def check_answers(z: Any) -> None:

@@ -121,11 +121,11 @@ class Embedded:
         """Views of the parameters in a flat buffer, by name."""
         return {name: part.view(flat) for name, part in self.parts.items()}
 
-    def bins(self) -> np.ndarray:
+    def bins(self, embedding: Embedding | None = None) -> np.ndarray:
         """(4, numbers, per) for `kernels.embeddings.PIECEWISE`: of each number its bins, rows that are 0, the
-        row of ones, and zeros."""
+        row of ones, and zeros; with `embedding`, another one's bins, of which there may be fewer."""
         bins = np.zeros((4, len(self.numbers), self.per))
-        for number, edges in enumerate(self.embedding.edges or ()):
+        for number, edges in enumerate((embedding or self.embedding).edges or ()):
             count = len(edges) - 1
             bins[0, number, :count] = edges[:-1]
             bins[1, number, :count] = 1 / np.diff(edges)

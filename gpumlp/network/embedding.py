@@ -196,8 +196,9 @@ class Embedding:
         return [n for n in range(n_inputs) if n not in self.categories]
 
     def key(self) -> tuple:
-        """Equal for embeddings of the same shapes: all but what the first values are drawn from."""
-        return tuple(str(value) for name, value in self.header().items() if name != "scale")
+        """Equal for embeddings that networks of one plan may have: all but bins, and what the first values
+        are drawn from."""
+        return tuple(str(value) for name, value in self.header().items() if name not in ("scale", "edges"))
 
     def summary(self) -> str:
         """In a few words."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.activations import get_activation
+from gpumlp.activations import Activation, activation_name, carried_activations, take_activations
 from gpumlp.backends import Backend, get_backend
 from gpumlp.network.embedded import Embedded
 from gpumlp.network.embedding import Embedding
@@ -42,11 +42,12 @@ class Network:
 
     members: int | None = None
     embedded: Embedded | None = None
+    _views: tuple[Any, Views, Views] | None = None
 
     def __init__(
         self,
         layer_sizes: Sequence[int],
-        activation: str | Sequence[str] = "relu",
+        activation: str | Activation | Sequence[str | Activation] = "relu",
         *,
         dropout: float | Sequence[float] = 0.0,
         init: str | float = "auto",
@@ -56,10 +57,10 @@ class Network:
         embedding: Embedding | None = None,
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
-        self.activations: Any = activation
+        self.activations = cast(Any, activation)
         self.dropouts: Any = dropout
-        if isinstance(activation, str):
-            get_activation(activation)
+        if isinstance(activation, (str, type, Activation)):
+            activation_name(activation)  # even if there is no hidden layer to apply it to
         if not hasattr(dropout, "__len__"):
             _check_rate(dropout)  # even if there is no hidden layer to apply it to
         self.check()
@@ -85,9 +86,7 @@ class Network:
         """Make `activations` and `dropouts`, which may be changed at any time, lists with an entry per hidden
         layer; ValueError if that is not possible."""
         hidden = len(self.layer_sizes) - 2
-        names = _per_layer("activation", self.activations, hidden)
-        for name in names:
-            get_activation(name)
+        names = [activation_name(each) for each in _per_layer("activation", self.activations, hidden)]
         self.dropouts = [_check_rate(p) for p in _per_layer("dropout", self.dropouts, hidden)]
         self.activations = names
 
@@ -109,12 +108,20 @@ class Network:
     @property
     def weights(self) -> Views:
         """Views (n_in, n_out) of the parameters, one per layer; assigning to one writes into the network."""
-        return Views([layer.matrix(self.flat)[:-1] for layer in self.layers], "weights", self.backend)
+        return self._parts()[1]
 
     @property
     def biases(self) -> Views:
         """Views (n_out,) of the parameters, one per layer; assigning to one writes into the network."""
-        return Views([layer.matrix(self.flat)[-1] for layer in self.layers], "biases", self.backend)
+        return self._parts()[2]
+
+    def _parts(self) -> tuple[Any, Views, Views]:
+        """The flat buffer, and the same views of it every time: `Optimizer.update` knows arrays again."""
+        if self._views is None or self._views[0] is not self.flat:
+            matrices = [layer.matrix(self.flat) for layer in self.layers]
+            weights = Views([m[:-1] for m in matrices], "weights", self.backend)
+            self._views = self.flat, weights, Views([m[-1] for m in matrices], "biases", self.backend)
+        return self._views
 
     @property
     def read_sizes(self) -> list[int]:
@@ -135,6 +142,12 @@ class Network:
     def embedding_parameters(self) -> dict[str, Any]:
         """Views of the embedding's parameters, by name; see `Embedding`."""
         return self.embedded.views(self.flat) if self.embedded else {}
+
+    @property
+    def bins(self) -> np.ndarray:
+        """See `Embedded.bins`; for a `Stack`, with the axis of members."""
+        assert self.embedded is not None
+        return self.embedded.bins()
 
     @property
     def n_inputs(self) -> int:
@@ -207,9 +220,12 @@ class Network:
             **self.__dict__,
             "backend": self.backend.wanted,
             "flat": self.backend.to_numpy(self.flat),
+            "_views": None,
+            "own_activations": carried_activations(self.activations),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        take_activations(state.pop("own_activations", []))  # pickles of earlier versions have none
         self.__dict__.update(state)
         self.backend = get_backend(state["backend"])
         self.flat = _placed(self.backend, state["flat"])

@@ -56,6 +56,7 @@ class Again:
         #: all hyper-parameters but lr, which is read for every step
         self.read = attrgetter(*(f.name for f in fields(rule) if f.name != "lr"))
         self.values = self.read(rule)
+        self.direct = rule.average == 0  # then `per_step` adds nothing
         own = rule.per_step(1, 0.0)
         # behind the rule's own values, in the kernel's order: penalties
         self.fixed = [float(getattr(rule, name)) for name in kernel.stepped if name not in own]
@@ -73,7 +74,7 @@ class Again:
         places = self._places(states, params, grads) if 0.0 <= lr < _INFINITY else None
         if places is None:
             return False
-        values = [*rule.per_step(t, lr).values(), *self.fixed]
+        values = [*(rule.stepped if self.direct else rule.per_step)(t, lr).values(), *self.fixed]
         if self.around is None:
             for run, place in zip(self.runs, places):  # noqa: B905 - `strict` takes 0.2 us
                 run(place, values)

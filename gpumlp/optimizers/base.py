@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from gpumlp import backends
 from gpumlp.backends.arrays import device_of
-from gpumlp.checks import same, whole
+from gpumlp.checks import flag, same
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.kernels.optimizers.rule import Rule
 from gpumlp.optimizers.again import Again
-from gpumlp.optimizers.arrays import as_list, check_pair, is_host, own, state_dtype, to_numpy
+from gpumlp.optimizers.arrays import Given, as_list, is_host, open_pair, own, to_numpy
+from gpumlp.optimizers.host import update_each
+from gpumlp.optimizers.listed import Listed, check_not_captured
+from gpumlp.optimizers.options import Options, checked
+from gpumlp.optimizers.state import Stateful
 
 __all__ = ["Optimizer"]
 
 
-class Optimizer(Rule):
+class Optimizer(Stateful):
     """A rule that remembers: base of all of `OPTIMIZERS`: `SGD`, `Adam` ...
 
     The hyper-parameters are attributes; assignments to them count from the next step on.
@@ -33,21 +34,51 @@ class Optimizer(Rule):
     Attributes
     ----------
     t : int
-        Steps done.
+        Steps done.  Reading it waits for the device where `update` counts there: after `scale` was given, or
+        with `capturable`.
     state : list of dict
-        For each parameter its state arrays by name, and its shape as "_shape".
+        For each parameter its state arrays by name, and its shape as "_shape"; for parameters of 16 bits also
+        "master", the float32 copy that is updated.
     """
 
     #: arrays of the parameters' size that its steps in a plan need besides the state
     scratch = 0
+    #: whether the step of an element depends on those of its own place only
+    by_element = True
 
     def __post_init__(self) -> None:
-        self.t = 0
+        self._t = 0
         self.state: list[dict[str, Any]] = []
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._again: Again | None = None
+        self._listed: Listed | None = None
+        self._capturable = False
         self._checked: list[Any] = []
         super().__post_init__()
+
+    @property
+    def t(self) -> int:
+        """Steps done."""
+        listed = self._listed
+        return listed.done() if listed is not None and listed.counters is not None else self._t
+
+    @t.setter
+    def t(self, value: int) -> None:
+        self._t, self._listed = value, None
+
+    @property
+    def capturable(self) -> bool:
+        """Whether steps are counted on the device, so that `update` may be part of a CUDA graph of the
+        caller's: bias corrections and a schedule then follow the replays.  May be assigned; False at first.
+
+        Before the capture `update` must have been called with the same arrays, options and hyper-parameters.
+        The graph goes on with those, and reads arrays of this object: keep it, and do not `reset` it.
+        """
+        return self._capturable
+
+    @capturable.setter
+    def capturable(self, value: bool) -> None:
+        self._capturable, self._again = flag("capturable", value), None
 
     def __getstate__(self) -> dict[str, Any]:
         state = [  # on the host: it may be loaded where there is no such device
@@ -59,17 +90,23 @@ class Optimizer(Rule):
             "state": state,
             "_kernels": {},  # composed again: functions cannot be pickled
             "_again": None,
+            "_listed": None,
+            "_t": self.t,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"_t" if name == "t" else name: value for name, value in state.items()})
+        for name, value in (("_listed", None), ("_capturable", False), ("_checked", [])):
+            self.__dict__.setdefault(name, value)  # of versions that had none
         self.state = [{n: a if n == "_shape" else own(a) for n, a in entry.items()} for entry in self.state]
 
-    def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:
-        """See `Rule.kernel`; the same object for the same options and penalties."""
-        key = clip, half, guard, self.penalties(), self.options()
+    def kernel(self, *, bare: bool = False, **kind: bool) -> Kernel:
+        """See `Rule.kernel`; the same object for the same options and penalties, or for none (`bare`)."""
+        on = tuple(sorted(name for name, value in kind.items() if value))
+        key = on, bare, self.penalties(), self.options(), self.average > 0
         if key not in self._kernels:
-            self._kernels[key] = super().kernel(clip=clip, half=half, guard=guard)
+            rule = self.bare() if bare and any(self.penalties()) else self
+            self._kernels[key] = Rule.kernel(rule, **kind)
         return self._kernels[key]
 
     def check(self) -> None:
@@ -86,129 +123,56 @@ class Optimizer(Rule):
             values += entry.values()
         return values
 
-    # ---- state -----------------------------------------------
-    def init_state(self, params: Sequence[Any], backend: Any) -> None:
-        """Make the state for `params` if there is none yet; else check that it fits them."""
-        eps = getattr(self, "eps", 1.0)
-        for dtype in map(state_dtype, params):
-            if eps < np.finfo(dtype).tiny:
-                raise ValueError(
-                    f"{type(self).__name__}: eps={eps!r} is too small for {dtype}; expected at least "
-                    f"{np.finfo(dtype).tiny:.2g}"
-                )
-        if self.state:
-            self._check_state(params)
-            return
-        start = self.state_start()
-        for p in params:
-            dtype = state_dtype(p)
-            entry: dict[str, Any] = {"_shape": tuple(p.shape)}
-            for name in self.arrays():
-                entry[name] = backend.zeros(p.shape, dtype)
-                with backend.active():
-                    if name == "average":
-                        entry[name][...] = p
-                    elif name in start:
-                        entry[name].fill(start[name])
-            self.state.append(entry)
-
-    def move_state(self, backend: Any) -> None:
-        """Put the state arrays on the device of `backend`."""
-        self._again = None
-        for entry in self.state:
-            for name in self.arrays():
-                if device_of(entry[name]) != backend.device:
-                    entry[name] = backend.asarray(to_numpy(entry[name]))
-
-    def _check_state(self, params: Sequence[Any]) -> None:
-        name, names = type(self).__name__, set(self.arrays())
-        hint = "use one optimiser object per set of parameters, or call reset()"
-        shapes, held = [tuple(p.shape) for p in params], [s["_shape"] for s in self.state]
-        if held != shapes:
-            raise ValueError(f"{name} holds state for arrays of shapes {held} and was given {shapes}; {hint}")
-        for number, (p, entry) in enumerate(zip(params, self.state, strict=True)):
-            have = {n: a.dtype for n, a in entry.items() if n != "_shape"}
-            if set(have) != names:
-                raise ValueError(
-                    f"{name} holds the state arrays {sorted(have)}, its options now need {sorted(names)}; "
-                    "call reset() after changing them"
-                )
-            wrong = [dtype for dtype in have.values() if dtype != state_dtype(p)]
-            if wrong:
-                raise TypeError(f"{name} holds {wrong[0]} state for params[{number}], now {p.dtype}; {hint}")
-
-    def reset(self) -> None:
-        """Forget the state and the step count."""
-        self.t = 0
-        self.state = []
-        self._again = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Step count, hyper-parameters and NumPy copies of the state arrays, for `load_state_dict`."""
-        arrays = [
-            {n: to_numpy(a) for n, a in entry.items() if n != "_shape"} | {"_shape": entry["_shape"]}
-            for entry in self.state
-        ]
-        return {
-            "optimizer": self.name,
-            "t": self.t,
-            "hyperparameters": self.hyperparameters(),
-            "state": arrays,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned, hyper-parameters included.
-
-        State arrays are moved to the device of the parameters at the next `update`.
-
-        Raises
-        ------
-        ValueError
-            If the dict is of another rule or its state arrays are not those of this rule.
-        """
-        if state.get("optimizer") != self.name:
-            raise ValueError(
-                f"state of optimiser {state.get('optimizer')!r} cannot be loaded into {self.name!r}"
-            )
-        other = type(self)(**state["hyperparameters"])
-        for entry in state["state"]:
-            if set(entry) != {*other.arrays(), "_shape"}:
-                raise ValueError(
-                    f"state arrays {sorted(set(entry) - {'_shape'})}, expected {sorted(other.arrays())}"
-                )
-            for name in other.arrays():
-                if np.shape(entry[name]) != tuple(entry["_shape"]):
-                    raise ValueError(
-                        f"state array {name!r} has shape {np.shape(entry[name])}, "
-                        f"expected that of its parameter, {tuple(entry['_shape'])}"
-                    )
-        t = whole("t", state["t"], 0)
-        for f in fields(self):
-            setattr(self, f.name, getattr(other, f.name))
-        self.t = t
-        self.state = [
-            {n: np.array(a) if n != "_shape" else tuple(a) for n, a in entry.items()}
-            for entry in state["state"]
-        ]
-        self._again = None
+    def bare(self) -> Any:
+        """An optimiser with these hyper-parameters but without penalties: what biases get."""
+        none = {"l1": 0.0, "l2": 0.0, "weight_decay": 0.0, "proximal": False}
+        return type(self)(**{**self.hyperparameters(), **none})
 
     # ---- bare arrays -----------------------------------------------
-    def update(self, params: Any, grads: Any) -> None:
+    def update(
+        self,
+        params: Any,
+        grads: Any,
+        *,
+        clip_norm: float | None = None,
+        scale: Any = None,
+        decay: Any = None,
+        lr: Any = None,
+        zero: bool = False,
+    ) -> None:
         """One step on bare arrays.
 
         Parameters
         ----------
-        params : array or list of arrays, float32 or float64, NumPy or CuPy, any shapes and strides
-            Modified in place.
+        params : array or list of arrays, any shapes and strides
+            float32 or float64, or float16 or bfloat16 with a float32 copy that is kept here; of NumPy, CuPy,
+            PyTorch or Numba, all on one device.  Modified in place.
         grads : array or list of arrays, of the same shapes, dtypes and device
-            Read only.
+            Of 16 bits also for float32 parameters, and the other way round; also of JAX.  Read only, but see
+            `zero`.
+        clip_norm : float, optional
+            > 0; gradients whose norm, all arrays together, is larger are multiplied by clip_norm / norm.
+        scale : float or array of one number, optional
+            > 0; the loss was multiplied by it before the gradients were taken (loss scaling): they are
+            divided by it, before `clip_norm`.  If one of them is not finite, the step is left out, and not
+            counted.
+        decay : bool or list of bool, optional
+            For each array whether l1, l2 and weight_decay apply to it (weights: True, biases: False); by
+            default to all.
+        lr : float or schedule, optional
+            Learning rate of this step; or a schedule (an object or name of `gpumlp.schedules`, or a function
+            ``f(t, total)``), whose factor for the steps done so far multiplies `self.lr`.
+        zero : bool
+            Fill the gradients with zeros afterwards, also if the step is left out.
 
         Raises
         ------
         TypeError
-            If a parameter and its gradient differ in dtype or device, or the dtype is not supported.
+            If a parameter and its gradient differ in device or do not fit in dtype, or an array's memory
+            cannot be shared.
         ValueError
-            If their number or shapes differ, a parameter is read-only, or the state is of other shapes.
+            If their number or shapes differ, an array that is written to is read-only, the state is of other
+            shapes, or an option has no such value.
 
         Notes
         -----
@@ -216,19 +180,127 @@ class Optimizer(Rule):
         the same order.
 
         On CUDA a list is one launch from its second call on, if its arrays are C-contiguous, of one dtype, on
-        one device, and those that are written do not overlap; else there is one per array.
+        one device, and those that are written do not overlap; else there is one per array.  With `clip_norm`
+        or `scale` there are three launches.  Nothing waits for the device.
+
+        The same memory twice among the parameters is updated one after the other.
         """
-        again, t = self._again, self.t + 1
-        if again is None or not again(self, t, self.state, params, grads):
-            plist, glist = as_list(params), as_list(grads)
-            if len(plist) != len(glist):
-                raise ValueError(f"{len(plist)} parameter arrays but {len(glist)} gradient arrays")
-            for number, (p, g) in enumerate(zip(plist, glist, strict=True)):
-                check_pair(number, p, g)
-            if not plist:
+        whole = getattr(grads, "whole", None)  # of `gpumlp.plans.Grads`, whose arrays are parts of one buffer
+        if whole is not None:
+            params, grads = whole(params, self.by_element and (decay is None or isinstance(decay, bool)))
+        if clip_norm is None and scale is None and decay is None and lr is None and zero is False:
+            again, t = self._again, self._t + 1
+            if again is not None and again(self, t, self.state, params, grads):
+                self._t = t
                 return
-            self._update(plist, glist, t)
-        self.t = t
+        plist, glist = as_list(params), as_list(grads)
+        if len(plist) != len(glist):
+            raise ValueError(f"{len(plist)} parameter arrays but {len(glist)} gradient arrays")
+        if not plist:
+            return
+        self.check()
+        options = checked(self.lr, len(plist), clip_norm, scale, decay, lr, zero)
+        pairs = [open_pair(n, p, g, options.zero) for n, (p, g) in enumerate(zip(plist, glist, strict=True))]
+        counted = self._capturable or (self._listed is not None and self._listed.counters is not None)
+        if options.plain and not counted and not any(p.half or g.half for p, g in pairs):
+            self._update([p.array for p, _ in pairs], [g.array for _, g in pairs], self._t + 1)
+            self._t += 1
+            return
+        fresh = not self.state
+        try:
+            self._update_with(pairs, options)
+        except Exception:
+            if fresh:  # nothing was done: other arrays may be given next
+                self.state = []
+            raise
+
+    def _update_with(self, pairs: list[tuple[Given, Given]], options: Options) -> None:
+        """A step with options, or on arrays of 16 bits, or that is counted on the device."""
+        backend = backends.backend_of(pairs[0][0].array)
+        for number, (p, _) in enumerate(pairs):
+            if device_of(p.array) != backend.device:
+                raise TypeError(
+                    f"params[{number}] is on {device_of(p.array)}, params[0] on {backend.device}; with "
+                    "options all arrays of an update must be on one device"
+                )
+        if self._listed is not None and self._listed.backend is not backend:
+            self.t = self.t  # counted on the host again
+        counted = self._capturable or options.scale is not None
+        if backend.name == "cuda" and counted and (self._listed is None or not self.state):
+            check_not_captured(backend)
+        self._hold(pairs, backend)
+        matrices = any(self.by_matrix(p.array) for p, _ in pairs)
+        if backend.name != "cuda" or matrices:
+            if backend.name == "cuda" and (counted or self._listed is not None):
+                raise ValueError(
+                    f"{type(self).__name__}: update() of matrices on {backend.device} counts steps on "
+                    "the host, so it takes neither scale nor capturable; divide the gradients before, and "
+                    "leave out steps that are not finite"
+                )
+            self._t += update_each(self, backend, pairs, options)
+            return
+        if self._listed is None:
+            self._listed = Listed(backend)
+        if counted:
+            self._listed.count(self._t)
+            self._again = None
+        self._listed.update(self, pairs, options)
+        self._t += self._listed.counters is None
+
+    def by_matrix(self, p: Any) -> bool:
+        """Whether the rule treats this array as a matrix, not element by element."""
+        return False
+
+    def _hold(self, pairs: list[tuple[Given, Given]], backend: Any) -> None:
+        """Make or check the state, with a float32 copy of each parameter of 16 bits, on the device."""
+        if not self.state:
+            held = [p.widened() if p.half else p.array for p, _ in pairs]
+            self.init_state(held, backend)
+            for entry, (p, _), array in zip(self.state, pairs, held, strict=True):
+                if p.half:
+                    entry["master"] = array
+            return
+        self.init_state([p.array for p, _ in pairs], backend)
+        for number, (entry, (p, _)) in enumerate(zip(self.state, pairs, strict=True)):
+            if p.half and "master" not in entry:
+                raise TypeError(
+                    f"{type(self).__name__} holds no float32 copy of params[{number}], which is now "
+                    f"{p.kind}; use one optimiser object per set of parameters, or call reset()"
+                )
+        self.move_state(backend)
+
+    def step_one(
+        self,
+        number: int,
+        backend: Any,
+        arrays: dict[str, Any],
+        values: dict[str, Any],
+        factor: Any = None,
+        *,
+        bare: bool = False,
+        zero: bool = False,
+    ) -> None:
+        """Update one array at once.
+
+        Parameters
+        ----------
+        number : int
+            Which one it is.
+        arrays : dict
+            g, p and the state.
+        values : dict
+            Those of the step, by name.
+        factor : array (1,), optional
+            On the gradient.
+        bare : bool
+            Without penalties.
+        zero : bool
+            Clear the gradient.
+        """
+        kernel = self.kernel(clip=factor is not None, zero=zero, bare=bare)
+        given = arrays if factor is None else {**arrays, "clip_scale": factor}
+        stepped = {name: float(values[name]) for name in kernel.stepped}
+        backend.elementwise(kernel, given, self.scalars(kernel), stepped)
 
     def _update(self, params: list[Any], grads: list[Any], t: int) -> None:
         """Step `t` on arrays that fit together; the next one may take the fast path."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.optimizers.base import Optimizer
-from gpumlp.optimizers.muon import Muon
 
 __all__ = ["StackedOptimizer", "stack_key"]
 
@@ -16,8 +15,6 @@ __all__ = ["StackedOptimizer", "stack_key"]
 def stack_key(optimizer: Optimizer) -> tuple:
     """Equal for optimisers that can be stacked: their kernels differ at most in penalties that are 0."""
     proximal = optimizer.penalties()[3]
-    if isinstance(optimizer, Muon):  # its operations are those of one network
-        return ("alone", id(optimizer))
     return type(optimizer), optimizer.options(), optimizer.arrays(), proximal
 
 
@@ -36,6 +33,8 @@ class StackedOptimizer:
         Steps done by the plan.
     state : list of one dict
         The state arrays by name, (members, flat_size).
+    widest : Optimizer
+        One whose kernels serve all members.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], stack: Any) -> None:
@@ -45,13 +44,13 @@ class StackedOptimizer:
             setattr(widest, name, max(float(getattr(one, name)) for one in optimizers))
         widest.proximal = optimizers[0].penalties()[3]  # of all; the attribute means nothing where l1 is 0
         widest._kernels = {}
-        self.t, self._widest, self._stack = 0, widest, stack
+        self.t, self.widest, self._stack = 0, widest, stack
         zeros = {name: stack.backend.zeros(stack.flat.shape, stack.dtype) for name in widest.arrays()}
         self.state: list[dict[str, Any]] = [zeros]
 
     def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:
         """See `Rule.kernel`: one that serves all members."""
-        return self._widest.kernel(clip=clip, half=half, guard=guard)
+        return self.widest.kernel(clip=clip, half=half, guard=guard)
 
     def scalars(self, kernel: Kernel) -> dict[str, list[float]]:
         """By-value arguments for `kernel`, one of each for each member."""

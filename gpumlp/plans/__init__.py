@@ -2,6 +2,7 @@
 
 from gpumlp.plans.contract import check_contract, check_order
 from gpumlp.plans.forward import FORWARD_BYTES, FORWARD_ROWS, OUTPUTS, Forward, forward_bytes, forward_rows
+from gpumlp.plans.kept import GradPairs, Grads, Kept
 from gpumlp.plans.objective import Objective
 from gpumlp.plans.operations import (
     evaluation_ops,
@@ -23,7 +24,10 @@ __all__ = [
     "PRECISIONS",
     "SHARDS",
     "Forward",
+    "GradPairs",
+    "Grads",
     "Job",
+    "Kept",
     "Objective",
     "Precision",
     "Ranks",

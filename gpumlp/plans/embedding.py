@@ -3,10 +3,15 @@
 What it keeps lies column by column: row r of `full` is what the first layer reads as its input r, for all
 rows of the batch.  So the kernels of `gpumlp.kernels.embeddings` have their constants per row, their
 gradients are sums along rows, and the first layer's products read `full` transposed, at no cost.
+
+The linear layers of all numbers are one product with members.  For a `Stack` its members are the numbers of
+all networks.  They must be a constant distance apart, so they are copied: weights out of the flat buffer,
+outputs to `full` (which an activation does anyway), and gradients into the flat buffer.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,9 +65,18 @@ class EmbeddedInput:
         self.full = self._buffer(inner)
         self.full[..., own.width, :] = precision.one
         self.inner: Any = self._buffer(numbers * own.per) if own.inner else None
-        self.d: Any = self._buffer(own.number_rows + own.code_rows) if training else None
+        self.apart = bool(own.inner) and network.members is not None
+        self.e: Any = self._buffer(own.number_rows) if self.apart else self.full
+        self.d: list[Any] = []
+        if training:
+            both = [own.number_rows, own.code_rows] if self.apart else [own.number_rows + own.code_rows]
+            self.d = [self._buffer(n) for n in both if n]
         periodic = own.embedding.kind == "periodic" and numbers
         self.d_inner: Any = self._buffer(numbers * own.per) if training and periodic else None
+        if self.apart:
+            size = *network.lead, math.prod(own.parts["weight"].block)
+            self.w = backend.zeros(size, precision.dtype)
+            self.g = backend.zeros(size, network.dtype) if training else None
 
         def constant(values: Any, dtype: Any = np.int32) -> Any:
             return backend.asarray(np.ascontiguousarray(values, dtype))
@@ -70,7 +84,7 @@ class EmbeddedInput:
         self.column = constant(own.order)
         self.begin = constant(own.begin)
         if own.inner and own.embedding.edges:
-            self.bins = constant(own.bins().reshape(4, -1), network.dtype)
+            self.bins = constant(network.bins.reshape(*network.lead, 4, -1), network.dtype)
         self.same = constant(np.repeat([[0.0], [1.0], [-np.inf], [np.inf]], len(own.rest), 1), network.dtype)
 
     def _buffer(self, n: int, dtype: Any = None) -> Any:
@@ -82,21 +96,25 @@ class EmbeddedInput:
     def _launch(
         self, kernel: Kernel, arrays: dict[str, Any], scalars: dict[str, Any], rows: int, n: int, **more: Any
     ) -> Launch:
-        shared = ("X", "column", "begin", "bins")
+        shared = ("X", "column", "begin", *more.pop("shared", ()))
         return launch(self.network, kernel, arrays, scalars, rows, n, shared=shared, **more)
 
     # ---- views -------------------------------------------------------------------------------------------
-    def _linear(self, flat: Any) -> Any:
-        """(numbers, rows of `inner`, size): weights and biases of the numbers' layers in a flat buffer."""
-        own, block = self.own, self.own.parts["weight"]
-        rows = own.per if self.precision.tensor_cores else own.inner + 1
-        whole = flat[block.offset : block.offset + int(np.prod(block.block))].reshape(block.block)
-        return whole[:, :rows, : own.embedding.size]
+    def _block_of(self, flat: Any) -> Any:
+        """Weights and biases of the numbers' layers in a flat buffer, padding included."""
+        block = self.own.parts["weight"]
+        return flat[..., block.offset : block.offset + math.prod(block.block)]
 
-    def _apart(self, buffer: Any, per: int, rows: int, n: int) -> Any:
+    def _linear(self, whole: Any) -> Any:
+        """(numbers, rows of `inner`, size): the weights and biases in such a block."""
+        own = self.own
+        rows = own.per if self.precision.tensor_cores else own.inner + 1
+        return whole.reshape(-1, *own.parts["weight"].block[1:])[:, :rows, : own.embedding.size]
+
+    def _each(self, buffer: Any, per: int, rows: int, n: int) -> Any:
         """(numbers, rows, n): the first `rows` of the `per` rows of each number."""
-        numbers = len(self.own.numbers)
-        step, item = buffer.strides
+        numbers = len(self.own.numbers) * (self.network.members or 1)
+        step, item = buffer.strides[-2:]
         strided = self.network.backend.xp.lib.stride_tricks.as_strided
         return strided(buffer, (numbers, rows, n), (per * step, step, item))
 
@@ -134,29 +152,35 @@ class EmbeddedInput:
         if own.rest:
             passed = x[..., len(own.numbers) + len(own.codes) :, :]
             arrays = {"e": self.full[..., rest : own.width, :n], "x": passed, "bins": self.same}
-            ops.append(self._launch(PIECEWISE, arrays, {"per": 1}, len(own.rest), n))
+            ops.append(self._launch(PIECEWISE, arrays, {"per": 1}, len(own.rest), n, shared=("bins",)))
         return ops
 
     def _forward_inner(self, n: int) -> list[Op]:
         """Numbers that have a linear layer of their own."""
         own, x = self.own, self.x[..., :n]
-        arrays = {"e": self.inner[:, :n], "x": x}
+        rows, size = len(own.numbers) * own.per, own.embedding.size
+        arrays = {"e": self.inner[..., :n], "x": x}
         ops: list[Op] = []
         if own.embedding.kind == "piecewise":
-            arrays["bins"] = self.bins
-            ops.append(self._launch(PIECEWISE, arrays, {"per": own.per}, len(self.inner), n))
+            ops.append(self._launch(PIECEWISE, {**arrays, "bins": self.bins}, {"per": own.per}, rows, n))
         else:
-            w = own.parts["frequency"].view(self.network.flat).reshape(-1)
+            w = own.parts["frequency"].view(self.network.flat).reshape(*self.network.lead, -1)
             scalars = {"count": own.embedding.frequencies, "per": own.per}
-            ops.append(self._launch(PERIODIC, {**arrays, "w": w}, scalars, len(self.inner), n))
-        w = self._linear(self.precision.flat)
-        size = own.embedding.size
-        inner, e = self._apart(self.inner, own.per, w.shape[1], n), self._apart(self.full, size, size, n)
+            ops.append(self._launch(PERIODIC, {**arrays, "w": w}, scalars, rows, n))
+        whole = self._block_of(self.precision.flat)
+        if self.apart:
+            ops.append(self._copy(whole, self.w))
+        w = self._linear(self.w if self.apart else whole)
+        inner, e = self._each(self.inner, own.per, w.shape[1], n), self._each(self.e, size, size, n)
         ops.append(Gemm(w, inner, e, trans_a=True, tf32=self.precision.tf32))
-        if own.embedding.kind == "periodic":
-            e = self.full[..., : own.number_rows, :n]
-            ops.append(self._launch(forward_kernel("relu"), {"z": e, "a": e}, {}, own.number_rows, n))
+        if own.embedding.kind == "periodic" or self.apart:
+            kernel = forward_kernel("relu" if own.embedding.kind == "periodic" else "identity")
+            z, a = (buffer[..., : own.number_rows, :n] for buffer in (self.e, self.full))
+            ops.append(self._launch(kernel, {"z": z, "a": a}, {}, own.number_rows, n))
         return ops
+
+    def _copy(self, source: Any, to: Any) -> Launch:
+        return self._launch(forward_kernel("identity"), {"z": source, "a": to}, {}, 1, to.shape[-1])
 
     def backward(self, n: int, w: Any, d: Any, grads: Any) -> list[Op]:
         """To `grads` (laid out as the flat buffer), from the first layer's weights `w` (inputs, outputs) and
@@ -165,16 +189,22 @@ class EmbeddedInput:
         rows = codes + own.code_rows
         if rows == 0:
             return []
-        ops: list[Op] = [Gemm(w[..., :rows, :], d, self.d[..., :n], trans_b=True, tf32=self.precision.tf32)]
+        ops: list[Op] = []
+        at = 0
+        for into in self.d:
+            some = w[..., at : at + into.shape[-2], :]
+            ops.append(Gemm(some, d, into[..., :n], trans_b=True, tf32=self.precision.tf32))
+            at += into.shape[-2]
         if own.numbers and own.embedding.kind == "cosine":
-            arrays = {"d": self.d[..., :codes, :n], "x": self.x[..., :n]}
+            arrays = {"d": self.d[0][..., :codes, :n], "x": self.x[..., :n]}
             arrays.update(p=self._block(self.network.flat), g=self._block(grads))
             scalars = {"per": own.embedding.per_number()}
             ops.append(self._launch(COSINE_BACKWARD, arrays, scalars, codes, n))
         elif own.numbers:
             ops += self._backward_inner(n, grads)
         if own.codes:
-            arrays = {"x": self.x[..., len(own.numbers) :, :n], "d": self.d[..., codes:, :n]}
+            # those of the codes are the last ones, in the same buffer as those of the numbers or in their own
+            arrays = {"x": self.x[..., len(own.numbers) :, :n], "d": self.d[-1][..., -own.code_rows :, :n]}
             arrays.update(begin=self.begin, g=own.parts["vectors"].view(grads))
             scalars = {"per": own.embedding.category_size, "n": n}
             ops.append(self._launch(CATEGORIES_BACKWARD, arrays, scalars, int(own.begin[-1]), n))
@@ -182,20 +212,24 @@ class EmbeddedInput:
 
     def _backward_inner(self, n: int, grads: Any) -> list[Op]:
         own, size, tf32 = self.own, self.own.embedding.size, self.precision.tf32
-        e, d = self.full[..., : own.number_rows, :n], self.d[: own.number_rows, :n]
+        e, d = (buffer[..., : own.number_rows, :n] for buffer in (self.full, self.d[0]))
         periodic = own.embedding.kind == "periodic"
         ops: list[Op] = []
         if periodic:
             ops.append(self._launch(backward_kernel("relu"), {"a": e, "d": d}, {}, own.number_rows, n))
-        d = self._apart(self.d, size, size, n)
-        w, into = self._linear(self.precision.flat), self._linear(grads)
-        inner = self._apart(self.inner, own.per, w.shape[1], n)
+        d = self._each(self.d[0], size, size, n)
+        whole, gradient = self._block_of(self.precision.flat), self._block_of(grads)
+        w, into = map(self._linear, (self.w, self.g) if self.apart else (whole, gradient))
+        inner = self._each(self.inner, own.per, w.shape[1], n)
         ops.append(Gemm(inner, d, into, trans_b=True, tf32=tf32))
+        if self.apart:
+            ops.append(self._copy(self.g, gradient))
         if periodic:
-            below = self._apart(self.d_inner, own.per, own.inner, n)
+            below = self._each(self.d_inner, own.per, own.inner, n)
             ops.append(Gemm(w[:, : own.inner], d, below, tf32=tf32))
-            arrays = {"e": self.inner[:, :n], "d": self.d_inner[:, :n], "x": self.x[..., :n]}
-            arrays["g"] = own.parts["frequency"].view(grads).reshape(-1)
+            arrays = {"e": self.inner[..., :n], "d": self.d_inner[..., :n], "x": self.x[..., :n]}
+            arrays["g"] = own.parts["frequency"].view(grads).reshape(*self.network.lead, -1)
             scalars = {"count": own.embedding.frequencies, "per": own.per, "n": n}
-            ops.append(self._launch(PERIODIC_BACKWARD, arrays, scalars, len(arrays["g"]), n))
+            rows = len(own.numbers) * own.embedding.frequencies
+            ops.append(self._launch(PERIODIC_BACKWARD, arrays, scalars, rows, n))
         return ops

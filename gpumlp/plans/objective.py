@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpumlp.kernels.losses import Loss
-from gpumlp.losses import centre
+from gpumlp.losses import centre, take_loss
 
 __all__ = ["Objective"]
 
@@ -29,3 +29,7 @@ class Objective:
     def metrics(self) -> tuple[str, ...]:
         """Names of the figures of an evaluation."""
         return ("loss", "accuracy") if self.loss.metric == "accuracy" else ("loss", "rmse", "r2")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        take_loss(self.loss)  # kernels are looked up by its name

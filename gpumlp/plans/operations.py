@@ -27,7 +27,7 @@ from gpumlp.kernels.rows import (
     partial_rows,
 )
 from gpumlp.network import Network
-from gpumlp.optimizers import Muon
+from gpumlp.optimizers import Muon, StackedOptimizer
 from gpumlp.plans.matrices import muon_ops
 from gpumlp.plans.members import launch
 from gpumlp.plans.objective import Objective
@@ -182,9 +182,10 @@ def optimizer_ops(
             arrays["clip_scale"] = network.backend.zeros((*network.lead, 1), network.dtype)
             norm = {"partial": partial, "clip_scale": arrays["clip_scale"]}
             ops.append(launch(network, CLIP, norm, {"limit": clip_norm}, 1, rows))
-    if isinstance(optimizer, Muon):
+    rule = optimizer.widest if isinstance(optimizer, StackedOptimizer) else optimizer
+    if isinstance(rule, Muon):
         kind = {"clip": clip_norm is not None, "half": half is not None, "guard": scaler is not None}
-        return [*ops, *muon_ops(network, optimizer, arrays, **kind)]
+        return [*ops, *muon_ops(network, optimizer, rule, arrays, **kind)]
     segments = network.segments if kernel.masked else None
     scalars = optimizer.scalars(kernel)
     ops.append(launch(network, kernel, arrays, scalars, 1, network.flat_size, segments=segments, tick="last"))

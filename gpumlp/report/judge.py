@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.tables import Frame
+from gpumlp.tabular.figures import class_figures, value_figures
 
 __all__ = ["Answers", "Importance", "answers_of", "calibration", "figures", "importances"]
 
@@ -44,41 +45,12 @@ def answers_of(estimator: Any, X: Any, y: np.ndarray) -> Answers:
 
 
 def figures(answers: Answers, w: np.ndarray | None = None) -> dict[str, float]:
-    """Accuracy, log loss and, of two classes, the area under the ROC curve; or RMSE, mean absolute error and
-    R2."""
-    y, found = answers.y, answers.predicted
+    """See `class_figures` and `value_figures`."""
+    y = answers.y
     if answers.p is None or answers.classes is None:
-        error = found - y
-        mean = np.average(y, axis=0, weights=w)
-        square = float(np.average(error**2, axis=0, weights=w).mean())
-        spread = float(np.average((y - mean) ** 2, axis=0, weights=w).mean())
-        absolute = float(np.average(np.abs(error), axis=0, weights=w).mean())
-        return {
-            "RMSE": square**0.5,
-            "mean absolute error": absolute,
-            "R2": 1 - square / spread if spread else float("nan"),
-        }
+        return value_figures(answers.predicted, y, w)
     place = np.searchsorted(answers.classes, y).clip(0, len(answers.classes) - 1)
-    known = answers.classes[place] == y
-    right = np.where(known, answers.p[np.arange(len(y)), place], 0)
-    loss = -np.log(np.clip(right.astype(np.float64), 1e-15, 1))
-    shown = {
-        "accuracy": float(np.average(found == y, weights=w)),
-        "log loss": float(np.average(loss, weights=w)),
-    }
-    if len(answers.classes) == 2 and len(np.unique(y)) == 2:
-        shown["area under the ROC curve"] = _auc(y == answers.classes[1], answers.p[:, 1], w)
-    return shown
-
-
-def _auc(positive: np.ndarray, score: np.ndarray, w: np.ndarray | None) -> float:
-    """Probability that a positive row has the higher score than a negative one; ties count half."""
-    w = np.ones(len(score)) if w is None else w
-    values, place = np.unique(score, return_inverse=True)
-    up = np.bincount(place, w * positive, len(values))
-    down = np.bincount(place, w * ~positive, len(values))
-    below = np.cumsum(down) - down
-    return float((up * (below + 0.5 * down)).sum() / (up.sum() * down.sum()))
+    return class_figures(answers.p, np.where(answers.classes[place] == y, place, -1), w)
 
 
 def calibration(answers: Answers) -> list[tuple[float, float, int]]:
@@ -133,6 +105,6 @@ def importances(
 
 
 def _measure(estimator: Any) -> tuple[str, Callable[[Any, np.ndarray], float]]:
-    name = "accuracy" if hasattr(estimator, "classes_") else "RMSE"
+    name = "accuracy" if hasattr(estimator, "classes_") else "rmse"
     sign = -1 if name == "accuracy" else 1
     return name, lambda X, y: sign * figures(answers_of(estimator, X, y))[name]

@@ -28,6 +28,16 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } svg { max-
 .wide { overflow-x: auto; } li { margin: .2rem 0; }
 """
 
+#: figures, as people call them
+_WORDS = {
+    "accuracy": "accuracy",
+    "log_loss": "log loss",
+    "auc": "area under the ROC curve",
+    "rmse": "RMSE",
+    "mae": "mean absolute error",
+    "r2": "R²",
+}
+
 
 def write_report(path: PathLike, estimator: Any, X: Any, y: Any, **options: Any) -> None:
     """Write `report_html` to a file, atomically."""
@@ -138,12 +148,11 @@ def _list(items: Sequence[Any]) -> str:
 
 
 def _figures(estimator: Any, given: dict[str, float], n_rows: int) -> str:
-    names = {"accuracy": "accuracy", "log loss": "log_loss", "RMSE": "rmse", "R2": "r2"}
     held = estimator.validation_scores_
-    rows = []
-    for name, value in given.items():
-        key = names.get(name, "")
-        rows.append([name, value, held.get(key, ""), held.get(f"constant_{key}", "")])
+    rows = [
+        [_WORDS[key], value, held.get(key, ""), held.get(f"constant_{key}", "")]
+        for key, value in given.items()
+    ]
     note = (
         "<p>The validation rows chose the networks, so new rows do slightly worse. The constant is the best "
         "answer that does not look at the columns.</p>"

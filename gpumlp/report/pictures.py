@@ -56,7 +56,7 @@ def curves_picture(curves: Sequence[Sequence[float]], chosen: Sequence[bool], fi
             epochs = np.arange(1, len(curve) + 1)
             axes.plot(epochs, curve, color=_BLUE if used else _GREY, alpha=0.8 if used else 0.35, lw=1.1)
         best = [curve[int(np.nanargmin(curve))] for curve in curves if len(curve)]
-        ends = [curve[0] for curve in curves if len(curve)]
+        ends = [max(curve[0], float(np.nanquantile(curve, 0.8))) for curve in curves if len(curve)]
         if best:
             low, high = min(best), float(np.median(ends))
             margin = 0.05 * max(high - low, 1e-12)
@@ -140,7 +140,7 @@ def importance_picture(found: Sequence[Importance], what: str) -> str:
             height=0.7,
         )
         axes.set_yticks(range(len(found)), [_short(one.column) for one in found])
-        word = "lost" if what == "accuracy" else "added"
-        axes.set_xlabel(f"{what} {word} when the column is shuffled")
+        said = "accuracy lost" if what == "accuracy" else "RMSE added"
+        axes.set_xlabel(f"{said} when the column is shuffled")
 
     return _svg(draw, 6.2, 1.0 + 0.26 * len(found))

@@ -47,12 +47,14 @@ def check_features(
     dtype: np.dtype,
     name: str = "X",
     categories: Mapping[int, int] = MappingProxyType({}),
+    look: bool = True,
 ) -> Any:
     """`X` as a C-contiguous array (n, n_inputs), on the device if it came from there, else on the host.
 
     It keeps its dtype, and is not copied, if `kernels.rows.gather_kernel` can read it; else it is converted
     to `dtype`, the model's.  All values are finite as `dtype`.  Objects and complex numbers are refused, and
-    so is a column of `categories` (column: how many) that holds anything but their codes.
+    so is a column of `categories` (column: how many) that holds anything but their codes.  Without `look` the
+    values are not looked at, which for those on a device means waiting for it: kernels may read any.
     """
     X = read_array(name, X)
     if is_cuda(X):
@@ -79,9 +81,10 @@ def check_features(
         )
     if X.shape[1] != n_inputs:
         raise ValueError(f"{name} has {X.shape[1]} features (columns), the network was built for {n_inputs}")
-    check_range(name, X, dtype)
-    for column, count in categories.items():
-        _check_codes(f"{name}[:, {column}]", X[:, column], count)
+    if look:
+        check_range(name, X, dtype)
+        for column, count in categories.items():
+            _check_codes(f"{name}[:, {column}]", X[:, column], count)
     if X.dtype.kind == "b":
         X = X.view(np.uint8)
     plain = X.flags.c_contiguous and getattr(X.flags, "aligned", True)  # CuPy's are always aligned
@@ -113,11 +116,16 @@ def check_targets(
     dtype: np.dtype,
     name: str = "y",
     X: Any = None,
+    look: bool = True,
+    labels: bool = True,
 ) -> Any:
     """`y` as int32 (n,) for class losses, else `dtype` (n, n_outputs); on the device if it
-    came from there, else on the host."""
-    labels = f"number the classes with `classes, {name} = numpy.unique({name}, return_inverse=True)`"
-    y = read_array(name, y, f"{labels}, or use gpumlp.MLPClassifier" if loss.metric == "accuracy" else "")
+    came from there, else on the host.
+
+    Without `look`, values that are not class numbers are not looked at; without `labels`, whole class numbers
+    are not either, and those that the network does not have stay such: kernels must not read them."""
+    advice = f"number the classes with `classes, {name} = numpy.unique({name}, return_inverse=True)`"
+    y = read_array(name, y, f"{advice}, or use gpumlp.MLPClassifier" if loss.metric == "accuracy" else "")
     if X is not None and is_cuda(X) != is_cuda(y):
         raise TypeError(
             f"X is {'CuPy' if is_cuda(X) else 'NumPy'} but {name} is {'CuPy' if is_cuda(y) else 'NumPy'}; "
@@ -130,9 +138,10 @@ def check_targets(
             f"X has {n_rows} rows but {name} has {y.shape[0] if y.ndim else 0}; they must be equal"
         )
     xp = array_module(y)
-    check_range(name, y, np.dtype(np.float64))
+    if look or loss.classes:
+        check_range(name, y, np.dtype(np.float64))
     if loss.classes:
-        return _class_numbers(y, n_outputs, name, loss, xp)
+        return _class_numbers(y, n_outputs, name, loss, xp, labels)
     if y.ndim == 1:
         y = y.reshape(-1, 1)
     if loss.levels and (y.ndim != 2 or y.shape[1] != 1):
@@ -146,20 +155,20 @@ def check_targets(
             f"{name} has shape {tuple(y.shape)}, the network has {n_outputs} outputs; expected "
             f"({n_rows}, {n_outputs})" + (f" or ({n_rows},)" if n_outputs == 1 else "")
         )
-    y = _cast(name, y, dtype)
-    if n_rows and loss.link == "sigmoid" and not (float(y.min()) >= 0 and float(y.max()) <= 1):
+    y = _cast(name, y, dtype) if look else y.astype(dtype, copy=False)
+    if look and n_rows and loss.link == "sigmoid" and not (float(y.min()) >= 0 and float(y.max()) <= 1):
         raise ValueError(
             f"{name} has values from {float(y.min()):g} to {float(y.max()):g}; "
             "binary_cross_entropy needs targets between 0 and 1"
         )
-    if n_rows and loss.link == "exp" and float(y.min()) < 0:
+    if look and n_rows and loss.link == "exp" and float(y.min()) < 0:
         raise ValueError(
             f"{name} has negative values ({float(y.min()):g}); poisson needs counts or rates >= 0"
         )
     return y if y.flags.c_contiguous else y.copy(order="C")
 
 
-def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> Any:
+def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any, look: bool = True) -> Any:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -169,6 +178,10 @@ def _class_numbers(y: Any, n_outputs: int, name: str, loss: Loss, xp: Any) -> An
         )
     if not len(y):
         return y.astype(np.int32)
+    if not look and y.dtype.kind != "f":
+        if y.dtype.itemsize > 4:  # none becomes another one that there is
+            y = xp.minimum(y if y.dtype.kind == "u" else xp.maximum(y, -1), n_outputs)
+        return y.astype(np.int32, order="C", copy=False)
     if y.dtype.kind == "f" and bool((y != xp.floor(y)).any()):
         raise ValueError(f"{name} holds fractions; {loss.name} needs whole class numbers 0..{n_outputs - 1}")
     low, high = int(y.min()), int(y.max())
@@ -209,23 +222,33 @@ def check_weights(
     return np.ascontiguousarray(scaled_weights(w, name).astype(dtype, copy=False))
 
 
-def check_rows(model: Any, loss: Loss, X: Any, y: Any, w: Any = None, suffix: str = "") -> Rows:
+def check_rows(
+    model: Any,
+    loss: Loss,
+    X: Any,
+    y: Any,
+    w: Any = None,
+    suffix: str = "",
+    look: bool = True,
+    labels: bool = True,
+) -> Rows:
     """At least one row, fit for `model` and `loss`: `check_features`, `check_targets`, `check_weights`."""
     n_in, codes = model.layer_sizes[0], model.categories
-    X = check_features(X, n_in, model.backend, model.dtype, f"X{suffix}", codes)
+    X = check_features(X, n_in, model.backend, model.dtype, f"X{suffix}", codes, look)
     if X.shape[0] == 0:
         raise ValueError(f"X{suffix} has no rows; expected at least one")
     n_out = model.layer_sizes[-1]
-    y = check_targets(y, X.shape[0], n_out, loss, model.backend, model.dtype, f"y{suffix}", X)
+    y = check_targets(y, X.shape[0], n_out, loss, model.backend, model.dtype, f"y{suffix}", X, look, labels)
     return Rows(X, y, check_weights(w, X.shape[0], model.backend, model.dtype))
 
 
 def check_given(
-    model: Any, loss: Loss, X: Any, y: Any = None, w: Any = None, suffix: str = ""
+    model: Any, loss: Loss, X: Any, y: Any = None, w: Any = None, suffix: str = "", look: bool = True
 ) -> Rows | SourceRows:
-    """`check_rows`, or if `X` is a source its rows, of which the first are read and checked now."""
+    """`check_rows`, or if `X` is a source its rows, of which the first are read and checked now.  Values of a
+    source are always looked at."""
     if not isinstance(X, RowSource):
-        return check_rows(model, loss, X, y, w, suffix)
+        return check_rows(model, loss, X, y, w, suffix, look)
     name, n_in = f"X{suffix}", model.layer_sizes[0]
     if y is not None or w is not None:
         raise TypeError(
@@ -263,7 +286,9 @@ def _check_piece(model: Any, loss: Loss, piece: Piece) -> Rows:
     return Rows(rows.X.astype(model.dtype, copy=False), rows.y, w)
 
 
-def split_validation(model: Any, loss: Loss, rows: Any, validation: Any, seed: int) -> tuple[Any, Any]:
+def split_validation(
+    model: Any, loss: Loss, rows: Any, validation: Any, seed: int, look: bool = True
+) -> tuple[Any, Any]:
     """(training rows, validation rows or None) for the `validation` argument of `Trainer.fit`, or for rows
     that have been checked.  Each is `Rows` or `SourceRows`."""
     if validation is None or isinstance(validation, (Rows, SourceRows)):
@@ -274,7 +299,7 @@ def split_validation(model: Any, loss: Loss, rows: Any, validation: Any, seed: i
                 f"validation has {len(validation)} parts; expected (X_val, y_val) or (X_val, y_val, weights)"
             )
         X, y, w = (*validation, None)[:3]
-        return rows, check_rows(model, loss, X, y, w, "_val")
+        return rows, check_rows(model, loss, X, y, w, "_val", look)
     try:
         fraction = checks.number("validation", validation)
     except ValueError:

@@ -55,7 +55,11 @@ def fast_chunks(file: CsvFile, modes: Mapping[str, str], names: Collection[str])
         try:
             table = arrow_csv.read_csv(
                 io.BytesIO(lines),
-                arrow_csv.ReadOptions(column_names=file.header, block_size=max(1 << 20, len(lines) // 16)),
+                arrow_csv.ReadOptions(
+                    column_names=file.header,
+                    block_size=max(1 << 20, len(lines) // 16),
+                    use_threads=len(lines) > 1 << 20,  # one block: its threads may outlive a short program
+                ),
                 arrow_csv.ParseOptions(
                     delimiter=file.delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
                 ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.checks import printable
 
 __all__ = ["Table", "TableError", "counted", "is_yes_no", "printable", "some"]
 
@@ -26,7 +26,7 @@ class Table:
     ----------
     source : str
         The file, for messages.
-    X : array (n_rows, n_features), real numbers, all finite
+    X : array (n_rows, n_features), real numbers, all finite; or a Frame, whose columns hold anything
     names : list of str
         Names of the features; ``x0, x1, ...`` if the file has none.
     named : bool
@@ -40,12 +40,14 @@ class Table:
         Columns, or arrays of an .npz file, that are neither features nor target.
     kept : Frame, optional
         Columns that were asked for besides.
+    w : float64 array (n_rows,), optional
+        Weights of the rows, >= 0.
     notes : sequence of str
         What a user should know about the files.
     """
 
     source: str
-    X: np.ndarray
+    X: Any
     names: list[str]
     named: bool
     y: np.ndarray | None = None
@@ -54,6 +56,7 @@ class Table:
     skipped: Sequence[str] = ()
     kept: Any = None
     notes: Sequence[str] = ()
+    w: np.ndarray | None = None
 
 
 #: words for yes and no, which programs write in different cases
@@ -69,20 +72,6 @@ def is_yes_no(words: Iterable[str]) -> bool:
 def counted(number: int, noun: str) -> str:
     """1 row, 2 rows."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def printable(text: str, plain: str = "") -> str:
-    """`text` with escapes for control characters, but those in `plain`, and for others that cannot be seen.
-
-    Spaces of all kinds stay.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in plain or _is_space(c) else repr(c)[1:-1] for c in text)
-
-
-def _is_space(character: str) -> bool:
-    return unicodedata.category(character) == "Zs"
 
 
 def some(names: Sequence[object], limit: int = 12) -> str:

@@ -26,6 +26,7 @@ LINE = 1 << 26  # characters that a line may have
 CHUNK = 400_000  # cells that are held as Python strings at a time
 INDEX = "Unnamed: 0"  # what a first column without a name is called; pandas writes its index so
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+_LOOKED_AT = 20  # lines below the header, for the delimiter
 _DIGITS = str.maketrans("", "", "0123456789+-.eE ")
 
 
@@ -40,7 +41,8 @@ class CsvFile:
     ----------
     source : Source
     delimiter : str
-        Empty: the one of comma, semicolon, tab and vertical bar that gives the most columns.
+        Empty: the one of comma, semicolon, tab and vertical bar that gives the most columns, of those that
+        give the first rows as many cells as the header if there are any.
     decimal : str
         The decimal point.
 
@@ -120,9 +122,10 @@ class CsvFile:
             raise TableError(
                 f"{self.path!r} is empty; expected a header row with column names and rows of values below"
             )
-        self.delimiter = self.delimiter or self._found(first)
+        some_lines = [] if self.delimiter else list(itertools.islice(lines, _LOOKED_AT))
+        self.delimiter = self.delimiter or self._found([first, *some_lines])
         reader = csv.reader(
-            itertools.chain(start, lines),
+            itertools.chain(start, some_lines, lines),
             delimiter=self.delimiter,
             skipinitialspace=not self.delimiter.isspace(),
             strict=True,
@@ -137,10 +140,20 @@ class CsvFile:
             raise self.error(reader.line_num, f"{error}{hint}") from None
 
     @staticmethod
-    def _found(first: str) -> str:
-        """The delimiter of a header."""
+    def _found(lines: list[str]) -> str:
+        """The delimiter of a header and some lines below it."""
+
+        def fit(delimiter: str) -> tuple[bool, int]:
+            header = len(next(csv.reader(lines[:1], delimiter=delimiter)))
+            with suppress(csv.Error):
+                reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=not delimiter.isspace())
+                rows = [row for row in reader if row]
+                whole = rows[:-1] if len(lines) > _LOOKED_AT else rows  # the last one may go on
+                return header > 1 and all(len(row) == len(rows[0]) for row in whole), header
+            return False, header
+
         with suppress(csv.Error):  # reported with its line number later
-            return max(_DELIMITERS, key=lambda d: len(next(csv.reader([first], delimiter=d))))
+            return max(_DELIMITERS, key=fit)
         return ","
 
     def _lines(self, file: Any) -> Iterator[str]:

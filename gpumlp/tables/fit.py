@@ -104,9 +104,10 @@ def _refuse_quantity(table: Table, y: np.ndarray) -> None:
 
 
 def split_table(
-    table: Table, seed: int, test: float, validation: float
+    table: Table, seed: int, test: float, validation: float, *, ordered: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers for training, validation and test: consecutive parts of one seeded permutation.
+    """Row numbers for training, validation and test: consecutive parts of one seeded permutation, or of the
+    table.
 
     Parameters
     ----------
@@ -116,9 +117,11 @@ def split_table(
         validation rows, then training rows.
     test, validation : float
         Fractions of all rows, rounded, at least one row unless 0.
+    ordered : bool
+        Training rows first, then validation rows, test rows last, in the table's order.
     """
     n_rows = len(table.X)
-    order = np.random.default_rng([seed, 4]).permutation(n_rows)
+    order = np.arange(n_rows)[::-1] if ordered else np.random.default_rng([seed, 4]).permutation(n_rows)
     n_test, n_val = (max(1, round(f * n_rows)) if f > 0 else 0 for f in (test, validation))
     if n_rows - n_test - n_val < 2:
         held = {"test": n_test, "validation": n_val}
@@ -128,7 +131,9 @@ def split_table(
             f"{table.source!r} has {counted(n_rows, 'row')}, too few for {f'{parts} and ' if parts else ''}"
             f"at least 2 for training; give more rows{less}"
         )
-    return order[n_test + n_val :], order[n_test : n_test + n_val], order[:n_test]
+    test_rows, val_rows, train = np.split(order, [n_test, n_test + n_val])
+    step = -1 if ordered else 1
+    return train[::step], val_rows[::step], test_rows[::step]
 
 
 def _moments(X: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

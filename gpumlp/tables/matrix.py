@@ -1,4 +1,4 @@
-"""Tables whose features are all numbers, as a matrix and a target."""
+"""Features and target of files: all numbers, as a matrix, or typed columns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from gpumlp.errors import suggest
 from gpumlp.tables.arrays import read_npy, read_npz
 from gpumlp.tables.base import Table, TableError, is_yes_no, some
+from gpumlp.tables.convert import as_frame
 from gpumlp.tables.csv import INDEX
 from gpumlp.tables.frame import Column, Frame
 from gpumlp.tables.read import Files, Layout, counts_rows, open_files
@@ -33,6 +34,9 @@ def read_table(
     keep: Sequence[str] = (),
     keep_mode: str = "raw",
     narrow: bool | None = None,
+    typed: bool = False,
+    texts: Sequence[str] = (),
+    weight: str | None = None,
 ) -> Table:
     """Read data files.
 
@@ -59,6 +63,12 @@ def read_table(
         "raw": as they are written; "": by what their cells look like.
     narrow : bool, optional
         As for `read_frame`.
+    typed : bool
+        Features may be anything, and `X` is a Frame.
+    texts : sequence of str
+        Columns that are read as they are written.
+    weight : str, optional
+        Column with weights of the rows, which is no feature.
 
     Raises
     ------
@@ -70,27 +80,29 @@ def read_table(
     paths = [path] if isinstance(path, str) else list(path)
     endings = {os.path.splitext(name)[1].lower() for name in paths}
     if endings & {".npz", ".npy"}:
-        if len(paths) > 1:
-            raise TableError(f"{some(paths, 3)}: of NumPy's files (.npz, .npy) one is read at a time")
-        for option, what, given in (("--drop", "leaves out", drop), ("--keep", "copies", keep)):
-            if given:
+        given = (("--drop", "leaves out", drop), ("--keep", "copies", keep), ("--weight", "names", weight))
+        for option, what, names in given:
+            if names:
                 raise TableError(
                     f"{paths[0]!r}: {option} {what} columns of a CSV file or of one with named columns"
                 )
-        if endings == {".npz"}:
-            return read_npz(paths[0], target, features, need_target)
-        return read_npy(paths[0], target, need_target, n_features)
+        table = _read_arrays(paths, target, features, need_target, n_features)
+        for part in (table, table.test):
+            if typed and part is not None:
+                part.X = _frame_of(part)
+        return table
     files = open_files(paths, layout)
-    chosen, skipped = _choose(files, target, features, drop, keep, need_target)
+    chosen, skipped = _choose(files, target, features, drop, keep, need_target, weight)
     asked = [target] if need_target and target is not None else []
-    frame = files.read([*chosen, *asked], {str(target): "label"}, narrow)
+    modes = {**dict.fromkeys(texts, "text"), str(target): "label"}
+    frame = files.read([*chosen, *asked, *([weight] if weight else [])], modes, narrow)
     notes = [f"not read: {some(files.others, 5)}"] if files.others else []
     for name in [name for name in chosen if counts_rows(frame, name)]:
         if name == INDEX and features is None:
             chosen.remove(INDEX)
             skipped.append(INDEX)
             notes.append("column 1 has no name and counts the rows: an index, left out")
-        elif need_target and frame.n_rows > _FEW:
+        elif need_target and frame.n_rows > _FEW and not typed:  # who learns from those says so
             notes.append(f"column {name!r} counts the rows; leave it out with --drop {name}")
     if INDEX in chosen and features is None:
         raise TableError(
@@ -99,11 +111,65 @@ def read_table(
         )
     if not chosen:
         raise TableError(f"{files.source!r} has no feature columns besides {target!r}")
+    if typed and need_target:
+        notes += [note for name in chosen if name not in texts and (note := _doubt(files, frame, name))]
     y = _target(files, frame, asked[0]) if asked else None
     kept = files.read(keep, dict.fromkeys(keep, keep_mode)) if keep else None
-    X = _matrix(files, frame, chosen)
+    w = _weights(files, frame, weight) if weight else None
+    X = frame.select(chosen) if typed else _matrix(files, frame, chosen)
     shown = target if need_target and target else ""
-    return Table(files.source, X, chosen, True, y, shown, skipped=skipped, kept=kept, notes=notes)
+    return Table(files.source, X, chosen, True, y, shown, skipped=skipped, kept=kept, notes=notes, w=w)
+
+
+def _doubt(files: Files, frame: Frame, name: str) -> str:
+    """What should be known of a text column whose words are nearly all numbers; TableError if they all would
+    be with another decimal point."""
+    column = frame[name]
+    if column.kind != "text" or len(column.words) < _FEW:
+        return ""
+    odd = [word for word in column.words if not is_number(word)]
+    commas = [word for word in odd if is_number(word.replace(",", "."))]
+    if 5 * len(odd) > len(column.words) > 1.25 * len(commas) or not odd:
+        return ""
+    word = commas[0] if commas else odd[0]
+    place, _ = files.place(frame, int(np.argmax(column.values == column.words.index(word))))
+    if len(commas) >= 0.8 * len(column.words):
+        raise TableError(f"{place}: column {name!r}: {why(word)}")
+    return f"{place}: column {name!r} is text because of {word!r}; nearly all its other cells are numbers"
+
+
+def _read_arrays(
+    paths: list[str],
+    target: str | None,
+    features: Sequence[str] | None,
+    need_target: bool,
+    n_features: int | None,
+) -> Table:
+    if len(paths) > 1:
+        raise TableError(f"{some(paths, 3)}: of NumPy's files (.npz, .npy) one is read at a time")
+    if os.path.splitext(paths[0])[1].lower() == ".npz":
+        return read_npz(paths[0], target, features, need_target)
+    return read_npy(paths[0], target, need_target, n_features)
+
+
+def _frame_of(table: Table) -> Frame:
+    frame = as_frame(table.X, table.names if table.named else None)
+    frame.source = table.source
+    return frame
+
+
+def _weights(files: Files, frame: Frame, name: str) -> np.ndarray:
+    """Those of the rows; TableError if one is no number >= 0."""
+    column = frame.columns.pop(frame.names.index(name))
+    if column.kind not in ("number", "boolean"):
+        raise TableError(f"{files.source!r}: --weight {name}: the column holds no numbers")
+    values = column.floats()
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any() or not values.any():
+        place, _ = files.place(frame, int(np.argmax(bad)))
+        what = f"{place}: {values[bad][0]:g} is no" if bad.any() else f"{files.source!r}: all are 0, no"
+        raise TableError(f"--weight {name}: {what} weight; expected numbers >= 0, and not all 0")
+    return values
 
 
 def _choose(
@@ -113,6 +179,7 @@ def _choose(
     drop: Sequence[str],
     keep: Sequence[str],
     need_target: bool,
+    weight: str | None = None,
 ) -> tuple[list[str], list[str]]:
     """Names of the features, and of the columns that are not used."""
     path, names = files.source, files.names
@@ -130,7 +197,8 @@ def _choose(
             " (The first row looks like data: is the header missing?)" if any(map(is_number, names)) else ""
         )
         raise TableError(f"{path!r} has no target column: {suggest('column', target, names)}{hint or one}")
-    unknown = [name for name in (*drop, *(features or ()), *keep) if name not in known]
+    other = [weight] if weight else []
+    unknown = [name for name in (*drop, *(features or ()), *keep, *other) if name not in known]
     if unknown:
         text = (
             suggest("column", unknown[0], names)
@@ -148,13 +216,15 @@ def _choose(
     both = [name for name in features or () if name in drop]
     if both:
         raise TableError(f"{path!r}: column {both[0]!r} cannot be a feature and be dropped")
+    if weight and weight in (target, *(features or ())):
+        raise TableError(f"{path!r}: column {weight!r} cannot be the weight and be learnt or learnt from")
     if features is None:
-        features = [name for name in names if name != target and name not in left_out]
+        features = [name for name in names if name not in (target, weight) and name not in left_out]
     elif target in features:
         raise TableError(f"{path!r}: column {target!r} cannot be the target and a feature")
     if not features:
         raise TableError(f"{path!r} has no feature columns besides {target!r}{one}")
-    used = {*features, target}
+    used = {*features, target, weight}
     return list(features), [name for name in names if name not in used]
 
 

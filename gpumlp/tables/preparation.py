@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.errors import ModelFileError
+from gpumlp.errors import ModelFileError, register_first, suggest
 from gpumlp.losses import LOSSES
 from gpumlp.model import MLP, Ensemble
 from gpumlp.tables.base import Table, TableError, is_yes_no
@@ -93,6 +93,10 @@ class Preparation:
             task = "classification" if model.output in ("softmax", "sigmoid") else "regression"
             n_classes = max(2, n_out) if task == "classification" else 0
             return cls(task, _LOSS_OF[model.output], classes=[str(c) for c in range(n_classes)])
+        loss = stored.get("loss") if isinstance(stored, dict) else None
+        if isinstance(loss, str) and loss not in LOSSES:
+            why = suggest("loss", loss[:100], LOSSES) + register_first("gpumlp.losses.LOSSES", loss[:100])
+            raise ModelFileError(f"{path!r} is not a usable gpumlp model: {why}")
         if not isinstance(stored, dict) or not _makes_sense(stored, model):
             raise ModelFileError(
                 f"{path!r} is not a usable gpumlp model: its stored preparation (feature names, classes, "

@@ -21,6 +21,7 @@ __all__ = [
     "is_missing",
     "is_number",
     "number_of",
+    "shortest",
     "typed",
     "why",
 ]
@@ -82,6 +83,19 @@ def number_of(word: str) -> float:
     if not _NUMBER.fullmatch(word):
         return _TRUTH.get(word.lower(), math.nan)
     return float(int(word, 16)) if word[1:2] in ("x", "X") else float(word)
+
+
+def shortest(value: Any) -> str:
+    """A NumPy scalar as text, or a word: 3.0 and 003 are "3", true is "True", other words are themselves."""
+    if isinstance(value, str):
+        if not is_number(value):
+            return value.capitalize() if value.lower() in _TRUTH else value
+        digits = value.strip()
+        value = np.int64(digits) if digits.isdigit() and len(digits) < 19 else np.float64(number_of(value))
+    if value.dtype.kind == "f":
+        whole = value.is_integer() and abs(value) < 2**53
+        return str(int(value)) if whole else str(value)
+    return str(value.tolist())
 
 
 def are_clear(words: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from gpumlp import checks
 from gpumlp.backends import get_backend
 from gpumlp.errors import suggest
 from gpumlp.tables import Frame
+from gpumlp.tabular.choice import Watch
 from gpumlp.tabular.encoder import Encoder, Roles
 from gpumlp.tabular.inputs import check_weights, read_frame, same_columns
 from gpumlp.tabular.notes import notes_of
@@ -93,6 +94,7 @@ class BaseTabular(BaseEstimator, ABC):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
+        progress: Watch | None = None,
     ) -> Any:
         """Learn from the rows of a table.
 
@@ -106,6 +108,9 @@ class BaseTabular(BaseEstimator, ABC):
             Finite and >= 0, not all 0.
         X_val, y_val, sample_weight_val : optional
             Rows that choose the networks, instead of a part of X.
+        progress : callable, optional
+            Is called with a `gpumlp.tabular.choice.Standing` (networks that are still training, epochs, the
+            best validation scores so far) several times a second at most, and at the end.
 
         Returns
         -------
@@ -115,21 +120,31 @@ class BaseTabular(BaseEstimator, ABC):
         ------
         ValueError, TypeError
             What cannot be learnt from; nothing has been changed then.
+        KeyboardInterrupt
+            After Ctrl-C; if a network has been trained for an epoch, the estimator is one of what was learnt
+            until then.
         """
         start = time.monotonic()
         before = dict(vars(self))
         try:
-            self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val))
+            interrupted = self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val), progress)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+        if interrupted:
+            raise KeyboardInterrupt
         return self
 
-    def _fit(self, start: float, given: tuple, given_val: tuple) -> None:
+    def _fit(self, start: float, given: tuple, given_val: tuple, watch: Watch | None) -> bool:
+        """Whether Ctrl-C ended the training."""
         networks, seed = self._check_parameters()
+        if watch is not None and not callable(watch):
+            raise TypeError(f"progress={watch!r}; expected something that can be called with a Standing")
         frame, y, w = self._read_rows(*given)
         used = np.arange(len(y)) if w is None else np.flatnonzero(w)
+        if len(used) < 2 <= len(y):
+            raise ValueError(f"only {len(used)} of {len(y)} rows has a weight above 0; 2 are needed")
         if len(used) < len(y):  # a row of weight 0 counts as absent
             frame, y, w = frame.take(used), y[used], None if w is None else w[used]
         if len(y) < 2:
@@ -165,8 +180,17 @@ class BaseTabular(BaseEstimator, ABC):
         )
         settings = settings_of(self.quality, networks, len(splits[0].train), self.encoder_.n_numbers, seed)
         deadline = None if self.time_limit is None else start + self.time_limit
-        pack = train_pack(problem, splits, settings, deadline=deadline, progress=bool(self.verbose))
+        pack = train_pack(
+            problem,
+            splits,
+            settings,
+            deadline=deadline,
+            progress=bool(self.verbose),
+            watch=watch,
+            figures=self._figures,
+        )
         self._keep(problem, pack, frame)
+        return pack.interrupted
 
     def _check_parameters(self) -> tuple[int, int]:
         """(number of networks, seed)."""
@@ -218,9 +242,8 @@ class BaseTabular(BaseEstimator, ABC):
     def _judge(self, problem: Problem, pack: Pack) -> tuple[dict[str, float], dict]:
         """Figures of the validation rows, those of a constant beside them, and figures of training rows."""
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for split, ensemble in pack.folds:
-            if split.val is not None:
-                answers = _answers_of(ensemble, problem.X[split.val])
+        for split, _, answers in pack.folds:
+            if split.val is not None and answers is not None:
                 constant = self._constant(
                     problem.y[split.train], None if problem.w is None else problem.w[split.train]
                 )
@@ -228,10 +251,11 @@ class BaseTabular(BaseEstimator, ABC):
         if not parts:
             return {}, {}
         rows, answers, constants = (np.concatenate(each) for each in zip(*parts, strict=True))
+        self.n_validation_rows_ = len(rows)
         y, w = problem.y[rows], None if problem.w is None else problem.w[rows]
         scores = self._figures(answers, y, w)
         scores.update((f"constant_{k}", v) for k, v in self._figures(constants, y, w).items())
-        split, ensemble = pack.folds[0]
+        split, ensemble, _ = pack.folds[0]
         some = split.train[: len(rows)]
         w = None if problem.w is None else problem.w[some]
         return scores, self._figures(_answers_of(ensemble, problem.X[some]), problem.y[some], w)

@@ -5,10 +5,12 @@ Their attributes are what a file holds of them; see `gpumlp.tabular.saved`.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from gpumlp.tables.words import shortest
 from gpumlp.tabular.numbers import normal_scores, quantiles_of
 
 __all__ = ["Category", "Codes", "Date", "Flag", "Number"]
@@ -133,14 +135,20 @@ class Category:
 
     def transform(self, codes: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(numbers (n, 0), others (n, width))."""
-        place = {text: k for k, text in enumerate(self.known)}
-        nowhere = len(self.known) + self.rare + self.missing
-        other = len(self.known) if self.rare else nowhere
-        lacking = len(self.known) + self.rare if self.missing else nowhere
-        columns = np.array([place.get(text, other) for text in texts] + [lacking], np.int64)[codes]
-        out = np.zeros((len(codes), nowhere + 1), np.float32)
+        columns = _looked_up(texts, codes, *self.places())
+        out = np.zeros((len(codes), self.width + 1), np.float32)
         out[np.arange(len(codes)), columns] = 1
-        return np.empty((len(codes), 0)), out[:, :nowhere]
+        return np.empty((len(codes), 0)), out[:, : self.width]
+
+    @property
+    def width(self) -> int:
+        """Number of inputs."""
+        return len(self.known) + self.rare + self.missing
+
+    def places(self) -> tuple[dict[str, int], int, int]:
+        """The input of each text, of all other texts and of missing ones; `width` for none."""
+        other = len(self.known) if self.rare else self.width
+        return _places(self.known), other, self.width - 1 if self.missing else self.width
 
     def names(self, name: str) -> tuple[list[str], list[str]]:
         """Of the inputs."""
@@ -174,14 +182,32 @@ class Codes:
 
     def transform(self, codes: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(codes (n, 1), others (n, 0))."""
-        place = {text: k for k, text in enumerate(self.known, 1)}
-        lacking = self.size - 1 if self.missing else 0
-        columns = np.array([place.get(text, 0) for text in texts] + [lacking], np.float64)[codes]
-        return columns[:, None], np.empty((len(codes), 0))
+        columns = _looked_up(texts, codes, *self.places())
+        return columns[:, None].astype(np.float64), np.empty((len(codes), 0))
+
+    def places(self) -> tuple[dict[str, int], int, int]:
+        """The code of each text, of all other texts and of missing ones."""
+        return _places(self.known, 1), 0, self.size - 1 if self.missing else 0
 
     def names(self, name: str) -> tuple[list[str], list[str]]:
         """Of the inputs."""
         return [name], []
+
+
+def _places(known: list[str], first: int = 0) -> dict[str, int]:
+    """Number of each text, and of those that write the same number or truth value in its shortest form, if
+    that is one text's only: of "3" where "3.0" is known, but neither "3" nor "03"."""
+    places = {text: k for k, text in enumerate(known, first)}
+    numbers = [(shortest(text), k) for text, k in places.items()]
+    counts = Counter(number for number, _ in numbers)
+    return {**{number: k for number, k in numbers if counts[number] == 1}, **places}
+
+
+def _looked_up(
+    texts: list[str], codes: np.ndarray, places: dict[str, int], other: int, lacking: int
+) -> np.ndarray:
+    found = [places[t] if t in places else places.get(shortest(t), other) for t in texts]
+    return np.array([*found, lacking], np.int64)[codes]
 
 
 _DAY = 86_400_000_000  # microseconds

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.tables.frame import Column, Frame
+from gpumlp.tables.frame import Column, Frame, factorize
+from gpumlp.tables.words import shortest, typed
 from gpumlp.tabular.columns import Category, Codes, Date, Flag, Number
 
 __all__ = ["Encoder", "Roles"]
 
 #: kinds of a column, as the user names them and as `Encoder.kinds` has them
 KINDS = ("number", "flag", "category", "date")
+_BLOCK = 1 << 18  # rows that are encoded at a time
 _IDENTIFIER = 0.9  # share of distinct texts from which on a text column names its rows
 
 
@@ -138,6 +140,12 @@ class Encoder:
         """
         given = {column.name: column for column in frame.columns}
         out = np.empty((frame.n_rows, len(self.inputs())), np.float32)
+        for start in range(0, frame.n_rows, _BLOCK):  # what is made on the way is larger than the result
+            rows = slice(start, start + _BLOCK)
+            self._fill(out[rows], {name: given[name].take(rows) for name in self.columns})
+        return out
+
+    def _fill(self, out: np.ndarray, given: dict[str, Column]) -> None:
         number, code = 0, self.n_numbers
         other = code + len(self._codes())
         for name, column in self.columns.items():
@@ -149,7 +157,6 @@ class Encoder:
             out[:, number : number + first.shape[1]] = first
             out[:, other : other + others.shape[1]] = others
             number, other = number + first.shape[1], other + others.shape[1]
-        return out
 
     def kinds(self) -> dict[str, str]:
         """Name of each used column -> one of `KINDS`."""
@@ -157,6 +164,16 @@ class Encoder:
             name: "category" if isinstance(column, Codes) else type(column).__name__.lower()
             for name, column in self.columns.items()
         }
+
+    def modes(self) -> dict[str, str]:
+        """How columns of text files are to be read (`read_frame`) so that their categories are found: as text
+        where known ones would be taken for something else, as "007" for a number."""
+        found = {}
+        for name, column in self.columns.items():
+            known = column.known if isinstance(column, (Category, Codes)) else []
+            if any(_codes(typed(name, np.zeros(1, np.int32), [word]))[1] != [word] for word in known):
+                found[name] = "text"
+        return found
 
     def summary(self) -> str:
         """How many columns there are of each kind."""
@@ -206,61 +223,65 @@ def _encoded(column: Column, learnt: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(learnt, (Category, Codes)):
         return learnt.transform(*_codes(column))
     if isinstance(learnt, Date):
-        return learnt.transform(_dates(column), missing)
+        dates = _dates(column)
+        return learnt.transform(dates, missing | np.isnat(dates))
     numbers = _numbers(column)
     return learnt.transform(numbers, missing | np.isnan(numbers))
 
 
 def _numbers(column: Column) -> np.ndarray:
-    """The values as float64; a text that is a number counts as that."""
-    if column.kind in ("number", "boolean"):
-        return column.floats()
-    missing = missing_of(column)
-    if missing.all():
-        return np.full(len(missing), np.nan)
-    if column.kind == "date":
+    """The values as float64; a text that a file's reader takes for a number counts as that."""
+    if column.kind in ("text", "category"):
+        return _said(column, ("number", "boolean"), "numbers")
+    if column.kind == "date" and not missing_of(column).all():
         raise _other_kind(column, "numbers")
-    parsed = np.full(len(column.words) + 1, np.nan)  # the last one is for -1, missing
-    for code in np.unique(column.values[~missing]).tolist():
-        try:
-            parsed[code] = float(column.words[code])
-        except ValueError:
-            raise _other_kind(column, "numbers", column.words[code]) from None
-    return parsed[column.values]
+    return column.floats()
 
 
 def _dates(column: Column) -> np.ndarray:
-    """The values as datetime64[us]; a text that is a date as ISO 8601 writes them counts as that."""
-    missing = missing_of(column)
+    """The values as datetime64[us]; a text that a file's reader takes for a date counts as that."""
     if column.kind == "date":
         return column.values
-    dates = np.full(len(column.words) + 1, "NaT", "datetime64[us]")  # the last one is for -1, missing
-    if missing.all():
-        return np.full(len(missing), "NaT", "datetime64[us]")
+    if missing_of(column).all():
+        return np.full(len(column), "NaT", "datetime64[us]")
     if column.kind not in ("text", "category"):
         raise _other_kind(column, "dates")
-    for code in np.unique(column.values[~missing]).tolist():
-        try:
-            dates[code] = np.datetime64(column.words[code], "us")
-        except ValueError:
-            raise _other_kind(column, "dates", column.words[code]) from None
-    return dates[column.values]
+    return _said(column, ("date",), "dates")
+
+
+def _said(column: Column, kinds: tuple[str, ...], expected: str) -> np.ndarray:
+    """What the words of a text column say, as `gpumlp.tables.words` reads them: numbers, or dates."""
+    out = np.full(len(column.words) + 1, np.nan if "number" in kinds else np.datetime64("NaT", "us"))
+    used = np.unique(column.values[column.values >= 0])  # the last entry is for -1, missing
+    words = [column.words[code] for code in used.tolist()]
+    said = typed(column.name, np.arange(len(words)), words)
+    if said.kind in kinds:
+        out[used] = said.values if said.kind == "date" else said.floats()
+    elif said.missing is None or not said.missing.all():
+        alone = (typed(column.name, np.zeros(1, np.int32), [word]) for word in words)
+        fits = (one.kind in kinds or one.missing is not None for one in alone)
+        raise _other_kind(
+            column, expected, next((w for w, fit in zip(words, fits, strict=True) if not fit), None)
+        )
+    return out[column.values]
 
 
 def _codes(column: Column) -> tuple[np.ndarray, list[str]]:
     """Codes, -1 where missing, and the texts that they stand for.
 
-    Whole numbers are written without a point, whatever type they come in: 3.0 is "3".
+    As the readers of files have them: without blanks around, none is missing; and numbers in their shortest
+    form, whatever type they come in: 3.0 is "3".
     """
-    if column.kind in ("text", "category"):
-        return column.values, column.words
     missing, values = missing_of(column), column.values
-    if values.dtype.kind == "f":
-        whole = np.where(missing, 0, values)
-        if (whole == np.floor(whole)).all() and (np.abs(whole) < 2**53).all():
-            values = whole.astype(np.int64)
+    if column.kind in ("text", "category"):
+        texts = [word.strip() for word in column.words]
+        if all(texts) and texts == column.words:
+            return values, texts
+        places, distinct = factorize(texts)
+        places[[not text for text in texts]] = -1
+        return np.append(places, np.int32(-1))[values], distinct
     distinct, codes = np.unique(values, return_inverse=True)
-    texts = [str(value) for value in distinct.tolist()]
+    texts = [shortest(value) for value in distinct]
     return np.where(missing, -1, codes.ravel()).astype(np.int32), texts
 
 

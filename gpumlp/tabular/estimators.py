@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.tabular.base import BaseTabular
+from gpumlp.tabular.figures import class_figures, value_figures
 from gpumlp.tabular.inputs import read_values
 from gpumlp.tabular.recipe import FEW
 
@@ -50,8 +51,11 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     ensemble_ : gpumlp.Ensemble
         Of the networks that answer; they take what `encoder_` makes of a table.
     validation_scores_ : dict of str to float
-        Figures on the rows that were held back ("accuracy", "log_loss"), and those of a constant prediction
-        beside them.  They chose the networks, so new rows will do slightly worse.
+        Figures on the rows that were held back ("accuracy", "log_loss", and "auc", the area under the ROC
+        curve), and those of a constant prediction beside them.  They chose the networks, so new rows will do
+        slightly worse.
+    n_validation_rows_ : int
+        How many rows these are; not of an estimator that was read from a file.
     networks_ : list of dict
         Settings of each network that was trained, its best validation loss, the epochs that it took, and how
         often the ensemble has it.
@@ -153,19 +157,15 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         return counts / counts.sum()
 
     def _figures(self, answers: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> dict[str, float]:
-        right = np.clip(answers[np.arange(len(y)), y], np.finfo(np.float64).eps, 1)
-        return {
-            "accuracy": float(np.average(answers.argmax(axis=1) == y, weights=w)),
-            "log_loss": float(np.average(-np.log(right), weights=w)),
-        }
+        return class_figures(answers, y, w)
 
 
 class TabularRegressor(RegressorMixin, BaseTabular):
     """Values from the rows of a table, by an ensemble of small networks.
 
     Parameters, attributes and columns as in `TabularClassifier`, without classes; `validation_scores_` has
-    "rmse" and "r2".  The target, or several of them (n, n_outputs), may have any scale.  Answers stay within
-    the smallest and the largest target that was trained on.
+    "rmse", "mae" and "r2".  The target, or several of them (n, n_outputs), may have any scale.  Answers stay
+    within the smallest and the largest target that was trained on.
 
     Examples
     --------
@@ -229,6 +229,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     def _learn_target(self, y: np.ndarray, w: np.ndarray | None) -> None:
         self._one = y.ndim == 1
         y = y.reshape(len(y), -1)
+        with np.errstate(over="ignore"):
+            wide = ~np.isfinite(np.ptp(y, axis=0))
+        if wide.any():
+            raise ValueError(f"y goes from {y.min():g} to {y.max():g}, further than numbers of 64 bits reach")
         unit = np.abs(y).max(axis=0)  # squares of very large or small targets are no numbers
         unit = np.where(unit > 0, unit, 1.0)
         mean = np.average(y / unit, axis=0, weights=w)
@@ -257,13 +261,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         return np.average(y, axis=0, weights=w)
 
     def _figures(self, answers: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> dict[str, float]:
-        unit = float(self.target_scale_.max())  # squares of very large or small targets are no numbers
-        values, right = self._values(answers) / unit, (y * self.target_scale_ + self.target_mean_) / unit
-        mean = np.average(right, axis=0, weights=w)
-        square, spread = (
-            float(np.average(part**2, axis=0, weights=w).mean()) for part in (values - right, right - mean)
-        )
-        return {"rmse": square**0.5 * unit, "r2": 1 - square / spread if spread else float("nan")}
+        return value_figures(self._values(answers), y * self.target_scale_ + self.target_mean_, w)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

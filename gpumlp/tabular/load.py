@@ -71,7 +71,7 @@ def _estimator(ensemble: Ensemble, extra: dict[str, Any], device: Any) -> Any:
         setattr(est, name, extra["reports"][name])
     est.validation_scores_ = {k: math.nan if v is None else v for k, v in est.validation_scores_.items()}
     est.ensemble_ = ensemble
-    ensemble.extra = {}
+    ensemble.extra = {name: value for name, value in ensemble.extra.items() if name != "tabular"}
     _to_target(est, extra["target"])
     model: MLP = ensemble.models[0]
     inputs, outputs = len(est.encoder_.inputs()), est._n_out

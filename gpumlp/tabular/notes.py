@@ -46,7 +46,7 @@ def notes_of(
     ]
     notes += [
         Note(
-            f"column {name!r} looks like a row number; if that says nothing about new rows: drop=[{name!r}]",
+            f"column {name!r} looks like a row number; if that says nothing about new rows, drop it",
             warn=True,
         )
         for name in encoder.columns
@@ -64,7 +64,9 @@ def _fit_notes(scores: dict[str, float], train: dict[str, float]) -> list[Note]:
     notes = []
     name = "r2" if "r2" in scores else "accuracy"
     error = "rmse" if name == "r2" else "log_loss"
-    if scores[error] >= scores[f"constant_{error}"]:
+    if error == "rmse" and np.isnan(scores["r2"]):
+        notes.append(Note("y is the same in all validation rows, so their figures say nothing", warn=True))
+    elif scores[error] >= scores[f"constant_{error}"]:
         notes.append(
             Note(
                 f"on the validation rows, {error} {scores[error]:.4g} is no better than that of a constant "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpumlp.errors import DivergenceError
-from gpumlp.model import MLP, Ensemble, greedy_ensemble
+from gpumlp.losses import SoftmaxCrossEntropy
+from gpumlp.model import MLP, Ensemble
 from gpumlp.network import Embedding
 from gpumlp.optimizers import AdamW
-from gpumlp.tabular.clock import fitted_to
+from gpumlp.tabular.choice import Choice, Watch, Watcher
+from gpumlp.tabular.clock import SPARE, fitted_to
 from gpumlp.tabular.recipe import Settings
 from gpumlp.tabular.splits import Split
 from gpumlp.training.history import EarlyStopping, History
@@ -22,7 +24,7 @@ from gpumlp.training.trainer import Trainer
 
 __all__ = ["Pack", "Problem", "train_pack"]
 
-_SIZE = 32  # networks of an ensemble, repeated ones counted
+_ENDING = 0.08  # share of the time that is kept for choosing and judging
 
 
 @dataclass
@@ -51,18 +53,21 @@ class Pack:
     Attributes
     ----------
     ensemble : Ensemble
-    folds : list of (Split, Ensemble)
-        Its part for each split.
+    folds : list of (Split, Ensemble, array or None)
+        Its part for each split, and what that answers to the validation rows.
     networks : list of _Trained
         All that were trained for an epoch at least.
     late : bool
         The time was up before all were trained as planned.
+    interrupted : bool
+        Ctrl-C ended the training.
     """
 
     ensemble: Ensemble
-    folds: list[tuple[Split, Ensemble]]
+    folds: list[tuple[Split, Ensemble, np.ndarray | None]]
     networks: list[_Trained]
     late: bool = False
+    interrupted: bool = False
 
     def curves(self) -> list[list[float]]:
         """Validation (or training) loss of each network after each epoch."""
@@ -88,10 +93,20 @@ class Pack:
 class _Trained:
     """A network, what it was trained on, and how."""
 
+    number: int
     model: MLP
     split: Split
     settings: Settings
     history: History
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A network that is to be trained."""
+
+    number: int
+    split: Split
+    settings: Settings
 
 
 class _Late(Exception):
@@ -105,6 +120,8 @@ def train_pack(
     *,
     deadline: float | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
+    figures: Callable[..., dict[str, float]] | None = None,
 ) -> Pack:
     """Train a network for each of `settings`, the k-th on split k modulo their number, and choose.
 
@@ -112,69 +129,98 @@ def train_pack(
     ----------
     deadline : float, optional
         On the clock of `time.monotonic`; what has been trained until then is chosen from.
+    progress : bool
+        Show a bar.
+    watch : callable, optional
+        Is told how far it is, a `Standing`, several times a second at most.
+    figures : callable, optional
+        (answers, y, w) -> scores, for `watch`.
     """
     waiting, first = list(settings), len(settings)
     if deadline is not None:
+        deadline -= _ENDING * max(0.0, deadline - time.monotonic())
         splits, waiting, first = fitted_to(
             deadline - time.monotonic(),
             lambda each: _trainer(problem, each),
             lambda rows: _rows(problem, rows),
+            problem.y,
             splits,
             settings,
         )
-    shortened, late = waiting != list(settings), False
+    shortened, ended = waiting != list(settings), None
+    choice = Choice(problem, splits)
+    watcher = Watcher(choice, watch, figures) if watch is not None and figures is not None else None
     done: list[_Trained] = []
-    while waiting and first > 0 and not late:
+    begun = 0
+    while waiting and first > 0 and ended is None:
         start, now, waiting = time.monotonic(), waiting[:first], waiting[first:]
-        places = [(len(done) + k) % len(splits) for k in range(len(now))]
-        trained, late = _train(problem, [splits[k] for k in places], now, deadline, progress)
+        planned = [_Planned(begun + k, splits[(begun + k) % len(splits)], each) for k, each in enumerate(now)]
+        begun += len(now)
+        trained, ended = _train(problem, planned, deadline, progress, watcher)
         done += trained
         if deadline is not None:  # more of them, if there is time
-            first = int((deadline - time.monotonic()) / (time.monotonic() - start) * len(now))
+            now_at = time.monotonic()
+            first = int(SPARE * (deadline - now_at) / (now_at - start) * len(now))
+    interrupted = isinstance(ended, KeyboardInterrupt)
+    if not done and ended is not None and interrupted:
+        raise ended
     if not done:
         raise DivergenceError("no network was trained for an epoch")
+    for each in done:
+        choice.look(each.number, each.split, each.model, each.history.best_epoch)
+    models = {each.number: each.model for each in done}
     folds = []
     for split in splits:
-        models = [each.model for each in done if each.split is split]
-        if models:
-            folds.append((split, _chosen(problem, split, models, -(-_SIZE // len(splits)))))
-    ensemble = Ensemble([model for _, fold in folds for model in fold.models])
-    return Pack(ensemble, folds, done, late or shortened or bool(waiting))
+        numbers, answers = choice.of(split)
+        numbers = numbers or [each.number for each in done if each.split is split]
+        if numbers:
+            folds.append((split, Ensemble([models[number] for number in numbers]), answers))
+    if watcher is not None:
+        watcher.end()
+    ensemble = Ensemble([model for _, fold, _ in folds for model in fold.models])
+    return Pack(ensemble, folds, done, ended is not None or shortened or bool(waiting), interrupted)
 
 
 def _train(
     problem: Problem,
-    splits: Sequence[Split],
-    settings: Sequence[Settings],
+    planned: Sequence[_Planned],
     deadline: float | None,
     progress: bool,
-) -> tuple[list[_Trained], bool]:
-    """Train a network on each of `splits`; those that did an epoch, and whether the time was up."""
-    trainers = [_trainer(problem, each) for each in settings]
-    clock = _clock(deadline)
-    for trainer in trainers:
-        trainer.callbacks = clock
-    val = {id(split): None if split.val is None else _rows(problem, split.val) for split in splits}
-    late = False
+    watcher: Watcher | None,
+) -> tuple[list[_Trained], BaseException | None]:
+    """Train the networks; those that did an epoch, and what ended them early, the time or Ctrl-C."""
+    trainers = [_trainer(problem, each.settings) for each in planned]
+    for trainer, each in zip(trainers, planned, strict=True):
+        seen = [] if watcher is None else [watcher.of(each.number, each.split, each.settings)]
+        trainer.callbacks = [*seen, *_clock(deadline)]
+    splits = {id(each.split): each.split for each in planned}
+    val = {key: None if split.val is None else _rows(problem, split.val) for key, split in splits.items()}
+    ended: BaseException | None = None
     try:
         fit_many(
             trainers,
             problem.X,
             problem.y,
-            epochs=[each.epochs for each in settings],
-            rows=[split.train for split in splits],
-            validation=[val[id(split)] for split in splits],
+            epochs=[each.settings.epochs for each in planned],
+            rows=[each.split.train for each in planned],
+            validation=[val[id(each.split)] for each in planned],
             sample_weight=problem.w,
             early_stopping=[
-                EarlyStopping("val_loss" if split.val is not None else "loss", patience=each.patience)
-                for split, each in zip(splits, settings, strict=True)
+                EarlyStopping(
+                    "val_loss" if each.split.val is not None else "loss", patience=each.settings.patience
+                )
+                for each in planned
             ],
             progress=progress,
         )
-    except _Late:
-        late = True
-    each = zip(trainers, splits, settings, strict=True)
-    return [_Trained(t.model, split, own, t.history) for t, split, own in each if len(t.history)], late
+    except (_Late, KeyboardInterrupt) as error:
+        ended = error
+    trained = [
+        _Trained(each.number, trainer.model, each.split, each.settings, trainer.history)
+        for each, trainer in zip(planned, trainers, strict=True)
+        if len(trainer.history)
+    ]
+    return trained, ended
 
 
 def _trainer(problem: Problem, settings: Settings) -> Trainer:
@@ -189,11 +235,13 @@ def _trainer(problem: Problem, settings: Settings) -> Trainer:
         embedding=_embedding(problem, settings),
     )
     rule = AdamW(lr=settings.lr, weight_decay=settings.weight_decay)
+    smoothed = problem.loss == "softmax_cross_entropy" and settings.smoothing > 0
     return Trainer(
         model,
-        loss=problem.loss,
+        loss=SoftmaxCrossEntropy(settings.smoothing) if smoothed else problem.loss,
         optimizer=rule,
         batch_size=settings.batch_size,
+        average=settings.average,
         schedule=settings.schedule,
         seed=settings.seed,
     )
@@ -221,10 +269,3 @@ def _clock(deadline: float | None) -> list[Any]:
 def _rows(problem: Problem, rows: np.ndarray) -> tuple[Any, ...]:
     w = () if problem.w is None else (problem.w[rows],)
     return (problem.X[rows], problem.y[rows], *w)
-
-
-def _chosen(problem: Problem, split: Split, models: Sequence[MLP], size: int) -> Ensemble:
-    if len(models) < 2 or split.val is None:
-        return Ensemble(models)
-    w = None if problem.w is None else problem.w[split.val]
-    return greedy_ensemble(models, problem.X[split.val], problem.y[split.val], size, sample_weight=w)

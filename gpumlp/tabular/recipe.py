@@ -18,8 +18,14 @@ DEPTHS = (2, 3)
 RATES = (2e-3, 8e-3)  # log-uniform
 DECAYS = (3e-3, 0.2)  # log-uniform
 NO_DROPOUT, DROPOUT = 1 / 3, (0.0, 0.3)  # chance of none, else uniform
-SCALES = (0.1, 2.0)  # of embeddings, log-uniform
+SCALES = (0.03, 1.0)  # of embeddings, log-uniform
 WIDTH = 128
+#: of one network alone; up to `SMALL` rows a smaller one, trained for at most so many epochs
+ONE = {"dropout": 0.1, "lr": 4e-3, "weight_decay": 0.02}
+SMALL, SMALL_HIDDEN, SMALL_EPOCHS = 500, (64, 64), 60
+ONE_SCALE, ONE_MOST = 0.2, 50  # of its embedding; more numbers stay numbers
+AVERAGE = 0.99  # of the weights
+_RANDOM_ROWS = 10  # labels are smoothed as if so many further rows had labels drawn at random
 SIZE, FREQUENCIES = 16, 24
 _WIDEST = 1024  # inputs that embeddings of numbers make together, about
 _STEPS = 2500  # of a network with a falling rate
@@ -39,6 +45,10 @@ class Settings:
     epochs: int
     patience: int
     seed: int
+    #: of the weights' moving average, see `gpumlp.Trainer`; 0: none
+    average: float = 0.0
+    #: of the labels; of targets that are no classes: nothing
+    smoothing: float = 0.0
     #: arguments of `gpumlp.Embedding` for numbers; None: numbers stay numbers
     embedding: Mapping[str, Any] | None = None
 
@@ -81,34 +91,44 @@ def settings_of(quality: str, networks: int, n_rows: int, n_numbers: int, seed: 
             for k in range(networks)
         ]
     epochs = int(np.clip(_STEPS * batch // n_rows, 10, 120))
+    same = {
+        "activation": "silu",
+        "schedule": "cosine",
+        "average": AVERAGE,
+        "smoothing": _RANDOM_ROWS / (n_rows + _RANDOM_ROWS),
+        "batch_size": batch,
+        "epochs": epochs,
+        "patience": epochs,
+    }
     if networks == 1 or quality == "fast":
-        embedding = _embedding(n_numbers, 0.5)
-        return [
-            Settings(
-                (WIDTH,) * 3, "silu", 0.1, 4e-3, 0.02, "cosine", batch, epochs, epochs, seed + k, embedding
-            )
-            for k in range(networks)
-        ]
-    return [
-        _drawn(np.random.default_rng([seed, k]), batch, epochs, n_numbers, seed + k) for k in range(networks)
-    ]
+        one = same | ONE | {"embedding": _embedding(n_numbers, ONE_SCALE, ONE_MOST), "hidden": (WIDTH,) * 3}
+        if n_rows <= SMALL:
+            epochs = min(epochs, SMALL_EPOCHS)
+            one |= {"hidden": SMALL_HIDDEN, "epochs": epochs, "patience": epochs}
+        return [Settings(seed=seed + k, **one) for k in range(networks)]
+    drawn = (_drawn(np.random.default_rng([seed, k]), n_numbers) for k in range(networks))
+    return [Settings(seed=seed + k, **own, **same) for k, own in enumerate(drawn)]
 
 
-def _drawn(rng: np.random.Generator, batch: int, epochs: int, n_numbers: int, seed: int) -> Settings:
+def _drawn(rng: np.random.Generator, n_numbers: int) -> dict[str, Any]:
+    """What differs between networks."""
+
     def log_uniform(low: float, high: float) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     depth = int(rng.integers(DEPTHS[0], DEPTHS[1] + 1))
     lr, decay, scale = log_uniform(*RATES), log_uniform(*DECAYS), log_uniform(*SCALES)
-    dropout = 0.0 if rng.random() < NO_DROPOUT else float(rng.uniform(*DROPOUT))
-    embedding = _embedding(n_numbers, scale)
-    return Settings(
-        (WIDTH,) * depth, "silu", dropout, lr, decay, "cosine", batch, epochs, epochs, seed, embedding
-    )
+    return {
+        "hidden": (WIDTH,) * depth,
+        "lr": lr,
+        "weight_decay": decay,
+        "dropout": 0.0 if rng.random() < NO_DROPOUT else float(rng.uniform(*DROPOUT)),
+        "embedding": _embedding(n_numbers, scale),
+    }
 
 
-def _embedding(n_numbers: int, scale: float) -> dict[str, Any] | None:
-    if not 0 < n_numbers <= _WIDEST // 2:
+def _embedding(n_numbers: int, scale: float, most: int = _WIDEST // 2) -> dict[str, Any] | None:
+    if not 0 < n_numbers <= most:
         return None
     size = min(SIZE, max(2, _WIDEST // n_numbers))
     return {"kind": "periodic", "size": size, "scale": scale, "frequencies": FREQUENCIES}

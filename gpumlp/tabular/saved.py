@@ -26,8 +26,9 @@ PARAMETERS = (
 REPORTS = ("columns_", "networks_", "notes_", "validation_scores_")
 
 
-def save_estimator(est: Any, path: PathLike) -> None:
-    """See `BaseTabular.save`."""
+def save_estimator(est: Any, path: PathLike, **more: Any) -> None:
+    """See `BaseTabular.save`; `more` are entries of the header beside "tabular", which come back as those of
+    `ensemble_.extra`."""
     extra = {
         "version": VERSION,
         "estimator": type(est).__name__,
@@ -37,7 +38,7 @@ def save_estimator(est: Any, path: PathLike) -> None:
         "reports": {name: _plain(getattr(est, name)) for name in REPORTS},
     }
     ensemble = Ensemble(est.ensemble_.models)
-    ensemble.extra = {"tabular": extra}
+    ensemble.extra = {**more, "tabular": extra}
     ensemble.save(path)
 
 

@@ -26,11 +26,14 @@ class Epochs(Protocol):
         Rows per step, and steps per epoch.
     weight : float
         Sum of the rows' weights.
+    hooks : StepHooks or None
+        What is called between steps.
     """
 
     batch: int
     n_steps: int
     weight: float
+    hooks: Any
 
     @property
     def order(self) -> np.ndarray:
@@ -85,14 +88,18 @@ class ResidentEpochs:
         network, n = engine.network, rows.n_rows
         self.engine, self.rows, self.batch, self.weight = engine, rows, min(batch, n), rows.weight
         self._update = update
+        self.hooks: Any = None
         self._n_full, self._n_rest = divmod(n, self.batch)
         self.n_steps = self._n_full + (self._n_rest > 0)
         self.row_loss = engine.backend.zeros((*network.lead, n), network.dtype)
         self.total, self.counts = total, counts
+        self._sum: Plan | None = None
         self.space = space or engine.space(self.batch)
         # of all ranks: each has the losses of its own rows, and zeros elsewhere
-        shared = engine.ranks is not None and engine.ranks.size > 1
-        self.losses = engine.backend.zeros(self.row_loss.shape, network.dtype) if shared else self.row_loss
+        self._shared = engine.ranks is not None and engine.ranks.size > 1
+        self.losses = self.row_loss
+        if self._shared:
+            self.losses = engine.backend.zeros(self.row_loss.shape, network.dtype)
         self.steps = self._new_steps()
         self._counts = batch_weights(None, self.order, self.batch)
         self._record()
@@ -110,12 +117,17 @@ class ResidentEpochs:
         exchange = engine.exchange_ops() if self._update else []
         self._exchange = engine.backend.record(exchange, self.steps) if exchange else None
         out = engine.sums[..., :1] if self.total is None else self.total
-        ops: list[Op] = [*sum_ops(engine.backend, self.losses, self.counts or n, out)]
-        if engine.ranks is not None and self.losses is not self.row_loss:
-            ops = engine.ranks.sum_ops(self.row_loss, self.losses) + ops
+        ops = self._loss_ops(self.counts or n, out)
         if self.total is None:
             ops += not_finite_ops(engine.network, engine.sums[..., 3:4])
         self._end = engine.backend.record(ops, self.steps)
+
+    def _loss_ops(self, n: Any, out: Any) -> list[Op]:
+        """out[0] = sum of the losses of all rows."""
+        ops: list[Op] = [*sum_ops(self.engine.backend, self.losses, n, out)]
+        if self.engine.ranks is None or not self._shared:
+            return ops
+        return self.engine.ranks.sum_ops(self.row_loss, self.losses) + ops
 
     def _plan(self, n: int) -> Plan:
         ops = self.engine.step_ops(
@@ -145,6 +157,12 @@ class ResidentEpochs:
         weights = self.rows.weights
         return self._counts if weights is None else batch_weights(weights, self.order, self.batch)
 
+    @property
+    def part(self) -> float:
+        """The share of the last epoch's steps that are done; 0 for a device that would have to be asked."""
+        step = self.steps.step
+        return float(step[0]) / self.n_steps if isinstance(step, np.ndarray) else 0.0
+
     def run(self, table: dict[str, Any]) -> None:
         """See `Epochs`."""
         self.run_steps(table)
@@ -162,10 +180,10 @@ class ResidentEpochs:
             self._exchange.run()
         try:
             with self.engine.backend.range("gpumlp:steps"):
-                if self._full:
-                    self._full.run(self._n_full)
-                if self._rest:
-                    self._rest.run()
+                if self.hooks is None:
+                    self.advance(0, self.n_steps)
+                else:
+                    self.hooks.drive(self, table["lr"], table["inv_weight"])
         except BaseException:  # Ctrl-C after some of them
             done = int(self.engine.backend.to_numpy(self.steps.step)[0])
             raise
@@ -174,6 +192,32 @@ class ResidentEpochs:
                 self.engine.optimizer.t += done
             if self._exchange:
                 self._exchange.run()
+
+    def sum_losses(self) -> None:
+        """Put the sum of the losses of `run_steps` into the engine's sums[0], as `run` does."""
+        if self._sum is None:
+            ops = self._loss_ops(self.rows.n_rows, self.engine.sums[:1])
+            self._sum = self.engine.backend.record(ops, self.steps)
+        self._sum.run()
+
+    def advance(self, first: int, count: int) -> None:
+        """Do `count` steps, of which the first one is number `first` of the epoch."""
+        full = min(count, max(0, self._n_full - first))
+        if full > 0 and self._full:
+            self._full.run(full)
+        if count > full and self._rest:
+            self._rest.run()
+
+    def loss_between(self, first: int, last: int) -> float:
+        """Sum of the rows' losses of the steps from `first` up to but not including `last`; waits for the
+        device."""
+        backend = self.engine.backend
+        rows = slice(first * self.batch, last * self.batch)
+        with backend.active():
+            losses = backend.to_numpy(self.row_loss[rows])
+            if self.engine.ranks is not None and self._shared:  # each has zeros where others have losses
+                losses = np.sum(self.engine.ranks.communicator.gather(losses), axis=0, dtype=losses.dtype)
+            return float(losses.sum(dtype=np.float64))
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""

@@ -14,14 +14,20 @@ __all__ = ["check_fit", "check_monitor", "given_rows", "rows_of_fit"]
 
 
 def given_rows(
-    trainer: Any, X: Any, y: Any, w: Any = None, how: str = "replicated", suffix: str = ""
+    trainer: Any,
+    X: Any,
+    y: Any,
+    w: Any = None,
+    how: str = "replicated",
+    suffix: str = "",
+    look: bool = True,
 ) -> Rows | SourceRows:
     """The rows that this rank was given, checked; "sharded" are its part of all."""
     if how not in ("replicated", "sharded"):
         raise ValueError(f"rows={how!r}; expected 'replicated' or 'sharded'")
     model, loss, communicator = trainer.model, trainer.loss, trainer.communicator
     if how == "replicated":
-        return agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix))
+        return agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix, look=look))
     if isinstance(X, RowSource):
         raise TypeError(
             f"X{suffix} is a {type(X).__name__}, which all ranks read; expected rows='replicated'"
@@ -40,22 +46,25 @@ def rows_of_fit(
     validation: Any,
     stop: EarlyStopping | None,
     epochs: int,
+    look: bool,
 ) -> tuple[Any, Any]:
     """(training rows, validation rows) of a fit on `given`, (X, y, weights); all ranks have the same."""
-    rows = given_rows(trainer, *given, how=how)
+    rows = given_rows(trainer, *given, how=how, look=look)
     if isinstance(rows, SpreadRows) and isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         X, y, w = [*validation, None][:3]
         validation = given_rows(trainer, X, y, w, how, "_val")
     if isinstance(validation, RowSource):
         validation = given_rows(trainer, validation, None, suffix="_val")
-    train, val = agreed(trainer.communicator, lambda: check_fit(trainer, rows, validation, stop))
+    train, val = agreed(trainer.communicator, lambda: check_fit(trainer, rows, validation, stop, look))
     check_same(trainer, train, val, epochs=epochs, early_stopping=stop)
     return train, val
 
 
-def check_fit(trainer: Any, rows: Any, validation: Any, stop: EarlyStopping | None) -> tuple[Any, Any]:
+def check_fit(
+    trainer: Any, rows: Any, validation: Any, stop: EarlyStopping | None, look: bool = True
+) -> tuple[Any, Any]:
     """(training rows, validation rows) of a fit on checked `rows`, fit for each other and for `stop`."""
-    train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed)
+    train, val = split_validation(trainer.model, trainer.loss, rows, validation, trainer.seed, look)
     if trainer.loss.classes and isinstance(train, Rows):
         check_two_classes(train.take(train.y))
     if stop:

@@ -13,6 +13,7 @@ from gpumlp.kernels.activations import ACTIVATIONS
 from gpumlp.network import layout
 from gpumlp.optimizers import stack_key
 from gpumlp.plans import FORWARD_BYTES
+from gpumlp.training.hooks import is_stepwise
 from gpumlp.training.memory import fixed_bytes, row_bytes, usable_bytes
 from gpumlp.training.shared import SharedRows
 from gpumlp.training.stacked import Stacked
@@ -79,8 +80,8 @@ def _kind(member: Any) -> tuple | None:
         return None
     train, val = member.train, member.val
     model, optimizer = trainer.model, trainer.optimizer
-    if model.backend.name != "cuda" or (model.embedded and model.embedded.inner):
-        return None  # products with members are for many networks, or for the numbers of one
+    if model.backend.name != "cuda" or is_stepwise(trainer.callbacks):  # called in the middle of an epoch
+        return None
     n, batch = train.n_rows, trainer.batch_size
     # a member with fewer rows fills up its last batch with a row that it does not have
     rows = ("some",) if len(train.others) else ("all", n)
@@ -152,17 +153,20 @@ def _waves(members: list[Any], sizes: Shape) -> list[list[Any]]:
     data = {(id(rows.X), id(rows.y)): rows for m in members for rows in (m.train, m.val) if rows is not None}
     budget -= sum(row_bytes(trainer.model, rows) * rows.X.shape[0] for rows in data.values())
     budget -= FORWARD_BYTES if members[0].val is not None else 0
-    model = trainer.model
+    models = [m.trainer.model for m in members]
+    embedded = max(model.flat_size - _size(tuple(model.read_sizes)) for model in models)
+    inner = [max(widths) for widths in zip(*(m.widths[len(sizes) :] for m in models), strict=True)]
     network: Any = SimpleNamespace(
-        widths=[*sizes, *model.widths[len(sizes) :]],
-        flat_size=_size(sizes) + model.flat_size - _size(tuple(model.read_sizes)),  # and the embedding's
-        dtype=model.dtype,
+        widths=[*sizes, *inner],
+        flat_size=_size(sizes) + embedded,
+        dtype=models[0].dtype,
         members=None,
     )
     most = max(m.train.n_rows for m in members)
     held = max((m.val.n_rows for m in members if m.val is not None), default=0)
     weights = any(m.train.w is not None or m.train.n_rows < most for m in members)
     each = fixed_bytes(network, trainer.optimizer, min(trainer.batch_size, most), trainer.engine.precision)
+    each += 2 * embedded * size  # its layers are copied, and their gradients
     each += most * (4 + size) + held * (4 + 2 * size) + weights * train.X.shape[0] * size
     count = -(-len(members) // max(1, budget // each))  # of waves
     step = -(-len(members) // count)

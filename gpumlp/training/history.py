@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import html
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpumlp import checks
 from gpumlp.errors import DivergenceError
+from gpumlp.plots import plot_history
 
 __all__ = ["EarlyStopping", "Histories", "History", "get_early_stopping", "maximizes"]
+
+_ENDS = 5  # epochs that a notebook shows from the beginning and from the end
 
 
 @dataclass(repr=False)
@@ -21,9 +26,10 @@ class History:
     ----------
     metrics : dict of str -> list of float
         One entry per epoch: "loss" (mean training loss over the epoch's batches, each taken before its
-        update, without penalties), "lr" (of the last step), "seconds" (wall time of the epoch), and with
-        validation data "val_loss" and "val_accuracy" or "val_rmse" and "val_r2"; with ``precision="float16"``
-        "skipped" (steps that were left out because a gradient overflowed).  Each is also an attribute:
+        update, without penalties), "lr" (of the last step), "seconds" (wall time since the epoch before,
+        callbacks included; all together are the time that the training took), and with validation data
+        "val_loss" and "val_accuracy" or "val_rmse" and "val_r2"; with ``precision="float16"`` "skipped"
+        (steps that were left out because a gradient overflowed).  Each is also an attribute:
         ``history.val_loss``, and an item: ``history["val_loss"]``.
     best_epoch : int or None
         Epoch (from 0) of the best monitored value; without early stopping that of the lowest val_loss or
@@ -46,9 +52,17 @@ class History:
         self.error = copy.copy(error)  # without the traceback, which holds the rows
 
     def append(self, values: dict[str, float]) -> None:
-        """Add one epoch."""
-        for name, value in values.items():
-            self.metrics.setdefault(name, []).append(value)
+        """Add one epoch; a metric that some epochs lack is NaN there."""
+        before = len(self)
+        for name in dict.fromkeys((*values, *self.metrics)):
+            self.metrics.setdefault(name, [math.nan] * before).append(values.get(name, math.nan))
+
+    def plot(self, path: Any = None, **options: Any) -> Any:
+        """Draw the learning curves; arguments and value as for `gpumlp.plots.plot_history`.
+
+        Without a path the figure is returned, which a notebook shows.
+        """
+        return plot_history(self, path, **options)
 
     @property
     def age(self) -> int:
@@ -79,6 +93,24 @@ class History:
         best = "" if self.best_epoch is None else f", best_epoch={self.best_epoch}"
         ended = ", stopped_early" if self.stopped_early else ", diverged" if self.error else ""
         return f"History({len(self)} epochs{last}{best}{ended})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table of the epochs, of many the first, the last and the best."""
+        n, best = len(self), self.best_epoch
+        shown = sorted({*range(min(n, _ENDS)), *range(max(0, n - _ENDS), n)} | ({best} - {None}))
+        rows, before = [], -1
+        for epoch in shown:
+            if epoch > before + 1:
+                rows.append(f'<tr><td colspan="{1 + len(self.metrics)}">…</td></tr>')
+            before = epoch
+            cells = [str(epoch + 1) + (" (best)" if epoch == best else "")]
+            cells += [f"{values[epoch]:.4g}" for values in self.metrics.values()]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("epoch", *self.metrics))
+        total = f"{sum(self.metrics.get('seconds', ())):.4g} s"
+        return (
+            f"<p>{html.escape(repr(self))}, {total} in all</p><table><tr>{head}</tr>{''.join(rows)}</table>"
+        )
 
     def __len__(self) -> int:
         return len(self.metrics.get("loss", ()))

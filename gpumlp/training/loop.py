@@ -13,6 +13,7 @@ from gpumlp.errors import DivergenceError, diverged, parameters_lost
 from gpumlp.network import Network
 from gpumlp.rows import Rows, SourceRows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
+from gpumlp.training.hooks import step_hooks
 from gpumlp.training.job import told
 from gpumlp.training.placement import place
 from gpumlp.training.sourced import SourceEpochs
@@ -35,6 +36,8 @@ class Loop:
     n_epochs : int
     streaming : bool or None
         See `Trainer.fit`.
+    start : float, optional
+        When it began, on the clock of `time.perf_counter`.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Loop:
         val: Rows | SourceRows | None,
         n_epochs: int,
         streaming: bool | None,
+        start: float | None = None,
     ) -> None:
+        self._since = time.perf_counter() if start is None else start  # time that no epoch has been given
         self.trainer = trainer
         self.train: Any = train
         self.val: Any = val
@@ -70,11 +75,18 @@ class Loop:
             pass
 
     def pieces(
-        self, stop: EarlyStopping | None, callbacks: Sequence[Callable[[Any, History], Any]]
+        self,
+        stop: EarlyStopping | None,
+        callbacks: Sequence[Callable[[Any, History], Any]],
+        calling: Callable[[Callable], Callable] = lambda callback: callback,
     ) -> Generator[str, None, None]:
         """`run`, in pieces: `WORKING` comes when an epoch's work has been given to the device, `RECORDED`
-        when another epoch is to follow.  Closing it there ends the training, as a callback would."""
+        when another epoch is to follow.  Closing it there ends the training, as a callback would.
+
+        `calling` makes of a callback what is to be called in this thread."""
         trainer, history = self.trainer, self.trainer.history
+        self._hooks = step_hooks(trainer, callbacks, calling)
+        called = [calling(callback) for callback in callbacks]
         watch = stop or EarlyStopping("val_loss" if self.val else "loss", patience=self.n_epochs)
         best = Best(watch, trainer.model if stop and stop.restore_best else None, self._fetch)
         self.engine.precision.refresh()
@@ -83,7 +95,7 @@ class Loop:
             for number in range(self.n_epochs):
                 history.append((yield from self._epoch(number)))
                 best.look(history)
-                ended = self._tell(callbacks, history)
+                ended = self._tell(called, history)
                 history.stopped_early = stop is not None and history.age >= stop.patience
                 if history.stopped_early or ended:
                     break
@@ -94,6 +106,8 @@ class Loop:
         finally:  # also after divergence or Ctrl-C
             self._leave()
             best.restore()
+            if len(history):
+                history.metrics["seconds"][-1] += self._passed()
             trainer.history = history  # a callback may have called `fit`
 
     def _tell(self, callbacks: Sequence[Callable[[Any, History], Any]], history: History) -> bool:
@@ -109,13 +123,15 @@ class Loop:
 
     def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
         """One pass over the rows; its figures."""
-        start, trainer = time.perf_counter(), self.trainer
+        trainer = self.trainer
         self._follow()
         engine, epochs = self.engine, self.epochs
         self._draw()
         table = trainer.table(epochs.batch_weights(), (self.n_epochs - number) * epochs.n_steps)
         with engine.backend.range(f"gpumlp:epoch {trainer.epoch + 1}"):
             trainer.set_output()
+            if self._hooks is not None:
+                epochs.hooks = self._hooks
             epochs.run(table)
             trainer.epoch += 1
             if self.evaluation:
@@ -130,7 +146,17 @@ class Loop:
             figures.update((f"val_{name}", v) for name, v in self.evaluation.figures(sums[1:3]).items())
         if engine.precision.scaler is not None:
             figures["skipped"], self._skipped = int(sums[-1]) - self._skipped, int(sums[-1])
-        return {**figures, "seconds": time.perf_counter() - start}
+        return {**figures, "seconds": self._passed()}
+
+    def _passed(self) -> float:
+        """Seconds since this was asked for the last time."""
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
+    @property
+    def part(self) -> float:
+        """How much of the running epoch is done, as far as the host sees it: 0 <= part < 1."""
+        return getattr(self.epochs, "part", 0.0) % 1.0
 
     def _read_sums(self) -> np.ndarray:
         """The engine's sums on the host; waits for the device."""

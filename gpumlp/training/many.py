@@ -72,7 +72,7 @@ def fit_many(
         For each trainer the candidate that it belongs to (a number, a name): one candidate's folds, which
         are judged by their mean and leave together.  By default each trainer is a candidate.
     progress : bool, optional
-        Show a progress bar; by default only on a terminal.
+        Show a progress bar; by default only on a terminal or in a notebook.
     communicator : "auto" or Communicator, optional
         Spread the networks over the ranks of a job, each of which gives equal trainers and all rows: rank r
         trains number r, r + size, ..., and calls their callbacks.  Afterwards all ranks have all of them.

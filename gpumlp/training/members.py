@@ -60,6 +60,7 @@ class Member:
         self.history: History | None = None
         self.done = False
         self._running: Generator[str, None, None] | None = None
+        self._loop: Loop | None = None
         self.turn: Any = None
 
     @property
@@ -86,10 +87,24 @@ class Member:
                 if self.go_on() is RECORDED and len(self.history or ()) >= until:
                     return
 
+    @property
+    def part(self) -> float:
+        """See `Loop.part`."""
+        return 0.0 if self._loop is None else self._loop.part
+
+    @property
+    def best(self) -> float | None:
+        """The validation loss of the best epoch so far."""
+        history = self.history
+        if history is None or history.best_epoch is None or "val_loss" not in history:
+            return None
+        return history.val_loss[history.best_epoch]
+
     def begin(self, loop: Loop) -> None:
         """Train by `loop`, piece by piece."""
+        self._loop = loop
         self.trainer.history = self.history = History()
-        self._running = loop.pieces(self.stop, [self._calling(call) for call in self.trainer.callbacks])
+        self._running = loop.pieces(self.stop, self.trainer.callbacks, self._calling)
 
     def go_on(self) -> str | None:
         """To the next place where the loop can be left; None if it is done."""
@@ -334,9 +349,11 @@ def train(
     jobs = together(plans, Member)
 
     def tick() -> None:
-        epochs = sum(m.epochs if m.done else len(m.history or ()) for m in members)
+        epochs = sum(m.epochs if m.done else len(m.history or ()) + m.part for m in members)
         left = sum(not member.done for member in members)
-        bar.show(epochs, f"{left} of {plans_text(len(members), plans)}{wave_text(plans)}")
+        best = [value for m in members if (value := m.best) is not None]
+        text = f", val_loss {min(best):.4g}" if best else ""
+        bar.show(epochs, f"{left} of {plans_text(len(members), plans)}{text}{wave_text(plans)}")
 
     try:
         for until in (*pauses, sys.maxsize):

@@ -164,6 +164,20 @@ class SpreadEpochs:
         self._inner.order[:] = self._exchange.index
         self._inner.run(table)
 
+    @property
+    def part(self) -> float:
+        """See `ResidentEpochs`."""
+        return self._inner.part
+
+    @property
+    def hooks(self) -> Any:
+        """See `ResidentEpochs`."""
+        return self._inner.hooks
+
+    @hooks.setter
+    def hooks(self, hooks: Any) -> None:
+        self._inner.hooks = hooks
+
     def first_bad_step(self) -> tuple[int, int]:
         """See `Epochs`."""
         return self._inner.first_bad_step()

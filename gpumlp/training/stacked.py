@@ -346,6 +346,8 @@ class Seat(Loop):
 class _SeatEpochs:
     """`Epochs` of one member of a plan."""
 
+    hooks: Any = None
+
     def __init__(self, seat: Seat, plan: _Plan, number: int) -> None:
         self._seat, self._plan, self._number, rows = seat, plan, number, seat.train
         self.batch, self.n_steps, self.weight = plan.epochs.batch, plan.epochs.n_steps, rows.weight

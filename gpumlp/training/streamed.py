@@ -70,6 +70,7 @@ class StreamedEpochs:
     def _make(self, engine: Engine, like: Rows, n: int, batch: int, chunk: int) -> None:
         """Buffers and plans for `n` rows like these."""
         self.engine, self.batch, self.chunk, network = engine, batch, chunk, engine.network
+        self.hooks: Any = None
         self.n_steps = -(-n // batch)
         full, rest = divmod(n, chunk)
         # on the CPU a copy is done when `load` returns, so two buffers would not overlap anything
@@ -115,6 +116,7 @@ class StreamedEpochs:
         """The steps of a chunk that has been loaded, with their part of the epoch's table."""
         backend, part, step = self.engine.backend, self.parts[number], number * self.chunk // self.batch
         here = slice(step, step + part.n_steps)
+        part.hooks = self.hooks
         part.run({name: v[here] if np.ndim(v) else v for name, v in table.items()})
         backend.copy(self._chunk_sums[number : number + 1], part.total)
         self._slot(number).free = backend.mark()

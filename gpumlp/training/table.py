@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.kernels.random import step_parts
 from gpumlp.optimizers import Optimizer
-from gpumlp.schedules import Constant
+from gpumlp.schedules import learning_rates
 
 __all__ = ["batch_weights", "step_table"]
-
-_STEP_BITS = 24  # a float holds integers of up to this many bits exactly; see kernels/random.py
 
 
 def batch_weights(w: np.ndarray | None, order: np.ndarray, batch: int) -> np.ndarray:
@@ -34,25 +33,10 @@ def step_table(
     steps = len(batch_weights)
     optimizer.check()
     t = optimizer.t + np.arange(steps)
-    lr = np.full(steps, optimizer.lr, float)
-    if type(schedule) is not Constant:
-        lr *= _factors(schedule, t, total)
-        low, high = lr.min(), lr.max()
-        if not (low >= 0 and high < np.inf):  # NaN is neither
-            raise ValueError(
-                f"the schedule gave learning rates from {low} to {high}; expected finite numbers >= 0"
-            )
+    lr = learning_rates(schedule, optimizer.lr, t, total)
     return {
         **optimizer.step_values(t + 1, lr),
         "inv_weight": 1 / batch_weights,
-        "t_low": t % 2**_STEP_BITS,
-        "t_high": t >> _STEP_BITS,
+        **dict(zip(("t_low", "t_high"), step_parts(t), strict=True)),
         "lr": lr,
     }
-
-
-def _factors(schedule: Callable, t: np.ndarray, total: int) -> np.ndarray:
-    factors = np.asarray(schedule(t.copy(), total), float)  # a function of the user's may write to it
-    if factors.shape not in ((), t.shape):
-        raise ValueError(f"the schedule gave factors of shape {factors.shape} for steps of shape {t.shape}")
-    return factors

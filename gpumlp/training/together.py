@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpumlp.training.hooks import is_stepwise
 from gpumlp.training.loop import Loop
 
 __all__ = ["Together", "all_go_on", "together"]
@@ -98,4 +99,6 @@ def together(jobs: Sequence[Any], kind: Any) -> list[Any]:
 
 
 def _is_small(job: Any, kind: Any) -> bool:
-    return type(job) is kind and job.lanes == 1 and job.trainer.model.backend.batch() is not None
+    if type(job) is not kind or is_stepwise(job.trainer.callbacks):
+        return False
+    return job.lanes == 1 and job.trainer.model.backend.batch() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.backends.arrays import is_cuda
 from gpumlp.backends.base import on_device
 from gpumlp.distributed import Communicator
 from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
@@ -178,6 +180,7 @@ class Trainer(Settings):
         early_stopping: EarlyStopping | bool | None = None,
         progress: bool | None = None,
         streaming: bool | None = None,
+        check: bool = True,
         rows: str = "replicated",
     ) -> History:
         """Train for `epochs` passes over the rows.
@@ -197,11 +200,14 @@ class Trainer(Settings):
             Factors >= 0 on the rows' losses; a batch's loss is the weighted mean.
         early_stopping : EarlyStopping or True, optional
         progress : bool, optional
-            Show a progress bar; by default only on a terminal.
+            Show a progress bar; by default only on a terminal or in a notebook.
         streaming : bool, optional
             Keep the rows on the host and send them in chunks; by default only if they do not fit on the
             device.  The parameters are the same to the bit (losses are summed in another order); see
             `gpumlp.training.streamed`.  A source is always streamed.
+        check : bool
+            Look at the values of X, y and validation rows first.  False, for arrays that were checked before,
+            saves a pass over them, and on a device the wait; class numbers are looked at all the same.
         rows : "replicated" or "sharded"
             With a communicator: whether every rank gives all rows, or its own part of them (validation rows
             as well).  The bits are those of all parts in the order of the ranks.
@@ -219,33 +225,48 @@ class Trainer(Settings):
         MemoryError
             Network, optimiser state and one batch do not fit on the device.
         """
+        start = time.perf_counter()
         epochs = checks.whole("epochs", epochs)
         if progress is not None:
             progress = checks.flag("progress", progress)
         if streaming is not None:
             streaming = checks.flag("streaming", streaming)
         stop = get_early_stopping(early_stopping)
-        train, val = rows_of_fit(self, (X, y, sample_weight), rows, validation, stop, epochs)
-        loop = agreed(self.communicator, lambda: Loop(self, train, val, epochs, streaming))
+        look, given = checks.flag("check", check), (X, y, sample_weight)
+        train, val = rows_of_fit(self, given, rows, validation, stop, epochs, look)
+        loop = agreed(self.communicator, lambda: Loop(self, train, val, epochs, streaming, start))
         self.history = History()
-        with Progress(epochs, progress if self.leads else False) as bar:
+        shown = Progress(epochs, progress if self.leads else False)
+        with shown as bar, bar.watching(lambda: len(self.history) + loop.part):
             loop.run(stop, [bar, *self.callbacks])
         return self.history
 
     @on_device
-    def step(self, X: Any, y: Any, sample_weight: Any = None) -> None:
+    def step(
+        self, X: Any, y: Any, sample_weight: Any = None, *, loss: bool = False, check: bool | None = None
+    ) -> Any:
         """One update on one batch (any number of rows); like a step of `fit` except for the order of rows.
-
         Raises ValueError if the schedule depends on the number of planned steps, which only `fit` knows.
+
+        Parameters
+        ----------
+        loss : bool
+            Return the batch's loss before the update, without penalties: a scalar on the model's device,
+            which is not waited for.
+        check : bool, optional
+            Look at the values first; of CuPy rows that means waiting for the device.  By default so, but for
+            CuPy rows with `loss`: values or class numbers that are none make loss and parameters NaN.
         """
         if getattr(self.schedule, "needs_total", False):
             raise ValueError(
                 f"{self.schedule} depends on the number of planned steps, which step() does not know; "
                 "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
             )
-        rows = check_rows(self.model, self.loss, X, y, sample_weight)
+        wanted = checks.flag("loss", loss)
+        rows, screen = self._batch(X, y, sample_weight, check, wanted)
         self.set_output()
-        self._run_batch(rows, update=True)
+        batches, epochs = self._run_batch(rows, True, screen)
+        return batches.loss(epochs) if wanted else None
 
     def set_output(self) -> None:
         """From now on the model predicts as the loss requires: called before the first update."""
@@ -256,49 +277,61 @@ class Trainer(Settings):
         done = self.optimizer.t = checks.whole("optimizer.t", self.optimizer.t, 0)
         return step_table(self.optimizer, self.schedule, batch_weights, done + planned)
 
-    def _run_batch(self, rows: Rows, update: bool) -> Any:
-        return self._batches_here().run(rows, lambda weights: self.table(weights, 1), update)
+    def _batch(self, X: Any, y: Any, w: Any, check: bool | None, shown: bool) -> tuple[Rows, bool]:
+        """Rows of a batch, and whether class numbers are to be looked at by the device; `shown`: its figures,
+        which show values that are not finite, are returned."""
+        there = is_cuda(X)
+        look = not (shown and there) if check is None else checks.flag("check", check)
+        screen = there and not look and not self.model.embedded and self.loss.classes
+        return check_rows(self.model, self.loss, X, y, w, look=look, labels=not screen), screen
+
+    def _run_batch(self, rows: Rows, update: bool, screen: bool) -> tuple[Batches, Any]:
+        batches = self._batches_here()
+        return batches, batches.run(rows, lambda weights: self.table(weights, 1), update, screen)
 
     # ---- figures -----------------------------------------------
     @on_device
     def evaluate(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, rows: str = "replicated"
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        check: bool = True,
+        rows: str = "replicated",
     ) -> dict[str, float]:
         """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties;
-        `rows` as for `fit`.
+        `check` and `rows` as for `fit`.
 
         Returns
         -------
         dict
-            {"loss", "accuracy"} for classification, {"loss", "rmse", "r2"} for regression (R2 and RMSE over
-            all outputs together).
+            {"loss", "accuracy"}, or for regression {"loss", "rmse", "r2"} (over all outputs together).
         """
-        engine = self.engine
-        evaluation = place_evaluation(engine, given_rows(self, X, y, sample_weight, rows))
+        engine, look = self.engine, checks.flag("check", check)
+        given = given_rows(self, X, y, sample_weight, rows, look=look)
+        evaluation = place_evaluation(engine, given)
         evaluation.run()
         return evaluation.figures(engine.read_sums()[1:3])
 
     @on_device
-    def loss_and_grads(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[float, list[Any]]:
+    def loss_and_grads(
+        self, X: Any, y: Any, sample_weight: Any = None, *, check: bool | None = None
+    ) -> tuple[Any, list[Any]]:
         """Training objective and its gradient on given rows, by the code that `step` runs (dropout as in step
-        t).
+        t); `check` as there, by default True for NumPy rows and False for CuPy rows.
 
         Returns
         -------
         (float, [(dW (n_in, n_out), db (n_out,)), ...])
-            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients on the host, as `get_parameters` gives
-            the parameters.  Not clipped; decoupled decay is not part of the objective.
+            The mean loss plus l1 |w| + (l2/2) |w|^2, and the gradients, as `get_parameters` gives the
+            parameters; of CuPy rows a scalar and arrays on the device, which is not waited for, else on the
+            host.  Not clipped; decoupled decay is not part of the objective.  The list has the attributes of
+            `gpumlp.plans.Grads`, and ``optimizer.update([*model.weights, *model.biases], grads)`` takes it.
         """
-        batch = self._run_batch(check_rows(self.model, self.loss, X, y, sample_weight), update=False)
-        engine, opt = self.engine, self.optimizer
-        value = float(engine.read_sums()[0]) / batch.weight
-        flat = engine.backend.to_numpy(engine.grads) / engine.precision.loss_scale()[0]
-        held = engine.backend.to_numpy(self.model.flat)
-        for start, stop, decay in self.model.segments:
-            w = held[start:stop] if decay else held[:0]
-            flat[start : start + len(w)] += opt.l2 * w + opt.l1 * np.sign(w)
-            value += opt.l1 * float(np.abs(w).sum()) + 0.5 * opt.l2 * float(np.square(w).sum())
-        return value, self.model.unflattened(flat)
+        rows, screen = self._batch(X, y, sample_weight, check, True)
+        batches, epochs = self._run_batch(rows, False, screen)
+        return batches.objective(epochs, is_cuda(X))
 
     # ---- files, printing and pickling -----------------------------------------------
     @on_device
@@ -390,9 +423,5 @@ class Trainer(Settings):
         self._loss_scale, self._batches = state, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_batches": None,
-            "_loss_scale": self.loss_scale_state(),
-            "communicator": None,
-        }
+        gone = {"_batches": None, "communicator": None}
+        return {**self.__dict__, **gone, "_loss_scale": self.loss_scale_state()}

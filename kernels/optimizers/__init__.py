@@ -1,1 +1,15 @@
-"""The update rules, one file each; a new one also gets its class in `gpumlp/optimizers/__init__.py`."""
+"""The update rules, one file each.  A new one is a file here and a line in `RULES`."""
+
+#: file -> the rules in it, in the order in which they are listed everywhere
+RULES = {
+    "sgd": ("SGD",),
+    "adagrad": ("AdaGrad",),
+    "rmsprop": ("RMSProp",),
+    "adam": ("Adam", "AdamW"),
+    "adadelta": ("Adadelta",),
+    "yogi": ("Yogi",),
+    "nadam": ("NAdam",),
+    "radam": ("RAdam",),
+    "lion": ("Lion",),
+    "muon": ("Muon",),
+}

@@ -170,7 +170,15 @@ class Rule:
         kept = self.name, self.penalties(), self.average > 0, self.options()
         return *kept, *self.constants().items()
 
-    def kernel(self, *, clip: bool = False, half: bool = False, guard: bool = False) -> Kernel:
+    def kernel(
+        self,
+        *,
+        clip: bool = False,
+        half: bool = False,
+        guard: bool = False,
+        narrow: bool = False,
+        zero: bool = False,
+    ) -> Kernel:
         """The fused kernel for the options and penalties in force.
 
         Parameters
@@ -181,6 +189,10 @@ class Rule:
             The new parameters are stored a second time, as p_half, in the storage type T.
         guard : bool
             As `clip`; where clip_scale[0] is 0, parameters and state stay as they are.
+        narrow : bool
+            The gradient is of the storage type T.
+        zero : bool
+            The gradient is set to 0 afterwards, in any case.
 
         Notes
         -----
@@ -200,6 +212,7 @@ class Rule:
             "average += blend * (p - average);" if self.average > 0 else "",
             "}" if guard else "",
             "p_half = p;" if half else "",
+            "g = C(0);" if zero else "",
         ]
         used = {"l1": l1, "l2": l2, "weight_decay": decoupled}
         stepped = [*self.per_step(1, 0.0), *(n for n, u in used.items() if u)]
@@ -211,18 +224,21 @@ class Rule:
             *(["avg"] if self.average > 0 else []),
             *(["clip"] if clip else ["guard"] if guard else []),
             *(["half"] if half else []),
+            *(["narrow"] if narrow else []),
+            *(["zero"] if zero else []),
         ]
+        gradient = f"{'T' if narrow else 'C'} g"
         return Kernel(
             name="_".join(["gpumlp", self.name, *words]),
-            inputs="C g",
+            inputs="" if zero else gradient,
             outputs="T p_half" if half else "",
-            inouts=", ".join(["C p", *(f"C {n}" for n in self.arrays())]),
+            inouts=", ".join([*([gradient] if zero else []), "C p", *(f"C {n}" for n in self.arrays())]),
             raws="C clip_scale" if clip or guard else "",
             scalars=", ".join(f"C {n}" for n in self.constants()),
             stepped=tuple(stepped),
             masked=l1 or l2 or decoupled,
             body="\n".join(filter(None, pieces)),
-            reference=_reference(self.rule, l1, l2, decoupled, proximal, guard, self.scaled),
+            reference=_reference(self.rule, l1, l2, decoupled, proximal, guard, self.scaled, zero),
         )
 
     def gradient_lines(self, clip: bool, guard: bool) -> list[str]:
@@ -255,6 +271,7 @@ def _reference(
     proximal: bool,
     guard: bool,
     scaled: bool,
+    zero: bool,
 ) -> Callable:
     def run(
         g: Any, p: Any, lr: Any, decay: float = 1.0, clip_scale: Any = None, k: int = 0, **values: Any
@@ -282,6 +299,8 @@ def _reference(
             run(g, p, **values)
         if p_half is not None:
             p_half[...] = p
+        if zero:
+            g[...] = 0
 
     def blocked(g: Any, p: Any, **values: Any) -> None:
         if p.ndim != 1 or p.size <= BLOCK:

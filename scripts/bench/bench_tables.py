@@ -8,7 +8,14 @@ arrays X and y, or x_train, y_train, x_test and y_test.  A file may hold its spl
 test_idx, row numbers; else a fifth of the rows are test rows (a fixed permutation).  Validation rows of a
 file choose networks (gpumlp), or are training rows (all others).  Nothing is chosen on test rows.
 
-Peers that are not installed are left out: LightGBM, RealMLP-TD-S (pytabkit).
+Sets made by formulas (--made) are of kinds that scikit-learn's lack.  Seconds are those of the clock, and of
+all threads beside them: on a machine that does other things the clock says little.
+
+Peers that are not installed are left out: LightGBM, RealMLP-TD-S (pytabkit).  California housing in ten
+minutes:
+
+    python scripts/bench/bench_tables.py --sets --data california_housing.npz --quality best --networks 300 \
+        --time-limit 600 --without-peers
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.bench.made_tables import MADE
 from scripts.shared.command import command_line, default, one_line_errors, whole
 from scripts.shared.show import duration, table
 
@@ -61,6 +69,12 @@ def own_set(name: str) -> Set:
     return Set(name, X, y, name != "diabetes", *_parts(len(y)))
 
 
+def made_set(name: str) -> Set:
+    """One made by a formula, always the same."""
+    X, y, classes = MADE[name](np.random.default_rng(0))
+    return Set(name, X, y, classes, *_parts(len(y)))
+
+
 def file_set(path: str, most: int | None) -> Set:
     """A file's; of more than `most` training rows the first ones."""
     with np.load(path, allow_pickle=False) as archive:
@@ -85,14 +99,18 @@ def _parts(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return order[n // 5 :], order[:0], order[: n // 5]
 
 
-def gpumlp_method(quality: str, device: str, limit: float | None) -> Callable[[Set, int], np.ndarray]:
+def gpumlp_method(
+    quality: str, device: str, limit: float | None, networks: int | None
+) -> Callable[[Set, int], np.ndarray]:
     """`TabularClassifier` or `TabularRegressor`."""
 
     def answers(data: Set, seed: int) -> np.ndarray:
         import gpumlp
 
         kind = gpumlp.TabularClassifier if data.classes else gpumlp.TabularRegressor
-        estimator = kind(quality=quality, random_state=seed, device=device, time_limit=limit)
+        estimator = kind(
+            quality=quality, n_networks=networks, random_state=seed, device=device, time_limit=limit
+        )
         val = {"X_val": data.X[data.val], "y_val": data.y[data.val]} if len(data.val) else {}
         return estimator.fit(data.X[data.train], data.y[data.train], **val).predict(data.X[data.test])
 
@@ -139,7 +157,9 @@ def _realmlp(classes: bool, seed: int) -> Any:
 
 def methods(args: Any) -> dict[str, Callable[[Set, int], np.ndarray]]:
     """Name -> answers to the test rows of a set."""
-    found = {f"gpumlp {q}": gpumlp_method(q, args.device, args.time_limit) for q in args.quality}
+    found = {
+        f"gpumlp {q}": gpumlp_method(q, args.device, args.time_limit, args.networks) for q in args.quality
+    }
     if not args.without_peers:
         found["HistGradientBoosting"] = peer(_trees)
         found["scikit-learn MLP"] = peer(_sklearn_mlp)
@@ -154,18 +174,18 @@ def compare(data: Set, ways: dict[str, Callable[[Set, int], np.ndarray]], seeds:
     """A row for each method."""
     rows = []
     for name, way in ways.items():
-        scores, times = [], []
+        scores, times, busy = [], [], []
         for seed in range(seeds):
-            start = time.perf_counter()
+            start, begun = time.perf_counter(), time.process_time()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 answers = way(data, seed)
             times.append(time.perf_counter() - start)
+            busy.append(time.process_time() - begun)
             scores.append(data.score(np.asarray(answers).reshape(len(data.test))))
         spread = f"{statistics.stdev(scores):.4f}" if seeds > 1 else ""
-        rows.append(
-            [data.name, name, f"{statistics.mean(scores):.4f}", spread, duration(statistics.median(times))]
-        )
+        seconds = [duration(statistics.median(each)) for each in (times, busy)]
+        rows.append([data.name, name, f"{statistics.mean(scores):.4f}", spread, *seconds])
     return rows
 
 
@@ -179,6 +199,10 @@ def main(argv: list[str] | None = None) -> int:
         "--quality", nargs="*", default=["fast", "best"], help="of gpumlp (default: fast best)"
     )
     parser.add_argument("--seeds", type=whole, default=3, help=default("seeds of each method"))
+    parser.add_argument(
+        "--made", nargs="*", default=[], choices=MADE, help="made by formulas (default: none)"
+    )
+    parser.add_argument("--networks", type=whole, help="of gpumlp, instead of those of its quality")
     parser.add_argument("--rows", type=whole, help="most training rows of a file")
     parser.add_argument("--time-limit", type=float, help="seconds of a fit of gpumlp")
     parser.add_argument("--without-peers", action="store_true", help="gpumlp alone")
@@ -189,13 +213,14 @@ def main(argv: list[str] | None = None) -> int:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     facts = gpumlp.get_backend(args.device).info()
     print(f"gpumlp {gpumlp.__version__}: " + ", ".join(f"{k} {v}" for k, v in facts.items()) + load)
-    sets = [own_set(name) for name in args.sets] + [file_set(path, args.rows) for path in args.data]
+    sets = [own_set(name) for name in args.sets] + [made_set(name) for name in args.made]
+    sets += [file_set(path, args.rows) for path in args.data]
     ways, rows = methods(args), []
     for data in sets:
         task = "accuracy" if data.classes else "RMSE"
         print(f"{data.name}: {len(data.train)} + {len(data.val)} + {len(data.test)} rows, {task}", flush=True)
         rows += compare(data, ways, args.seeds)
-    print(table(["data", "method", "score", "spread", "seconds"], rows))
+    print(table(["data", "method", "score", "spread", "seconds", "of threads"], rows))
     return 0
 
 

@@ -74,8 +74,6 @@ def test_forms_that_do_not_exist_are_refused():
     masked = Kernel("gpumlp_x", "ROW_ONE { }", lambda **_: None, outputs="T a", rowwise=True, masked=True)
     with pytest.raises(ValueError, match="row kernel cannot be masked"):
         source(masked, Form("row", "float32", 32))
-    with pytest.raises(ValueError, match="with raw arrays has no list form"):
-        source(OPTIMIZERS["adam"]().kernel(clip=True), Form("list", "float32", 4))
 
 
 # ---- device names -----------------------------------------------

@@ -26,7 +26,9 @@ STEPS = 5  # an epoch of 150 rows in batches of 32
 
 def data() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.standard_normal((150, 12), np.float32), rng.integers(0, 3, 150)
+    X = rng.standard_normal((150, 12), np.float32)
+    X[:, 2] = np.arange(150) % 5  # codes, for embeddings
+    return X, rng.integers(0, 3, 150)
 
 
 def trainers(n: int, sizes: Any = None, **more: Any) -> list[gpumlp.Trainer]:
@@ -62,6 +64,28 @@ def epochs(some: list[gpumlp.Trainer], n: int = 4, **fit: Any) -> list[dict[str,
 def nodes(counts: dict[str, Any]) -> int:
     within = counts["graph_kernels"] + sum(counts["graph_library_calls"].values())
     return within + counts["graph_memcpys"] + counts["graph_memsets"]
+
+
+def embedding(kind: str, k: int) -> gpumlp.Embedding:
+    if kind == "piecewise":
+        return gpumlp.Embedding.piecewise(data()[0] + k, 4, bins=3 + k % 3, categories={2: 5})
+    return gpumlp.Embedding(kind, 4, scale=0.1 * (k + 1), frequencies=3, categories={2: 5})
+
+
+@pytest.mark.parametrize("kind", ["cosine", "periodic", "piecewise", "muon"])
+def test_nodes_of_other_steps_do_not_depend_on_the_number_of_networks(kind: str) -> None:
+    seen = []
+    for n in (2, 24):
+        some = trainers(n)
+        for k, one in enumerate(some):
+            if kind == "muon":
+                one.optimizer = gpumlp.Muon(lr=0.001 * (k + 1))
+            else:
+                one.model = gpumlp.MLP(SIZES, embedding=embedding(kind, k), seed=k, device="cuda")
+        counts = epochs(some)[-1]
+        assert counts["kernel_launches"] == 0 and not counts["library_calls"]
+        seen.append((nodes(counts), counts["graph_launches"], sum(counts["graph_library_calls"].values())))
+    assert len(set(seen)) == 1 and seen[0][1] == STEPS + 1
 
 
 @pytest.mark.parametrize("validation", [None, 0.2])

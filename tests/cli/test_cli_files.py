@@ -227,7 +227,7 @@ def test_json_for_programs(run, tmp_path):
         and set(trained["figures"]) == set(trained["rows"])
     )
     figures = json.loads(run("evaluate", "m.npz", data, "--json").out)
-    assert figures["rows"] == 120 and set(figures["figures"]) == {"loss", "accuracy"}
+    assert figures["rows"] == 120 and set(figures["figures"]) == {"loss", "accuracy", "auc"}
     assert [each["name"] for each in figures["classes"]] == ["u", "v"]
     facts = json.loads(run("info", "m.npz", "--json").out)
     assert facts["features"] == ["a", "b"] and facts["classes"] == ["u", "v"] and facts["inputs"] == 2

@@ -33,7 +33,7 @@ def interrupt_in_epoch(monkeypatch):
 
 def test_an_interrupt_in_the_first_epoch_saves_nothing(run, flowers, interrupt_in_epoch, tmp_path):
     interrupt_in_epoch(1)
-    result = run("train", flowers, "--target", "kind")
+    result = run("train", flowers, "--target", "kind", "--hidden", 8)
     assert result.code == 130 and "interrupted; nothing was saved" in result.err
     assert os.listdir(tmp_path) == ["flowers.csv"]
 
@@ -78,7 +78,7 @@ def test_a_second_interrupt_ends_at_once(run, flowers, interrupt_in_epoch, monke
 
     interrupt_in_epoch(3)
     monkeypatch.setattr(gpumlp.Trainer, "evaluate", interrupt)
-    result = run("train", flowers, "--target", "kind")
+    result = run("train", flowers, "--target", "kind", "--hidden", 8)
     assert result.code == 130 and "interrupted; nothing was saved" in result.err
     assert os.listdir(tmp_path) == ["flowers.csv"]
 

@@ -78,7 +78,7 @@ def test_bad_options(fails, never_trains, tmp_path, words, message):
 )
 def test_bad_tables(fails, never_trains, tmp_path, text, message):
     (tmp_path / "d.csv").write_text(text)
-    error = fails("train", "d.csv", "--target", "y")
+    error = fails("train", "d.csv", "--target", "y", "--hidden", 4)
     assert message in error and "d.csv" in error
     assert os.listdir(tmp_path) == ["d.csv"]
 

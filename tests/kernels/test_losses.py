@@ -12,7 +12,7 @@ from gpumlp.kernels.losses import LOSSES, evaluation_kernel, output_kernel, trai
 from launching import HOW, RECORDED_K, Flat, Padded, run
 from tolerances import close
 
-NAMES = sorted(LOSSES)
+NAMES = sorted(oracles.LOSSES)
 DELTA = 0.75
 WIDTHS = [1, 2, 3, 10, 33, 1000]
 pytestmark = pytest.mark.memory

@@ -144,7 +144,7 @@ def test_command_line(own: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -
 
 def test_losses_that_are_not_known() -> None:
     with pytest.raises(ValueError, match=r"'pseudo_huber'.*LOSSES\['pseudo_huber'\]"):
-        gpumlp.losses.get_loss(PSEUDO_HUBER)
+        gpumlp.losses.get_loss("pseudo_huber")
     with pytest.raises(ValueError, match="'huber'"):  # another loss of a known name
         gpumlp.losses.get_loss(replace(PSEUDO_HUBER, name="huber"))
 

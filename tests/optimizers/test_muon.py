@@ -120,6 +120,19 @@ def test_a_step_of_a_network(device: str, penalties: dict, clip: float | None) -
             close(shown, expected, "50 training steps")
 
 
+def test_newton_schulz_of_members(backend: Any) -> None:
+    """The third one has zeros where the others have more rows and columns, and keeps them."""
+    u = RNG.normal(size=(3, 5, 9))
+    u[2, 3:] = u[2, :, 6:] = 0
+    o = backend.zeros((3, 5, 16), "f8")[..., :9]
+    backend.copy(o, u)
+    backend.record(newton_schulz(backend, o, 5), Steps(backend)).run()
+    got = backend.to_numpy(o)
+    for k in range(3):
+        np.testing.assert_allclose(got[k], orthogonal(u[k]), rtol=0, atol=1e-10)
+    assert (got[2, 3:] == 0).all() and (got[2, :, 6:] == 0).all()
+
+
 @pytest.mark.memory
 @pytest.mark.parametrize("shape", [*SHAPES, (33, 65)])
 def test_newton_schulz(backend: Any, dtype: Any, shape: tuple[int, int]) -> None:
@@ -167,23 +180,34 @@ def test_rounds_that_make_no_sense(bad: Any) -> None:
     assert gpumlp.Muon(ns_steps=3.0).ns_steps == 3  # type: ignore[arg-type]
 
 
-def test_many_train_alone(device: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"match_rms": True, "average": 0.9, "proximal": True}], ids=name_of)
+def test_many_networks(device: str, options: dict) -> None:
+    """On CUDA in one plan, with widths, penalties and clipping of their own; a matrix of zeros beside it."""
     X, y = RNG.normal(size=(40, 4)), RNG.normal(size=40)
 
     def make() -> list[gpumlp.Trainer]:
-        models = [gpumlp.MLP([4, 6, 1], seed=s, device=device, dtype="float64") for s in range(3)]
-        return [
-            gpumlp.Trainer(
-                model, loss="squared_error", optimizer=gpumlp.Muon(lr=0.01 * (s + 1)), batch_size=16
+        trainers = []
+        for s in range(3):
+            sizes = [4, 6 - s, 3 + 3 * s, 1]  # the wide side of the padded matrix is not always the member's
+            model = gpumlp.MLP(sizes, "tanh", seed=s, device=device, dtype="float64")
+            rule = gpumlp.Muon(lr=0.01 * (s + 1), l1=0.01 if options else 0.1 * s, l2=0.1 * s, **options)
+            rule.weight_decay = 0.1 * (2 - s)
+            clip = [None, 0.1, 1.0][s]
+            trainers.append(
+                gpumlp.Trainer(model, loss="squared_error", optimizer=rule, batch_size=16, clip_norm=clip)
             )
-            for s, model in enumerate(models)
-        ]
+        return trainers
 
     alone, many = make(), make()
-    gpumlp.fit_many(many, X, y, epochs=3, progress=False)
+    histories = gpumlp.fit_many(many, X, y, epochs=4, progress=False)
+    if device.startswith("cuda"):
+        assert repr(histories).startswith("3 networks in 1 plan:")
     for one, other in zip(alone, many, strict=True):
-        one.fit(X, y, epochs=3, progress=False)
-        close(other.model.predict(X), one.model.predict(X), "small plan")
+        one.fit(X, y, epochs=4, progress=False)
+        host, (mine, its) = one.model.backend.to_numpy, (t.optimizer.state[0] for t in (one, other))
+        close(host(other.model.flat), host(one.model.flat), "50 training steps")
+        for name in one.optimizer.arrays():
+            close(host(its[name]), host(mine[name]), "50 training steps")
 
 
 def test_settings_count_from_the_next_step(device: str) -> None:

@@ -137,8 +137,8 @@ def test_registry_is_complete(capsys: pytest.CaptureFixture) -> None:
     formulas = (ROOT / "docs" / "formulas.md").read_text(encoding="utf-8")
     for name, rule in OPTIMIZERS.items():
         assert rule.name == name
-        assert name in oracles.RULES
-        assert OPTIONS[name]
+        assert name in oracles.RULES, f"tests/oracles.py has no formula for {name}"
+        assert OPTIONS.get(name), f"tests/rules.py has no options for {name}"
         assert re.search(rf"^\|[^|]*`{name}`", formulas, re.M), f"docs/formulas.md has no row for {name}"
         assert re.search(rf"\b{name}\b", help_text)
         assert getattr(gpumlp, rule.__name__) is rule

@@ -13,9 +13,8 @@ from rules import OPTIONS, make
 from tolerances import close
 
 import gpumlp
-from gpumlp.optimizers import OPTIMIZERS
 
-NAMES = sorted(OPTIMIZERS)
+NAMES = sorted(oracles.RULES)
 SHAPES: list[tuple[int, ...]] = [(), (1,), (5,), (0,), (3, 0, 2), (4, 7), (2, 3, 4), (1, 1, 1, 9)]
 
 

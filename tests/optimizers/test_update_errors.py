@@ -32,11 +32,12 @@ def frozen() -> np.ndarray:
         ),
         ([ONE, ONE], [ONE], ValueError, "2 parameter arrays but 1 gradient"),
         (ONE, np.ones(3), TypeError, r"params\[0\] is float32 but grads\[0\] is float64"),
+        (np.ones(3), np.ones(3, np.float16), TypeError, r"float64 but grads\[0\] is float16; cast"),
         (
-            np.ones(3, np.float16),
-            np.ones(3, np.float16),
+            np.ones(3, np.uint16),
+            np.ones(3, np.uint16),
             TypeError,
-            "float16; supported are float32 and float64",
+            "uint16; supported are float32 and float64",
         ),
         (np.ones(3, int), np.ones(3, int), TypeError, "int64; supported are float32 and float64"),
         (

@@ -45,6 +45,15 @@ EMBEDDINGS = {
 KINDS = sorted(EMBEDDINGS)
 
 
+def of_member(kind: str, k: int) -> gpumlp.Embedding:
+    """The same kind with a scale, or bins, of its own."""
+    e = EMBEDDINGS[kind]
+    if e.kind == "piecewise":
+        codes = {"columns": e.columns, "categories": e.categories, "category_size": e.category_size}
+        return E.piecewise(INNER + 0.1 * k, e.size, bins=(5, 3, 6, 5)[k], **codes)
+    return replace(e, scale=0.1 * (k + 1))
+
+
 def moved(parameters: list[Any], seed: int = 1) -> list[Any]:
     """The same, with noise: amplitudes begin at 0, where half of the gradient is 0."""
     rng = np.random.default_rng(seed)
@@ -185,15 +194,18 @@ def test_codes_are_exact_in_half_precision(device: str) -> None:
     assert np.flatnonzero(gradient).tolist() == [7, 4096, 4097]
 
 
-@pytest.mark.parametrize("kind", ["cosine", "cosine of some", "categories", "periodic", "piecewise"])
+STACKED = ["cosine", "cosine of some", "categories", *KINDS[-4:]]
+
+
+@pytest.mark.parametrize("kind", STACKED)
 def test_many_networks_have_what_each_has_alone(device: str, kind: str, dtype: Any) -> None:
-    """With rates, widths, scales and dropout of their own; on CUDA in one plan, if numbers have no layers."""
+    """With rates, widths, scales, bins and dropout of their own; on CUDA in one plan."""
     X, y = rows(n=64)
 
     def trainers() -> list[gpumlp.Trainer]:
         found = []
         for k, (rate, width) in enumerate([(0.01, 8), (0.02, 12), (0.005, 12)]):
-            e = replace(EMBEDDINGS[kind], scale=0.1 * (k + 1))
+            e = of_member(kind, k)
             model = gpumlp.MLP(
                 [5, width, 2], embedding=e, dropout=0.1 * k, dtype=dtype, seed=k, device=device
             )
@@ -206,7 +218,7 @@ def test_many_networks_have_what_each_has_alone(device: str, kind: str, dtype: A
     histories = gpumlp.fit_many(together, X, y, epochs=5, validation=(X, y), progress=False)
     how = repr(histories).splitlines()[0]
     if device.startswith("cuda"):
-        assert how == ("3 networks:" if kind in ("periodic", "piecewise") else "3 networks in 1 plan:")
+        assert how == "3 networks in 1 plan:"
     for a, b in zip(together, alone, strict=True):
         b.fit(X, y, epochs=5, validation=(X, y), progress=False)
         close(np.array(a.history.val_loss), b.history.val_loss, "50 training steps", dtype=dtype)
@@ -219,12 +231,36 @@ def test_many_networks_have_what_each_has_alone(device: str, kind: str, dtype: A
                 np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "cosine of some", "categories"])
+@pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["periodic", "piecewise"])
+def test_many_networks_in_reduced_precision(device: str, kind: str, precision: str) -> None:
+    if not device.startswith("cuda"):
+        pytest.skip("only on CUDA devices")
+    X, y = rows(n=64)
+    together, alone = (
+        [
+            trainer(
+                gpumlp.MLP([5, 8, 2], embedding=of_member(kind, k), seed=k, device=device),
+                precision=precision,
+            )
+            for k in range(4)
+        ]
+        for _ in range(2)
+    )
+    gpumlp.fit_many(together, X, y, epochs=3, progress=False)
+    for a, b in zip(together, alone, strict=True):
+        b.fit(X, y, epochs=3, progress=False)
+        np.testing.assert_allclose(a.history.loss, b.history.loss, rtol=GRADIENT[precision])
+        assert a.history.loss[2] < a.history.loss[0]
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("kind", STACKED)
 def test_members_of_a_plan(backend: Any, kind: str) -> None:
-    """A stack's gradients are those of its networks, whose widths differ, on every executor."""
+    """A stack's gradients are those of its networks, whose widths and bins differ, on every executor."""
     models = [
-        gpumlp.MLP([5, width, 2], "tanh", embedding=EMBEDDINGS[kind], dtype="float64", device=backend)
-        for width in (8, 12, 9)
+        gpumlp.MLP([5, width, 2], "tanh", embedding=of_member(kind, k), dtype="float64", device=backend)
+        for k, width in enumerate((8, 12, 9))
     ]
     for k, model in enumerate(models):
         model.set_parameters(moved(model.get_parameters(), seed=k))
@@ -249,6 +285,7 @@ def test_members_of_a_plan(backend: Any, kind: str) -> None:
         stack.get(k, own, gradients[-1])
         assert float(abs(own[model.embedded.start :]).max()) > 1e-3
         close(backend.to_numpy(own), backend.to_numpy(alone), "small plan")
+        assert int((gradients[-1][k] != 0).sum()) == int((own != 0).sum())  # all else is padding
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,17 @@ def test_figures_are_those_of_scikit_learn() -> None:
     p = p / p.sum(axis=1, keepdims=True)
     mine = figures(Answers(y, found, p, np.array(["a", "b"])), w)
     assert mine["accuracy"] == pytest.approx(metrics.accuracy_score(y, found, sample_weight=w))
-    assert mine["log loss"] == pytest.approx(metrics.log_loss(y, p, sample_weight=w))
+    assert mine["log_loss"] == pytest.approx(metrics.log_loss(y, p, sample_weight=w))
     area = metrics.roc_auc_score(y == "b", p[:, 1], sample_weight=w)
-    assert mine["area under the ROC curve"] == pytest.approx(area)
+    assert mine["auc"] == pytest.approx(area)
+    p, y = rng.dirichlet([1, 1, 1, 1], 60), rng.integers(0, 4, 60)
+    mine = figures(Answers(y, p.argmax(axis=1), p, np.arange(4)), w)
+    area = metrics.roc_auc_score(y, p, multi_class="ovr", sample_weight=w)
+    assert mine["auc"] == pytest.approx(area)
     values, answers = rng.normal(size=60), rng.normal(size=60)
     mine = figures(Answers(values, answers), w)
-    assert mine["R2"] == pytest.approx(metrics.r2_score(values, answers, sample_weight=w))
-    assert mine["RMSE"] == pytest.approx(metrics.mean_squared_error(values, answers, sample_weight=w) ** 0.5)
+    assert mine["r2"] == pytest.approx(metrics.r2_score(values, answers, sample_weight=w))
+    assert mine["rmse"] == pytest.approx(metrics.mean_squared_error(values, answers, sample_weight=w) ** 0.5)
 
 
 def test_calibration_has_all_rows(classifier: Any) -> None:

@@ -17,7 +17,9 @@ import gpumlp
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
-    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe", "large-data")),
+    *(f"docs/{page}.md" for page in ("python", "sklearn", "many", "tables", "recipe")),
+    "docs/large-data.md",
+    "docs/own-training.md",
 ]
 NEEDS_GPU = ("gpumlp.training.warmup",)
 

@@ -163,6 +163,12 @@ def test_delimiters_are_found(read, delimiter):
     assert read("a,b\n1,x\n".replace(",", delimiter)).names == ["a", "b"]
 
 
+@pytest.mark.parametrize("text", ["a, b;c\n1;x\n", "c;a, b\n1;x,y\n", "a, b, c\td\n1\t2\n"])
+def test_the_delimiter_fits_the_rows(read, text):
+    """A name, or a cell, may hold another one."""
+    assert len(read(text).names) == 2
+
+
 def test_delimiter_and_decimal_are_given(read):
     frame = read("a:b:c\n1,5:-2,25e1:x,y\n", layout=Layout(delimiter=":", decimal=","))
     assert frame["a"].values.tolist() == [1.5] and frame["b"].values.tolist() == [-22.5]

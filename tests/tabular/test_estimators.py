@@ -237,6 +237,14 @@ def test_weights_of_rows_and_classes():
     np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
 
 
+def test_short_time_for_a_sorted_table():
+    """Fewer rows are still some of every class: an answer, and no error about one class."""
+    y = np.repeat(["a", "b"], [15_000, 5])
+    X = np.random.default_rng(0).normal(size=(len(y), 2))
+    est = TabularClassifier(quality="fast", time_limit=0.001, random_state=0, device="cpu").fit(X, y)
+    assert est.predict_proba(X).shape == (len(y), 2)
+
+
 def test_time_limit_is_kept():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 6))
@@ -250,7 +258,7 @@ def test_time_limit_is_kept():
 
 def test_notes():
     rng = np.random.default_rng(0)
-    X, y = {"a": rng.normal(size=300), "row": np.arange(300)}, rng.normal(size=300)
+    X, y = {"a": rng.normal(size=300), "row": np.arange(300)}, rng.normal(size=300) ** 3
     with pytest.warns(UserWarning, match="'row' looks like a row number"):
         fitted = TabularRegressor(**FAST).fit(X, y)
     assert any("no better than that of a constant" in note for note in fitted.notes_)
@@ -323,3 +331,25 @@ def test_on_every_executor(device):
     assert np.corrcoef(answers, X["a"] + X["b"])[0, 1] > 0.95
     fitted.ensemble_.to("cpu")
     np.testing.assert_allclose(fitted.predict(X), answers, rtol=1e-4, atol=1e-4)
+
+
+def test_progress_is_told():
+    X, y = table(600)
+    told = []
+    options = {**FAST, "quality": "medium"}
+    fitted = TabularRegressor(**options, n_networks=3).fit(X, y, progress=told.append)
+    last = told[-1]
+    assert (last.networks, last.training) == (3, 0)
+    assert last.epochs == last.of_epochs == sum(each["epochs"] for each in fitted.networks_)
+    assert all(one.epochs <= two.epochs for one, two in zip(told, told[1:], strict=False))
+    assert last.scores["rmse"] == pytest.approx(fitted.validation_scores_["rmse"], rel=1e-5)
+    quiet = TabularRegressor(**options, n_networks=3).fit(X, y)
+    np.testing.assert_array_equal(quiet.predict(X), fitted.predict(X))
+    with pytest.raises(TypeError, match="progress=True; expected something that can be called"):
+        TabularRegressor(**options).fit(X, y, progress=True)
+    with pytest.raises(RuntimeError, match="enough"):
+        TabularRegressor(**options).fit(X, y, progress=_enough)
+
+
+def _enough(_):
+    raise RuntimeError("enough")

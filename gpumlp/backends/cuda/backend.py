@@ -26,7 +26,7 @@ from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Ste
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, memory_for
 from gpumlp.backends.cuda.branches import Place, branches, one_branch
-from gpumlp.backends.cuda.cublas import Cublas, load_library
+from gpumlp.backends.cuda.cublas import Cublas, load_library, matmul
 from gpumlp.backends.cuda.graphs import CudaPlan, captured
 from gpumlp.backends.cuda.kernels import (
     Bound,
@@ -38,6 +38,7 @@ from gpumlp.backends.cuda.kernels import (
     pointer,
     written_spans,
 )
+from gpumlp.backends.cuda.lists import ListSteps
 from gpumlp.backends.cuda.work import Order, Work
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
@@ -85,10 +86,10 @@ class CupyBackend(Backend):
             self._tables = cupy.cuda.MemoryPool()
 
     # ---- order and memory -----------------------------------------------
-    def work(self) -> Work:
+    def work(self, captured: bool = False) -> Work:
         """A context: the device is current, and the current stream (the value) is behind all earlier work of
-        this backend."""
-        return self._order.work()
+        this backend.  With `captured` the caller may be capturing it."""
+        return self._order.work(captured)
 
     def free_memory(self) -> None:
         """Give back what CuPy's pools keep for later use (device and pinned memory)."""
@@ -260,6 +261,10 @@ class CupyBackend(Backend):
             return BoundList(kernel, self._kernels, members, free, scalars, self._tables, self._staging)
         return None
 
+    def list_steps(self, *args: Any, **kwargs: Any) -> ListSteps:
+        with self.work():
+            return ListSteps(self._kernels, self._staging, self._tables, *args, **kwargs)
+
     def _decay(self, kernel: Kernel, segments: Segments | None, cols: int) -> Any:
         if not kernel.masked or segments is None:
             return None
@@ -310,7 +315,7 @@ class CupyBackend(Backend):
                 self._eager(f"cuBLAS cannot be called directly ({error})")
                 a = op.a.swapaxes(-1, -2) if op.trans_a else op.a
                 b = op.b.swapaxes(-1, -2) if op.trans_b else op.b
-                return lambda: cupy.copyto(op.c, a @ b)
+                return lambda: matmul(a, b, op.c)
             call = blas.bind(op)
             blas.set_stream(stream.ptr)
             call()

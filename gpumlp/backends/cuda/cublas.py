@@ -15,7 +15,7 @@ from typing import Any
 
 from gpumlp.backends.base import Gemm
 
-__all__ = ["Cublas", "CublasError", "load_library"]
+__all__ = ["Cublas", "CublasError", "load_library", "matmul"]
 
 _STATUS = {
     1: "CUBLAS_STATUS_NOT_INITIALIZED",
@@ -200,3 +200,8 @@ class Cublas:
                 _check(status, f"{call.__name__}(m={cols}, n={rows}, k={inner})")
 
         return run
+
+
+def matmul(a: Any, b: Any, out: Any) -> None:
+    """The product by CuPy, where cuBLAS cannot be called."""
+    out[...] = a @ b

@@ -29,6 +29,7 @@ __all__ = [
     "Call",
     "Kernels",
     "Segments",
+    "arguments",
     "decay_bits",
     "pointer",
     "written_spans",
@@ -171,7 +172,7 @@ class BoundList:
         staging.send(device_owner, owner, cupy.cuda.get_current_stream())
         given: dict[str, Any] = {"count_": starts[-1], "owner_": device_owner, "list_": self._sent}
         given |= dict.fromkeys(kernel.stepped, 0.0) | values
-        self._call = Call(function, text, _arguments(text, given), starts[-1])
+        self._call = Call(function, text, arguments(text, given), starts[-1])
         self._values_at = [self._call.places[name] for name in kernel.stepped]
         self._bytes, self._written = [m.bytes for m in members], written_spans(kernel, members)
         self._last: list[int] | None = None
@@ -294,7 +295,7 @@ class Kernels:
             given[f"md_{a.name}"] = jump[a.name] // array.itemsize
             if needs_stride(kernel, a):
                 given[f"ld_{a.name}"] = strides[0] // array.itemsize if len(strides) > 1 else 0
-        return Call(function, text, _arguments(text, given), max(count, width))
+        return Call(function, text, arguments(text, given), max(count, width))
 
     def load(self, call: Call) -> None:
         """Compile and load the kernel of `call`, where no launch has done so."""
@@ -312,7 +313,7 @@ class Kernels:
     def run_strided(self, kernel: Kernel, arrays: dict[str, Any], values: dict[str, Any]) -> None:
         """Run a map kernel at once on arrays of equal shape and any strides."""
         function, text = self.function(kernel, Form("strided", _form_type(kernel, arrays)))
-        function(*_arguments(text, {**{f"{n}_": a for n, a in arrays.items()}, **values}))
+        function(*arguments(text, {**{f"{n}_": a for n, a in arrays.items()}, **values}))
 
 
 def _form_type(kernel: Kernel, arrays: dict[str, Any]) -> str:
@@ -332,7 +333,7 @@ def _one_each(kernel: Kernel, values: dict[str, Any], compute: str) -> dict[str,
     }
 
 
-def _arguments(text: Source, given: dict[str, Any]) -> list[Any]:
+def arguments(text: Source, given: dict[str, Any]) -> list[Any]:
     """`given` in the order of the parameters, scalars with the parameters' types."""
     return [
         given[name] if isinstance(given[name], cupy.ndarray) else np.dtype(ctype).type(given[name])

@@ -6,7 +6,8 @@ Four forms:
   the body on locals, vector stores.  Everything is read once before and stored once after, so the compiler
   need not assume that arrays overlap.
 * ``list``: as ``map``, of width 4, over many C-contiguous arrays in one launch.  A block works on one of
-  them: `owner_` has its number, that row of `list_` its first thread, its size and the kernel's addresses.
+  them: `owner_` has its number, that row of `list_` its first thread, its size, the kernel's addresses and,
+  if masked, its `decay`.  Raw arrays are the same for all.
 * ``row``: `width` threads (1, 8, 32 or 256) share a row; sums and maxima in a fixed order, without atomics.
 * ``strided``: CuPy's own indexing, one thread per element, for arrays of any strides.
 
@@ -48,7 +49,7 @@ class Form:
     plan : bool
         k and the stepped values come from the plan's counters and table, not by value.
     masked : bool
-        `decay` comes from a bit per column, else it is 1.
+        `decay` comes from a bit per column (list: from `list_`), else it is 1.
     members : bool
         Several launches as one (map and row).
     own : tuple of str
@@ -136,8 +137,6 @@ def source(kernel: Kernel, form: Form) -> Source:
         raise ValueError(f"{kernel.name}: dtype {form.dtype}; arrays of any strides are float32 or float64")
     if form.kind == "row" and kernel.masked:
         raise ValueError(f"{kernel.name}: a row kernel cannot be masked")
-    if form.kind == "list" and any(a.role.startswith("raw") for a in kernel.arrays):
-        raise ValueError(f"{kernel.name}: a kernel with raw arrays has no list form")
     if form.members and form.kind not in ("map", "row"):
         raise ValueError(f"{kernel.name}: the form {form.kind} has no members")
     make = {"map": _map_text, "list": _list_text, "row": _row_text, "strided": _strided_text}[form.kind]
@@ -161,7 +160,9 @@ def _parameters(
         inputs += [("int64", "count_"), ("int64", "cols_")]
         inputs += [("uint32", "groups_")] if form.kind == "map" else []
         inputs += [("uint32", "rows_")] if form.members else []
-    for array in kernel.arrays if form.kind != "list" else ():
+    for array in kernel.arrays:
+        if form.kind == "list" and not array.role.startswith("raw"):
+            continue
         prefix = "raw " if array.role.startswith("raw") else raw
         side = inputs if array.role in ("in", "raw") else outputs
         side.append((prefix + array_dtype(array, form), f"{array.name}_"))
@@ -180,7 +181,7 @@ def _parameters(
             inputs += [("int32", f"{name}_at_") for name in kernel.stepped]
     else:
         inputs += [_value(form, form.compute, name) for name in kernel.stepped]
-    if form.masked:
+    if form.masked and form.kind != "list":
         inputs.append(("raw uint8", "decay_bits_"))
     return tuple(inputs), tuple(outputs)
 
@@ -298,18 +299,20 @@ def _row(form: Form, row: str) -> list[str]:
 
 def _list_text(kernel: Kernel, form: Form) -> str:
     plain, element = _element(kernel)
+    behind = LIST_HEAD + len(plain)
     ahead = [
         "const long long r = 0;",
         f"const int array_ = owner_[i / {form.block_size}];",
-        f"const long long* const list_row_ = &list_[0] + {LIST_HEAD + len(plain)}ll * array_;",
+        f"const long long* const list_row_ = &list_[0] + {behind + form.masked}ll * array_;",
         "const long long first_ = 4ll * (i - list_row_[0]), cols_ = list_row_[1];",
         *(
             f"{_const(a)}{_ctype(a)}* const {a.name}_p_ = ({_const(a)}{_ctype(a)}*)list_row_[{n}] + first_;"
             for n, a in enumerate(plain, LIST_HEAD)
         ),
     ]
-    loads, work = _fours(kernel, plain, "C(1)")
-    return _frame(kernel, form, element + work, ahead + loads)
+    loads, work = _fours(kernel, plain, "decay_" if form.masked else "C(1)")
+    decay = [f"const C decay_ = C(list_row_[{behind}]);"] if form.masked else []
+    return _frame(kernel, form, decay + element + work, ahead + loads)
 
 
 def _fours(kernel: Kernel, plain: list[Array], decay: str) -> tuple[list[str], list[str]]:

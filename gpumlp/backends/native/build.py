@@ -29,7 +29,7 @@ import numpy as np
 from gpumlp.backends.native import cache
 from gpumlp.backends.native.text import kernel_source
 from gpumlp.distributed.launcher import launched
-from gpumlp.errors import DeviceError
+from gpumlp.errors import CompileError, DeviceError
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = [
@@ -207,10 +207,12 @@ def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
                     run = running[key]
                     run.stop()
                     if run.process.returncode:
-                        raise DeviceError(
-                            f"the C++ compiler failed ({shlex.join(run.command)}):\n"
-                            f"{run.text()[1][-2000:]}\n"
-                            "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one."
+                        said = run.text()[1]
+                        raise CompileError(
+                            f"the C++ compiler failed ({shlex.join(run.command)}):\n{said[-2000:]}\n"
+                            "Set CXX to another compiler, or GPUMLP_NATIVE=0 to do without one.",
+                            sources[key],
+                            said,
                         )
                     cache.store(place, key, folder / key)
                     del running[key]
@@ -222,7 +224,7 @@ def _compile(compiler: Compiler, sources: dict[str, str], place: Path) -> None:
 # ---- libraries -----------------------------------------------------------------------------------------
 _loaded: dict[str, ctypes.CDLL] = {}
 #: what went wrong for which libraries, or with which compiler; it is not tried again, which takes time
-_failed: dict[tuple[str, ...], str] = {}
+_failed: dict[tuple[str, ...], DeviceError] = {}
 
 
 def forget() -> None:
@@ -251,11 +253,11 @@ def load_all(sources: Sequence[str]) -> list[ctypes.CDLL]:
     if missing:
         before = _failed.get(compiler.command) or _failed.get(tuple(missing))
         if before:
-            raise DeviceError(before)
+            raise before.with_traceback(None)
         try:
             _loaded.update(_obtain(compiler, missing))
         except DeviceError as error:
-            _failed[tuple(missing)] = str(error)
+            _failed[tuple(missing)] = error
             raise
     return [_loaded[key] for key in keys]
 
@@ -299,7 +301,7 @@ def _obtain(compiler: Compiler, sources: dict[str, str]) -> dict[str, ctypes.CDL
         "GPUMLP_CACHE_DIR to a directory with space, or GPUMLP_NATIVE=0 to do without."
     )
     if isinstance(problem, subprocess.TimeoutExpired):
-        _failed[compiler.command] = str(failure)
+        _failed[compiler.command] = failure
     raise failure from problem
 
 

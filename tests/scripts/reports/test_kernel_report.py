@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from gpumlp.kernels.kernel import Kernel
 
 import gpumlp
 from gpumlp.backends import cuda_problem
+from gpumlp.backends.cuda.text import Form
 
 Script = Callable[[str], ModuleType]
 
@@ -121,10 +123,10 @@ def test_the_newest_compiler_is_taken_if_none_is_named(
 
 def test_the_report_finds_what_is_wrong(script: Script, nvrtc: Any) -> None:
     report = script("reports.kernel_report")
-    form = report.Form("map", "float32", 4, plan=True)
+    form = Form("map", "float32", 4, plan=True)
 
     def wrong(body: str) -> list[str]:
-        kernel = report.Kernel("gpumlp_wrong", body, lambda **_: None, inputs="T x", outputs="T y")
+        kernel = Kernel("gpumlp_wrong", body, lambda **_: None, inputs="T x", outputs="T y")
         results, errors = report.build(nvrtc, [report.Case(kernel, form)], [80], 1)
         return errors + [line for case, row in results for line in report.problems(case, row)]
 
