@@ -202,7 +202,7 @@ class ResidentEpochs:
 
     def advance(self, first: int, count: int) -> None:
         """Do `count` steps, of which the first one is number `first` of the epoch."""
-        full = min(count, max(0, self._n_full - first))
+        full = min(count, self._n_full - first)
         if full > 0 and self._full:
             self._full.run(full)
         if count > full and self._rest:

@@ -18,7 +18,7 @@ from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
 from gpumlp.rows import Rows, check_rows
-from gpumlp.schedules import get_schedule
+from gpumlp.schedules import check_known, get_schedule
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
 from gpumlp.training.fitting import given_rows, rows_of_fit
@@ -257,11 +257,7 @@ class Trainer(Settings):
             Look at the values first; of CuPy rows that means waiting for the device.  By default so, but for
             CuPy rows with `loss`: values or class numbers that are none make loss and parameters NaN.
         """
-        if getattr(self.schedule, "needs_total", False):
-            raise ValueError(
-                f"{self.schedule} depends on the number of planned steps, which step() does not know; "
-                "give it to the schedule, for example gpumlp.schedules.Cosine(steps=1000)"
-            )
+        check_known(self.schedule, "step()")
         wanted = checks.flag("loss", loss)
         rows, screen = self._batch(X, y, sample_weight, check, wanted)
         self.set_output()

@@ -107,21 +107,26 @@ def test_many_members(device: str) -> None:
     """Members with and without such callbacks, which are called in this thread."""
     import threading
 
+    def looking(told: list[Any]) -> EverySteps:
+        def look(own: gpumlp.Trainer, step: Any) -> None:
+            assert threading.current_thread() is threading.main_thread()
+            told.append((own.seed, step.number, step.loss, step.update_norms))
+
+        return EverySteps(4, look, norms=True)
+
     seen: list[Any] = []
-    looks = [
-        EverySteps(4, lambda own, step: seen.append((own.seed, step.number, threading.current_thread())))
-    ]
-    members = [trainer(device, looks if seed % 2 else [], seed) for seed in range(4)]
+    members = [trainer(device, [looking(seen)] if seed % 2 else [], seed) for seed in range(4)]
     gpumlp.fit_many(members, X, Y, epochs=3, progress=False)
+    told: list[Any] = []
     for seed, member in enumerate(members):
-        alone = trainer(device, [], seed)
+        alone = trainer(device, [looking(told)] if seed % 2 else [], seed)
         alone.fit(X, Y, epochs=3, progress=False)
         if device.startswith("cuda"):
             close(host(member), host(alone), "100 steps")
         else:
             assert np.array_equal(host(member), host(alone))
-    here = threading.main_thread()
-    assert sorted(seen[:], key=lambda call: call[:2]) == [(k, t, here) for k in (1, 3) for t in (4, 8, 12)]
+    assert sorted(seen) == told
+    assert [call[:2] for call in told] == [(k, t) for k in (1, 3) for t in (4, 8, 12)]
 
 
 def test_the_end_comes_after_the_epoch(device: str) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["FORKED", "cuda_problem", "driver_problem", "forked"]
+__all__ = ["FORKED", "cuda_problem", "driver_problem", "forked", "version_text"]
 
 FORKED = (
     "this process was made by fork after its parent had started CUDA, which works only in the process that "
@@ -56,7 +56,7 @@ def driver_problem(cupy: Any, runtime: Any, device: int) -> str | None:
             return f"CuPy {cupy.__version__} is installed, but no NVIDIA driver is ({error})"
         if getattr(error, "status", None) == getattr(runtime, "cudaErrorInsufficientDriver", 35):
             return (
-                f"the NVIDIA driver (for CUDA {driver // 1000}.{driver % 1000 // 10}) is older than "
+                f"the NVIDIA driver (for CUDA {version_text(driver)}) is older than "
                 f"CuPy {cupy.__version__} needs: update the driver, or install CuPy for an older CUDA version"
             )
         if getattr(error, "status", None) == _INITIALIZATION_ERROR and os.getpid() != _imported_in:
@@ -112,3 +112,8 @@ def _header_problem(cupy: Any, runtime: Any) -> str | None:
             f"extra, such as pip install 'cupy-cuda{runtime.runtimeGetVersion() // 1000}x[ctk]'"
         )
     return None
+
+
+def version_text(number: int) -> str:
+    """CUDA's number of a version, 12040, as "12.4"."""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -25,6 +25,7 @@ from gpumlp.backends.arrays import is_cuda
 from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, memory_for
+from gpumlp.backends.cuda.available import version_text
 from gpumlp.backends.cuda.branches import Place, branches, one_branch
 from gpumlp.backends.cuda.cublas import Cublas, load_library, matmul
 from gpumlp.backends.cuda.graphs import CudaPlan, captured
@@ -392,12 +393,8 @@ class CupyBackend(Backend):
                 "compute capability": f"{capability[:-1]}.{capability[-1]}",
                 "memory": f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
                 "cupy": cupy.__version__,
-                "driver": _version(runtime.driverGetVersion()),
-                "runtime": _version(runtime.runtimeGetVersion()),
+                "driver": version_text(runtime.driverGetVersion()),
+                "runtime": version_text(runtime.runtimeGetVersion()),
                 "cublas": blas,
                 "cuda graphs": "on" if self.graph else "off",
             }
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
