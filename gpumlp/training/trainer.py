@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,23 @@ from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
 from gpumlp.rows import Rows, check_rows
-from gpumlp.schedules import check_known, get_schedule
+from gpumlp.schedules import check_known
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
+from gpumlp.training.filed import Filed
 from gpumlp.training.fitting import given_rows, rows_of_fit
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
 from gpumlp.training.job import agreed
 from gpumlp.training.loop import Loop
 from gpumlp.training.placement import place_evaluation
 from gpumlp.training.progress import Progress
-from gpumlp.training.settings import Callback, Settings, check_callbacks
+from gpumlp.training.settings import Callback
 from gpumlp.training.table import step_table
 
 __all__ = ["Trainer"]
 
 
-class Trainer(Settings):
+class Trainer(Filed):
     """Trains an `MLP`.
 
     Parameters
@@ -329,80 +329,7 @@ class Trainer(Settings):
         batches, epochs = self._run_batch(rows, False, screen)
         return batches.objective(epochs, is_cuda(X))
 
-    # ---- files, printing and pickling -----------------------------------------------
-    @on_device
-    def save(self, path: Any) -> None:
-        """Write model and training to one .npz file, atomically; `load` resumes from it.
-
-        The file holds what decides how training goes on: parameters, optimiser state, numbers of steps and
-        epochs, seed, settings.  It does not hold callbacks, rows, or the counting of an `EarlyStopping`.
-        `save` may be called in a callback.  `gpumlp.load` reads the model alone from the file.  Of several
-        ranks the first one writes; the others do not wait for it.
-
-        Raises
-        ------
-        ValueError
-            A parameter is NaN or infinite.
-        OSError
-            The file cannot be written.
-        """
-        from gpumlp.training.saved import save_trainer
-
-        if self.leads:
-            save_trainer(self, path)
-
-    @staticmethod
-    def load(
-        path: Any,
-        device: Any = "auto",
-        *,
-        schedule: Any = None,
-        callbacks: Sequence[Callback] = (),
-        communicator: str | Communicator | None = None,
-        reproducible: bool = True,
-    ) -> Trainer:
-        """The trainer, with its model, that `save` wrote: `fit` on the same rows continues bit for bit.
-
-        Parameters
-        ----------
-        path : path
-        device : str
-            As for `MLP`; it need not be the one that the file comes from.
-        schedule : optional
-            Instead of the saved one; needed if that was a function of your own.
-        callbacks : sequence of callables
-        communicator, reproducible : optional
-            As for `Trainer`; the number of ranks need not be the one that the file comes from.
-
-        Raises
-        ------
-        gpumlp.ModelFileError
-            The file is damaged, or holds no training.
-        ValueError, TypeError
-            The schedule is missing, or an argument is of the wrong kind.
-
-        Examples
-        --------
-        >>> import numpy as np, gpumlp, tempfile, os
-        >>> X, y = np.linspace(-1, 1, 64).reshape(-1, 1), np.linspace(-1, 1, 64) ** 2
-        >>> settings = {"loss": "squared_error", "optimizer": gpumlp.Adam(lr=0.01)}
-        >>> whole = gpumlp.Trainer(gpumlp.MLP([1, 8, 1], "tanh", device="cpu"), **settings)
-        >>> half = gpumlp.Trainer(gpumlp.MLP([1, 8, 1], "tanh", device="cpu"), **settings)
-        >>> path = os.path.join(tempfile.mkdtemp(), "half.npz")
-        >>> _ = whole.fit(X, y, epochs=4), half.fit(X, y, epochs=2), half.save(path)
-        >>> resumed = gpumlp.Trainer.load(path, device="cpu")
-        >>> _ = resumed.fit(X, y, epochs=2)
-        >>> bool((resumed.model.flat == whole.model.flat).all())
-        True
-        """
-        from gpumlp.training.saved import load_trainer
-
-        checked = check_callbacks(callbacks)
-        if schedule is not None:
-            schedule = get_schedule(schedule)
-        make = partial(Trainer, communicator=communicator, reproducible=reproducible)
-        return load_trainer(make, path, device, schedule=schedule, callbacks=checked)
-
+    # ---- printing and pickling -----------------------------------------------
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
         return (
