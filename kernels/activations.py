@@ -214,18 +214,19 @@ def kernels_of(activation: Activation) -> tuple[Kernel, ...]:
     return tuple(make(activation, dropout) for dropout in (False, True) for make in (_forward, _backward))
 
 
-_DROP_SCALARS = "C scale, C keep_scale, int64 threshold, int64 key, int64 layer"
+_DROP_SCALARS = "C scale, C keep_scale, int64 threshold, int64 key, int64 layer, int64 first_row"
 
 
-def dropout_scalars(rate: float, key: int, layer: int) -> dict[str, float | int]:
+def dropout_scalars(rate: float, key: int, layer: int, first_row: int = 0) -> dict[str, float | int]:
     """By-value arguments of the kernels with dropout: an element is kept if its 32 random bits >=
-    `threshold`."""
+    `threshold`.  `first_row` is the place of row 0 in the batch, of which these rows may be a part."""
     return {
         "scale": 1 / (1 - rate),
         "keep_scale": 1 - rate,
         "threshold": round(rate * 2**32),
         "key": key,
         "layer": layer,
+        "first_row": first_row,
     }
 
 

@@ -17,7 +17,7 @@ _STEP_BITS = 24  # a float holds integers of up to this many bits exactly
 # Four columns share one counter and take one output word each.  t_low and t_high are the low 24 and the next
 # 24 bits of the step number; see `step_parts`.
 KEEP_TEXT = """\
-unsigned x0 = (unsigned)(c >> 2), x1 = (unsigned)r, x2 = (unsigned)t_low;
+unsigned x0 = (unsigned)(c >> 2), x1 = (unsigned)(r + first_row), x2 = (unsigned)t_low;
 unsigned x3 = ((unsigned)layer << 24) ^ (unsigned)t_high, k0 = (unsigned)key, k1 = (unsigned)(key >> 32);
 for (int round = 0; round < 10; ++round) {
     const unsigned long long p0 = 0xD2511F53ull * x0, p1 = 0xCD9E8D57ull * x2;
@@ -67,11 +67,18 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: int) -> list[np.ndarray]
 
 
 def keep_mask(shape: tuple[int, ...], values: dict[str, Any]) -> np.ndarray:
-    """Boolean (rows, cols) mask of `KEEP_TEXT`; `values` holds t_low, t_high, layer, key, threshold."""
+    """Boolean (rows, cols) mask of `KEEP_TEXT`; `values` holds t_low, t_high, layer, key, threshold, and
+    first_row if it is not 0."""
     rows, cols = shape
+    first_row = int(values.get("first_row", 0))
     groups = -(-cols // 4)
     x3 = ((int(values["layer"]) << 24) ^ int(values["t_high"])) & 0xFFFFFFFF
-    counter = (np.arange(groups)[None, :], np.arange(rows)[:, None], int(values["t_low"]), x3)
+    counter = (
+        np.arange(groups)[None, :],
+        np.arange(first_row, first_row + rows)[:, None],
+        int(values["t_low"]),
+        x3,
+    )
     words = np.broadcast_arrays(*philox4x32(counter, int(values["key"])))
     bits = np.stack(words, axis=-1).reshape(rows, 4 * groups)[:, :cols]
     return bits >= np.uint64(int(values["threshold"]))

@@ -20,9 +20,11 @@ __all__ = [
     "SUM",
     "SUM_SQUARES",
     "WEIGHT_SQUARES",
+    "ZERO",
     "gather_kernel",
     "partial_rows",
     "sum_kernel",
+    "tree_kernel",
 ]
 
 _FINITE = 3e38  # norms up to this one are finite in float32
@@ -201,6 +203,40 @@ EXCHANGE = Kernel(
     reference=_exchange,
 )
 """a, b = b, a."""
+
+
+def _tree(values: list[np.ndarray]) -> np.ndarray:
+    if len(values) == 1:
+        return values[0]
+    return _tree([a + b for a, b in zip(values[::2], values[1::2], strict=True)])
+
+
+@functools.cache
+def tree_kernel(n: int) -> Kernel:
+    """total = s0 + s1 + ... of 2, 4 or 8 summands, added in a balanced tree: ((s0 + s1) + (s2 + s3)) + ..."""
+    names = [f"s{j}" for j in range(n)]
+
+    def reference(total: np.ndarray, k: int = 0, **summands: np.ndarray) -> None:
+        total[...] = _tree([summands[name] for name in names])
+
+    terms = names
+    while len(terms) > 1:
+        terms = [f"({a} + {b})" for a, b in zip(terms[::2], terms[1::2], strict=True)]
+    return Kernel(
+        name=f"gpumlp_tree_{n}",
+        inputs=", ".join(f"C {name}" for name in names),
+        outputs="C total",
+        body=f"total = {terms[0]};",
+        reference=reference,
+    )
+
+
+def _zero(p: np.ndarray, k: int = 0) -> None:
+    p[...] = 0
+
+
+ZERO = Kernel(name="gpumlp_zero", outputs="C p", body="p = C(0);", reference=_zero)
+"""p = 0."""
 
 
 RESET = Kernel(

@@ -17,6 +17,7 @@ FLOORS = [
     ["errors"],
     ["schedules", "datasets", "files"],
     ["plots"],
+    ["distributed"],
     ["backends"],
     ["verify"],
     ["activations", "losses"],
@@ -101,6 +102,6 @@ def test_every_room_has_a_floor() -> None:
 
 def test_imports_are_seen() -> None:
     """This test sees what it should: an import in a function, of a submodule, of the top-level folder."""
-    assert "gpumlp.training.saved" in IMPORTS["gpumlp.training.trainer"]
+    assert "gpumlp.training.saved" in IMPORTS["gpumlp.training.filed"]
     assert "gpumlp.kernels.rows" in IMPORTS["gpumlp.plans.operations"]
     assert "gpumlp.checks" in IMPORTS["gpumlp.network.network"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpumlp.backends.base import Backend
 from gpumlp.backends.cuda.available import FORKED, cuda_problem, forked
+from gpumlp.distributed.launcher import launched
 from gpumlp.errors import DeviceError, suggest
 from gpumlp.locks import free_after_fork
 
@@ -34,8 +35,9 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     ----------
     name : str or Backend
         "auto": the environment variable ``GPUMLP_DEVICE`` if set, else "cuda" where usable, else "cpu".
-        "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0";
-        "gpu" and "gpu:1" are other names of "cuda" and "cuda:1".
+        "cpu": "native" where a C++ compiler is found, else "numpy" (a warning says why).  "cuda" is "cuda:0",
+        or "cuda:<local rank>" where a launcher has started several processes; "gpu" and "gpu:1" are other
+        names of "cuda" and "cuda:1".
         A Backend is returned as is.
 
     Raises
@@ -62,7 +64,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if wanted == "cpu":
         wanted = _cpu()  # not "native": that one fails where it cannot compile
     if wanted == "cuda":
-        wanted = "cuda:0"
+        wanted = f"cuda:{_own_device()}"
     if wanted.startswith("cuda") and forked():
         raise DeviceError(f"device={wanted!r} cannot be used: {FORKED}")
     if wanted not in made:
@@ -70,6 +72,13 @@ def get_backend(name: str | Backend = "auto") -> Backend:
             if wanted not in made:
                 made[wanted] = _make(wanted)
     return made[wanted]
+
+
+def _own_device() -> int:
+    """The number of this process's CUDA device: that of its rank on this machine, unless the launcher shows
+    each rank only its own."""
+    local_rank = launched().local_rank
+    return local_rank if local_rank and cuda_problem(local_rank) is None else 0
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Gemm, Op, Steps
+from gpumlp.backends.base import AllReduce, Computation, Gemm, Op, Steps
 from gpumlp.backends.numpy import address_of
 
 __all__ = ["dependencies", "extent", "member_extents", "touched"]
@@ -38,7 +38,7 @@ def member_extents(array: Any, apart: bool) -> list[tuple[int, int]]:
     return [(low + j * array.strides[0], high + j * array.strides[0]) for j in range(len(array))]
 
 
-def touched(op: Op) -> Iterator[tuple[Any, bool, bool]]:
+def touched(op: Computation) -> Iterator[tuple[Any, bool, bool]]:
     """The arrays of `op`: whether it has an axis of members, and whether it is written."""
     if isinstance(op, Gemm):
         for array in (op.a, op.b, op.c):
@@ -51,6 +51,10 @@ def touched(op: Op) -> Iterator[tuple[Any, bool, bool]]:
 
 def accesses(op: Op, steps: Steps) -> Iterator[Access]:
     """What `op` reads and writes; the counters among it, see `Launch.tick`."""
+    if isinstance(op, AllReduce):
+        for array in op.arrays.values():
+            yield *extent(array), any(array is each for each in op.written)
+        return
     for array, axis, written in touched(op):
         for low, high in member_extents(array, axis):
             yield low, high, written

@@ -1,4 +1,4 @@
-"""What an executor must do, and the two kinds of operation that a plan is made of.
+"""What an executor must do, and the kinds of operation that a plan is made of.
 
 Nothing here imports CuPy.  A backend owns no training state: it makes arrays, runs a kernel at once
 (`launch`), or turns a list of operations into something that replays it (`record`).
@@ -28,7 +28,7 @@ from gpumlp.backends.lists import Part
 from gpumlp.backends.steps import Steps
 from gpumlp.kernels.kernel import Kernel
 
-__all__ = ["Backend", "Gemm", "Launch", "Op", "Plan", "Steps", "on_device"]
+__all__ = ["AllReduce", "Backend", "Computation", "Gemm", "Launch", "Op", "Plan", "Steps", "on_device"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -130,7 +130,55 @@ class Gemm:
         return Gemm(a, b, self.c[j], self.trans_a, self.trans_b, self.tf32)
 
 
-Op = Launch | Gemm
+@dataclass(eq=False)
+class AllReduce:
+    """Add up what all ranks have in `buffer`, a contiguous array: every rank's plan has it at the same place.
+
+    Parameters
+    ----------
+    communicator : Communicator
+        One that moves arrays of this backend.
+    buffer : array
+    into : array, optional
+        Receives the sum instead of `buffer`.
+    scratch : array, optional
+        An array like `buffer`: then the sum is made in place, in a balanced tree of neighbours (see
+        `Communicator.add_doubling`).
+    gathered : array (ranks, *buffer.shape), optional
+        Receives the buffers of all ranks, and nothing is added: launches that follow do that, in an order of
+        their own.
+    """
+
+    communicator: Any
+    buffer: Any
+    into: Any = None
+    scratch: Any = None
+    gathered: Any = None
+
+    def run(self) -> None:
+        """Exchange now; on CUDA in the current stream."""
+        if self.gathered is not None:
+            self.communicator.all_gather(self.buffer, self.gathered)
+        elif self.scratch is not None:
+            self.communicator.add_doubling(self.buffer, self.scratch)
+        else:
+            self.communicator.all_reduce(self.buffer, self.into)
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """All of its arrays."""
+        given = {n: getattr(self, n) for n in ("buffer", "into", "scratch", "gathered")}
+        return {name: array for name, array in given.items() if array is not None}
+
+    @property
+    def written(self) -> list[Any]:
+        """Those that it writes."""
+        others = [array for name, array in self.arrays.items() if name != "buffer"]
+        return others if self.gathered is not None or self.into is not None else [self.buffer, *others]
+
+
+Computation = Launch | Gemm
+Op = Computation | AllReduce
 
 
 def _check_table(op: Launch, steps: Steps) -> None:
@@ -294,7 +342,9 @@ class Backend(ABC):
         """Prepare `ops` for replay.  Runs no kernel that changes anything but outputs of `Gemm`s."""
         self._check_home("steps", {"step": steps.step, "table": steps.table})
         for op in ops:
-            if isinstance(op, Gemm):
+            if isinstance(op, AllReduce):
+                self._check_home("all-reduce", op.arrays)
+            elif isinstance(op, Gemm):
                 self._check_home("gemm", {"a": op.a, "b": op.b, "c": op.c})
             else:
                 self._check_home(op.kernel.name, op.arrays)

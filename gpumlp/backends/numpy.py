@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.lane import do_what_waits, here
 from gpumlp.kernels.kernel import Kernel
@@ -99,7 +99,9 @@ def _window(array: np.ndarray, rows: int, cols: int) -> np.ndarray:
 
 def _alone(op: Op) -> list[tuple[Op, tuple[int, ...]]]:
     """`op` of each member, and where in a row of the step table the member's values are."""
-    return [(op, ())] if op.members is None else [(op.member(j), (j,)) for j in range(op.members)]
+    if isinstance(op, AllReduce) or op.members is None:
+        return [(op, ())]
+    return [(op.member(j), (j,)) for j in range(op.members)]
 
 
 class NumpyPlan(Plan):
@@ -119,7 +121,9 @@ class NumpyPlan(Plan):
             for op, member in self.ops:
                 if lane is not None:
                     lane.check()
-                if isinstance(op, Gemm):
+                if isinstance(op, AllReduce):
+                    op.run()
+                elif isinstance(op, Gemm):
                     np.matmul(op.a.T if op.trans_a else op.a, op.b.T if op.trans_b else op.b, out=op.c)
                 else:
                     self._launch(op, member)

@@ -14,6 +14,7 @@ from gpumlp.plans.operations import (
     training_ops,
 )
 from gpumlp.plans.precision import PRECISIONS, Precision, check_precision
+from gpumlp.plans.ranks import SHARDS, Job, Ranks, Spaces
 from gpumlp.plans.workspace import Workspace
 
 __all__ = [
@@ -21,12 +22,16 @@ __all__ = [
     "FORWARD_ROWS",
     "OUTPUTS",
     "PRECISIONS",
+    "SHARDS",
     "Forward",
     "GradPairs",
     "Grads",
+    "Job",
     "Kept",
     "Objective",
     "Precision",
+    "Ranks",
+    "Spaces",
     "Workspace",
     "check_contract",
     "check_order",

@@ -66,10 +66,11 @@ def _loss(
     rows: Rows,
     steps: Steps,
     objective: Objective,
+    start: int = 0,
     **own: Any,
 ) -> Launch:
     """The launch of a loss kernel on `n` rows; `own` are the arrays that only this kernel has."""
-    arrays = {"z": space.z[-1][..., :n, :], "index": steps.index, "y": rows.y, **own}
+    arrays = {"z": space.z[-1][..., :n, :], "index": steps.index[..., start:], "y": rows.y, **own}
     if rows.w is not None:
         arrays["w"] = rows.w
     loss, n_out, given = objective.loss, space.network.layer_sizes[-1], rows.X.shape[0]
@@ -101,6 +102,7 @@ def training_ops(
     grads: Any,
     objective: Objective,
     key: Any,
+    start: int = 0,
 ) -> list[Op]:
     """Gather, forward, loss, backward: everything up to the gradient of the data loss in `grads`.
 
@@ -118,17 +120,19 @@ def training_ops(
         Receives the gradient.
     key : int
         Key of the dropout masks; of members one each.
+    start : int
+        The place in the batch of the first of the `n` rows, if they are only a part of it.
     """
     scaler = space.precision.scaler
     kernel = training_kernel(objective.loss.name, rows.w is not None, scaler is not None)
-    own = {"d": space.d[-1][..., :n, :], "row_loss": row_loss}
+    own = {"d": space.d[-1][..., :n, :], "row_loss": row_loss[..., start:]}
     if scaler is not None:
         own["loss_scale"] = scaler
     return [
-        gather(space, n, rows.X, steps.index, stride),
-        *space.forward(n, key),
-        _loss(kernel, space, n, stride, rows, steps, objective, **own),
-        *space.backward(n, grads, key),
+        gather(space, n, rows.X, steps.index[..., start:], stride),
+        *space.forward(n, key, start),
+        _loss(kernel, space, n, stride, rows, steps, objective, start, **own),
+        *space.backward(n, grads, key, start),
     ]
 
 

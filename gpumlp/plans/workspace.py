@@ -58,8 +58,9 @@ class Workspace:
         buffer[..., n] = self.precision.one
         return buffer if self.precision.tensor_cores else buffer[..., : n + 1]
 
-    def forward(self, rows: int, key: Any = None) -> list[Op]:
-        """Gemms and activations for the first `rows` rows; with `key`, dropout."""
+    def forward(self, rows: int, key: Any = None, first_row: int = 0) -> list[Op]:
+        """Gemms and activations for the first `rows` rows; with `key`, dropout.  They are the rows of the
+        batch from `first_row` on."""
         ops: list[Op] = self.embedded.forward(rows) if self.embedded else []
         for n, layer in enumerate(self.network.layers):
             z = self.z[n][..., :rows, :]
@@ -67,13 +68,13 @@ class Workspace:
             w = layer.matrix(self.precision.flat, given.shape[-2 if by_columns else -1])
             ops.append(Gemm(given, w, z, trans_a=by_columns, tf32=self.precision.tf32))
             if n < len(self.network.activations):
-                kernel, scalars = self._activation(forward_kernel, n, key)
+                kernel, scalars = self._activation(forward_kernel, n, key, first_row)
                 if kernel.name != "gpumlp_identity":
                     arrays = {"z": z, "a": self.a[n + 1][..., :rows, :]}
                     ops.append(launch(self.network, kernel, arrays, scalars, rows, layer.n_out))
         return ops
 
-    def backward(self, rows: int, grads: Any, key: Any) -> list[Op]:
+    def backward(self, rows: int, grads: Any, key: Any, first_row: int = 0) -> list[Op]:
         """From d[-1] to `grads` (laid out as the flat buffer).
 
         First the gradients of all activations, which are made row by row, then those of the weights, which
@@ -86,7 +87,7 @@ class Workspace:
             d, below = (self.d[m][..., :rows, :] for m in (n, n - 1))
             w = layer.matrix(self.precision.flat)[..., :-1, :]
             ops.append(Gemm(d, w, below, trans_b=True, tf32=tf32))
-            kernel, scalars = self._activation(backward_kernel, n - 1, key)
+            kernel, scalars = self._activation(backward_kernel, n - 1, key, first_row)
             if kernel.name != "gpumlp_identity_backward":
                 source = "z" if ACTIVATIONS[self.network.activations[n - 1]].needs_z else "a"
                 value = (self.z[n - 1] if source == "z" else self.a[n])[..., :rows, :]
@@ -108,12 +109,12 @@ class Workspace:
             return self.embedded.full[..., :rows], True
         return self.full[n][..., :rows, :], False
 
-    def _activation(self, make: Any, n: int, key: Any) -> tuple[Any, dict[str, Any]]:
+    def _activation(self, make: Any, n: int, key: Any, first_row: int) -> tuple[Any, dict[str, Any]]:
         rate, name = self.network.dropouts[n], self.network.activations[n]
         rates = [rate] if self.network.members is None else rate
         if key is None or not any(rates):
             return make(name), {}
         if self.network.members is None:
-            return make(name, True), dropout_scalars(rate, key, n)
+            return make(name, True), dropout_scalars(rate, key, n, first_row)
         each = [dropout_scalars(rate, own, n) for rate, own in zip(rates, key, strict=True)]
         return make(name, True), per_member(each)

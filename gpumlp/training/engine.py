@@ -10,7 +10,17 @@ import numpy as np
 from gpumlp.backends.base import Op, Steps
 from gpumlp.checks import same
 from gpumlp.network import Network
-from gpumlp.plans import Objective, Precision, Workspace, exchange_ops, optimizer_ops, training_ops
+from gpumlp.plans import (
+    Job,
+    Objective,
+    Precision,
+    Ranks,
+    Spaces,
+    Workspace,
+    exchange_ops,
+    optimizer_ops,
+    training_ops,
+)
 from gpumlp.rows import Rows, dropout_key
 
 __all__ = ["Engine", "Recipe"]
@@ -63,6 +73,8 @@ class Engine:
         State of the loss scaling to go on with, on the host.
     between : callable
         Returns the operations that go between gradient and update; called each time a step is recorded.
+    job : (Communicator or None, bool)
+        The ranks that share every batch, and whether their sums are reproducible.
 
     Attributes
     ----------
@@ -84,10 +96,11 @@ class Engine:
         seed: Any = 0,
         loss_scale: np.ndarray | None = None,
         between: Callable[[], Sequence[Op]] = tuple,
+        job: Job = (None, True),
     ) -> None:
         self.network, self.backend, self.flat = network, network.backend, network.flat
         self.objective, self.optimizer, self.clip_norm = objective, optimizer, clip_norm
-        self.between = between
+        self.between, self.job, self.ranks = between, job, Ranks.of(job, network)
         self.sums = self.backend.zeros((*network.lead, 8), network.dtype)
         self.precision = Precision(network, precision, self.sums[..., 4:])
         if loss_scale is not None and self.precision.scaler is not None:
@@ -96,9 +109,10 @@ class Engine:
         self.seed = seed
         self._key = dropout_key(seed) if network.members is None else [dropout_key(own) for own in seed]
 
-    def serves(self, network: Network, precision: str, seed: int) -> bool:
+    def serves(self, network: Network, precision: str, seed: int, job: Job = (None, True)) -> bool:
         """Whether this is still an engine for `network`: it has not moved."""
-        return network.flat is self.flat and precision == self.precision.name and seed == self.seed
+        same = precision == self.precision.name and seed == self.seed and job == self.job
+        return same and network.flat is self.flat
 
     def held(self) -> list[Any]:
         """The objects that a recipe is made of: while they are the same ones, it is the same."""
@@ -132,11 +146,34 @@ class Engine:
         """
         return exchange_ops(self.network, self.optimizer, self.precision)
 
+    def space(self, rows: int) -> Workspace | Spaces:
+        """Buffers for steps on up to `rows` rows."""
+        if self.ranks is not None:
+            return Spaces(self.ranks, rows, self.precision)
+        return Workspace(self.network, rows, training=True, precision=self.precision)
+
     def step_ops(
-        self, space: Workspace, n: int, stride: int, rows: Rows, steps: Steps, row_loss: Any, update: bool
+        self,
+        space: Workspace | Spaces,
+        n: int,
+        stride: int,
+        rows: Rows,
+        steps: Steps,
+        row_loss: Any,
+        update: bool,
     ) -> list[Op]:
         """Operations of a step on `n` rows, without `update` up to the gradient; see `training_ops`."""
-        ops = training_ops(space, n, stride, rows, steps, row_loss, self.grads, self.objective, self._key)
+        same = stride, rows, steps, row_loss
+        if isinstance(space, Spaces):
+            assert self.ranks is not None
+            spaces = space.each
+
+            def part(j: int, start: int, stop: int, grads: Any) -> list[Op]:
+                return training_ops(spaces[j], stop - start, *same, grads, self.objective, self._key, start)
+
+            ops = self.ranks.step_ops(n, part, self.grads)
+        else:
+            ops = training_ops(space, n, *same, self.grads, self.objective, self._key)
         if not update:
             return ops
         last = optimizer_ops(self.network, self.grads, self.optimizer, self.clip_norm, self.precision)

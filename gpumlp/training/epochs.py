@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.backends.base import Plan, Steps
+from gpumlp.backends.base import Op, Plan, Steps
 from gpumlp.checks import same
-from gpumlp.plans import Workspace, check_contract, check_order, not_finite_ops, sum_ops
+from gpumlp.plans import Spaces, Workspace, check_contract, check_order, not_finite_ops, sum_ops
 from gpumlp.rows import Rows
 from gpumlp.training.engine import Engine
 from gpumlp.training.table import batch_weights
@@ -80,7 +80,7 @@ class ResidentEpochs:
         batch: int,
         *,
         update: bool = True,
-        space: Workspace | None = None,
+        space: Workspace | Spaces | None = None,
         total: Any = None,
         counts: list[int] | None = None,
     ) -> None:
@@ -94,7 +94,12 @@ class ResidentEpochs:
         self.row_loss = engine.backend.zeros((*network.lead, n), network.dtype)
         self.total, self.counts = total, counts
         self._sum: Plan | None = None
-        self.space = space or Workspace(network, self.batch, training=True, precision=engine.precision)
+        self.space = space or engine.space(self.batch)
+        # of all ranks: each has the losses of its own rows, and zeros elsewhere
+        self._shared = engine.ranks is not None and engine.ranks.size > 1
+        self.losses = self.row_loss
+        if self._shared:
+            self.losses = engine.backend.zeros(self.row_loss.shape, network.dtype)
         self.steps = self._new_steps()
         self._counts = batch_weights(None, self.order, self.batch)
         self._record()
@@ -112,10 +117,17 @@ class ResidentEpochs:
         exchange = engine.exchange_ops() if self._update else []
         self._exchange = engine.backend.record(exchange, self.steps) if exchange else None
         out = engine.sums[..., :1] if self.total is None else self.total
-        ops = sum_ops(engine.backend, self.row_loss, self.counts or n, out)
+        ops = self._loss_ops(self.counts or n, out)
         if self.total is None:
             ops += not_finite_ops(engine.network, engine.sums[..., 3:4])
         self._end = engine.backend.record(ops, self.steps)
+
+    def _loss_ops(self, n: Any, out: Any) -> list[Op]:
+        """out[0] = sum of the losses of all rows."""
+        ops: list[Op] = [*sum_ops(self.engine.backend, self.losses, n, out)]
+        if self.engine.ranks is None or not self._shared:
+            return ops
+        return self.engine.ranks.sum_ops(self.row_loss, self.losses) + ops
 
     def _plan(self, n: int) -> Plan:
         ops = self.engine.step_ops(
@@ -184,7 +196,7 @@ class ResidentEpochs:
     def sum_losses(self) -> None:
         """Put the sum of the losses of `run_steps` into the engine's sums[0], as `run` does."""
         if self._sum is None:
-            ops = sum_ops(self.engine.backend, self.row_loss, self.rows.n_rows, self.engine.sums[:1])
+            ops = self._loss_ops(self.rows.n_rows, self.engine.sums[:1])
             self._sum = self.engine.backend.record(ops, self.steps)
         self._sum.run()
 
@@ -202,7 +214,10 @@ class ResidentEpochs:
         backend = self.engine.backend
         rows = slice(first * self.batch, last * self.batch)
         with backend.active():
-            return float(backend.to_numpy(self.row_loss[rows]).sum(dtype=np.float64))
+            losses = backend.to_numpy(self.row_loss[rows])
+            if self.engine.ranks is not None and self._shared:  # each has zeros where others have losses
+                losses = np.sum(self.engine.ranks.communicator.gather(losses), axis=0, dtype=losses.dtype)
+            return float(losses.sum(dtype=np.float64))
 
     def load(self, rows: Rows) -> None:
         """Copy `rows`, from the host or the device, into the buffers of the present rows; same number."""
@@ -218,7 +233,7 @@ class ResidentEpochs:
 
     def first_bad_step(self, member: int | None = None) -> tuple[int, int]:
         """See `Epochs`."""
-        losses = self.row_loss if member is None else self.row_loss[member]
+        losses = self.losses if member is None else self.losses[member]
         bad = np.flatnonzero(~np.isfinite(self.engine.backend.to_numpy(losses)))
         step = int(bad[0]) // self.batch if len(bad) else 0
         return step, step

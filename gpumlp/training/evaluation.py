@@ -10,10 +10,19 @@ import numpy as np
 from gpumlp.backends.base import Backend, Launch, Op, Steps
 from gpumlp.kernels.rows import RESET
 from gpumlp.network import Network
-from gpumlp.plans import Objective, Workspace, check_contract, evaluation_ops, forward_rows, sum_ops
+from gpumlp.plans import (
+    SHARDS,
+    Objective,
+    Ranks,
+    Workspace,
+    check_contract,
+    evaluation_ops,
+    forward_rows,
+    sum_ops,
+)
 from gpumlp.rows import Rows
 
-__all__ = ["Evaluation", "Reference", "ResidentEvaluation"]
+__all__ = ["Evaluation", "Reference", "ResidentEvaluation", "own_places"]
 
 
 class Evaluation(Protocol):
@@ -58,6 +67,18 @@ class Reference:
         return {"loss": loss, "rmse": math.sqrt(score / self.n_out), "r2": r2}
 
 
+def chunk_rows(network: Network, n: int, ranks: Ranks | None) -> int:
+    """Rows of a forward pass in the evaluation of `n` rows; with ranks the same for any number of them."""
+    return min(forward_rows(network), n if ranks is None else -(-n // SHARDS))
+
+
+def own_places(network: Network, n: int, ranks: Ranks, rank: int) -> tuple[int, int]:
+    """Places of the `n` rows of an evaluation that rank `rank` works on: first, one after the last."""
+    chunk = chunk_rows(network, n, ranks)
+    first, end = ranks.span(-(-n // chunk), rank)
+    return first * chunk, min(n, end * chunk)
+
+
 class ResidentEvaluation:
     """`Evaluation` of rows on the device.
 
@@ -74,6 +95,8 @@ class ResidentEvaluation:
     selected : list of int32 arrays, optional
         Of a `Stack`, the numbers of the rows of each member; then `run` is all that there is, and `sums` is
         (members, 2).
+    ranks : Ranks, optional
+        Share the rows with the other ranks; then only the rows at `own_places` are read here.
     """
 
     def __init__(
@@ -84,26 +107,39 @@ class ResidentEvaluation:
         sums: Any,
         reference: Reference | None = None,
         selected: list[np.ndarray] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         check_contract(rows, network, objective)
         self.backend = backend = network.backend
         counts = rows.n_rows if selected is None else [len(index) for index in selected]
         n = int(np.max(counts))
-        chunk = min(forward_rows(network), n)
-        self.chunks = -(-n // chunk)
-        steps = Steps(backend, n_rows=self.chunks * chunk, members=network.members)
+        chunk = chunk_rows(network, n, ranks)
+        chunks = -(-n // chunk)
+        first, end = (0, chunks) if ranks is None else ranks.span(chunks)
+        self.chunks = end - first
+        steps = Steps(backend, n_rows=max(1, self.chunks) * chunk, members=network.members)
         # the last chunk is filled up with row 0, which is not summed
         if selected is None:
-            steps.order[:n] = np.arange(n) if rows.index is None else rows.index
+            numbers = np.arange(n, dtype=np.int32) if rows.index is None else rows.index
+            numbers = numbers[first * chunk : end * chunk]
+            steps.order[: len(numbers)] = numbers
         else:
             for order, index in zip(steps.order, selected, strict=True):
                 order[: len(index)] = index
-        values = [backend.zeros((*network.lead, self.chunks * chunk), network.dtype) for _ in range(2)]
+        both = backend.zeros((2, *network.lead, chunks * chunk), network.dtype)
+        values = [both[0], both[1]]
+        own = [each[..., first * chunk :] for each in values]
         space = Workspace(network, chunk, training=False)
-        self._forward = backend.record(
-            evaluation_ops(space, rows, steps, values[0], values[1], objective), steps
-        )
-        after: list[Op] = [
+        self._forward = None
+        if self.chunks:
+            self._forward = backend.record(
+                evaluation_ops(space, rows, steps, own[0], own[1], objective), steps
+            )
+        after: list[Op] = []
+        if ranks is not None and ranks.size > 1:
+            total = backend.zeros(both.shape, network.dtype)
+            after, values = ranks.sum_ops(both, total), [total[0], total[1]]
+        after += [
             *sum_ops(backend, values[0], counts, sums[..., :1]),
             *sum_ops(backend, values[1], counts, sums[..., 1:]),
             Launch(RESET, {"step": steps.step}, {}, 1, 1),
@@ -116,7 +152,8 @@ class ResidentEvaluation:
     def run(self) -> None:
         """See `Evaluation.run`."""
         with self.backend.range("gpumlp:evaluation"):
-            self._forward.run(self.chunks)
+            if self._forward is not None:
+                self._forward.run(self.chunks)
             self._sum.run()
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:

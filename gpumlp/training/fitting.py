@@ -1,14 +1,63 @@
-"""What `fit` asks of its rows and settings together."""
+"""The rows of a fit: training and validation rows that fit each other, on all ranks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gpumlp.errors import suggest
-from gpumlp.rows import Rows, check_two_classes, split_validation
+from gpumlp.rows import Rows, RowSource, SourceRows, check_given, check_two_classes, split_validation
 from gpumlp.training.history import EarlyStopping
+from gpumlp.training.job import agreed, check_same
+from gpumlp.training.spread import SpreadRows, spread_rows
 
-__all__ = ["check_fit", "check_monitor"]
+__all__ = ["check_fit", "check_monitor", "given_rows", "rows_of_fit"]
+
+
+def given_rows(
+    trainer: Any,
+    X: Any,
+    y: Any,
+    w: Any = None,
+    how: str = "replicated",
+    suffix: str = "",
+    look: bool = True,
+) -> Rows | SourceRows:
+    """The rows that this rank was given, checked; "sharded" are its part of all."""
+    if how not in ("replicated", "sharded"):
+        raise ValueError(f"rows={how!r}; expected 'replicated' or 'sharded'")
+    model, loss, communicator = trainer.model, trainer.loss, trainer.communicator
+    if how == "replicated":
+        return agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix, look=look))
+    if isinstance(X, RowSource):
+        raise TypeError(
+            f"X{suffix} is a {type(X).__name__}, which all ranks read; expected rows='replicated'"
+        )
+    if trainer.engine.ranks is None:
+        raise ValueError(
+            "rows='sharded' needs a trainer with a communicator: Trainer(..., communicator='auto')"
+        )
+    return agreed(communicator, lambda: spread_rows(model, loss, communicator, X, y, w, suffix))
+
+
+def rows_of_fit(
+    trainer: Any,
+    given: tuple[Any, Any, Any],
+    how: str,
+    validation: Any,
+    stop: EarlyStopping | None,
+    epochs: int,
+    look: bool,
+) -> tuple[Any, Any]:
+    """(training rows, validation rows) of a fit on `given`, (X, y, weights); all ranks have the same."""
+    rows = given_rows(trainer, *given, how=how, look=look)
+    if isinstance(rows, SpreadRows) and isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+        X, y, w = [*validation, None][:3]
+        validation = given_rows(trainer, X, y, w, how, "_val")
+    if isinstance(validation, RowSource):
+        validation = given_rows(trainer, validation, None, suffix="_val")
+    train, val = agreed(trainer.communicator, lambda: check_fit(trainer, rows, validation, stop, look))
+    check_same(trainer, train, val, epochs=epochs, early_stopping=stop)
+    return train, val
 
 
 def check_fit(

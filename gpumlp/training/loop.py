@@ -14,6 +14,7 @@ from gpumlp.network import Network
 from gpumlp.rows import Rows, SourceRows, epoch_order
 from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.hooks import step_hooks
+from gpumlp.training.job import told
 from gpumlp.training.placement import place
 from gpumlp.training.sourced import SourceEpochs
 
@@ -94,9 +95,9 @@ class Loop:
             for number in range(self.n_epochs):
                 history.append((yield from self._epoch(number)))
                 best.look(history)
-                ended = [bool(callback(trainer, history)) for callback in called]
+                ended = self._tell(called, history)
                 history.stopped_early = stop is not None and history.age >= stop.patience
-                if history.stopped_early or any(ended):
+                if history.stopped_early or ended:
                     break
                 yield RECORDED
         except DivergenceError as error:
@@ -108,6 +109,17 @@ class Loop:
             if len(history):
                 history.metrics["seconds"][-1] += self._passed()
             trainer.history = history  # a callback may have called `fit`
+
+    def _tell(self, callbacks: Sequence[Callable[[Any, History], Any]], history: History) -> bool:
+        """Call the callbacks; whether one of them, on any rank, ends the training."""
+        trainer, communicator = self.trainer, self.trainer.communicator
+
+        def call() -> bool:
+            return any([bool(callback(trainer, history)) for callback in callbacks])  # noqa: C419 - call all
+
+        if communicator is None or communicator.size == 1:
+            return call()
+        return told(communicator, trainer, call)
 
     def _epoch(self, number: int) -> Generator[str, None, dict[str, float]]:
         """One pass over the rows; its figures."""

@@ -10,8 +10,10 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends.arrays import is_cuda
+from gpumlp.distributed import Communicator, get_communicator
 from gpumlp.errors import DivergenceError
 from gpumlp.rows import Rows, check_features, check_rows, check_targets, check_weights
+from gpumlp.training.apart import train_apart
 from gpumlp.training.fitting import check_fit, check_monitor
 from gpumlp.training.halving import Race, SuccessiveHalving, get_halving
 from gpumlp.training.history import EarlyStopping, Histories, History, get_early_stopping
@@ -35,6 +37,7 @@ def fit_many(
     halving: SuccessiveHalving | float | None = None,
     groups: Sequence[Hashable] | None = None,
     progress: bool | None = None,
+    communicator: str | Communicator | None = None,
 ) -> list[History]:
     """Train many networks on the rows of one data set: a grid, folds, seeds, an ensemble.
 
@@ -70,6 +73,9 @@ def fit_many(
         are judged by their mean and leave together.  By default each trainer is a candidate.
     progress : bool, optional
         Show a progress bar; by default only on a terminal or in a notebook.
+    communicator : "auto" or Communicator, optional
+        Spread the networks over the ranks of a job, each of which gives equal trainers and all rows: rank r
+        trains number r, r + size, ..., and calls their callbacks.  Afterwards all ranks have all of them.
 
     Returns
     -------
@@ -110,16 +116,30 @@ def fit_many(
     halve, candidates = get_halving(halving), _check_groups(groups, n)
     if halve is None and groups is not None:
         raise ValueError("groups say which trainers leave together; they need halving")
+    per_trainer = {
+        "epochs": _per_trainer("epochs", epochs, n, _is_list),
+        "rows": _per_trainer("rows", rows, n, lambda value: value is not None),
+        "validation": _per_trainer("validation", validation, n, lambda value: isinstance(value, list)),
+        "sample_weight": _per_trainer("sample_weight", sample_weight, n, _are_weights),
+        "early_stopping": _per_trainer("early_stopping", early_stopping, n, _is_list),
+    }
+    job = None if communicator is None else get_communicator(communicator)
+    if job is not None and job.size > 1:
+        if halve is not None:
+            raise ValueError(
+                "halving compares all networks while they train, so it needs them in one process"
+            )
+
+        def fit_own(numbers: list[int]) -> list[History]:
+            own: dict[str, Any] = {k: [values[j] for j in numbers] for k, values in per_trainer.items()}
+            return fit_many([trainers[j] for j in numbers], X, y, **own, progress=progress and job.rank == 0)
+
+        histories = train_apart(job, trainers, fit_own)
+        if all(history.error is not None for history in histories):
+            raise _all_diverged([history.error for history in histories])
+        return histories
     given = _Given(X, y)
-    each = zip(
-        trainers,
-        _per_trainer("epochs", epochs, n, _is_list),
-        _per_trainer("rows", rows, n, lambda value: value is not None),
-        _per_trainer("validation", validation, n, lambda value: isinstance(value, list)),
-        _per_trainer("sample_weight", sample_weight, n, _are_weights),
-        _per_trainer("early_stopping", early_stopping, n, _is_list),
-        strict=True,
-    )
+    each = zip(trainers, *per_trainer.values(), strict=True)
     members = []
     for number, (trainer, count, index, held, weights, wanted) in enumerate(each):
         with _named(number):
@@ -206,6 +226,10 @@ def _check_trainers(trainers: Any) -> list[Trainer]:
     for number, trainer in enumerate(checked):
         if not isinstance(trainer, Trainer):
             raise TypeError(f"trainers[{number}]={trainer!r}; expected a gpumlp.Trainer")
+        if trainer.communicator is not None:
+            raise ValueError(
+                f"trainers[{number}] has a communicator; give it to fit_many, which spreads whole networks"
+            )
         for what in ("model", "optimizer"):
             other = first.setdefault(id(getattr(trainer, what)), number)
             if other != number:

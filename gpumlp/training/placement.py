@@ -12,6 +12,7 @@ from gpumlp.training.epochs import Epochs, ResidentEpochs
 from gpumlp.training.evaluation import Evaluation, ResidentEvaluation
 from gpumlp.training.memory import fixed_bytes, plan_memory, row_bytes
 from gpumlp.training.sourced import SourceEpochs, SourceEvaluation
+from gpumlp.training.spread import SpreadEpochs, SpreadRows, spread_evaluation
 from gpumlp.training.streamed import StreamedEpochs, StreamedEvaluation
 
 __all__ = ["place", "place_evaluation"]
@@ -36,6 +37,8 @@ def place(
         Whether to stream `train`; None: if it does not fit.
     """
     batch = min(batch, train.n_rows)
+    if isinstance(train, SpreadRows):
+        return SpreadEpochs(engine, train, batch), place_evaluation(engine, val) if val else None
     if isinstance(train, SourceRows):
         return SourceEpochs(engine, train, batch), place_evaluation(engine, val) if val else None
     if val is None or isinstance(val, SourceRows) or not val.shares_arrays(train):
@@ -48,7 +51,7 @@ def place(
     network = engine.network
     resident = train.on(engine.backend, network.dtype)
     held_out = replace(resident, index=val.index)
-    evaluation = ResidentEvaluation(network, engine.objective, held_out, engine.sums[1:3])
+    evaluation = ResidentEvaluation(network, engine.objective, held_out, engine.sums[1:3], ranks=engine.ranks)
     return ResidentEpochs(engine, resident, batch), evaluation
 
 
@@ -57,19 +60,31 @@ def place_evaluation(engine: Engine, rows: Rows | SourceRows) -> Evaluation:
     network, chunk, sums = engine.network, None, engine.sums[1:3]
     if isinstance(rows, SourceRows):
         return SourceEvaluation(network, engine.objective, rows, sums)
+    if isinstance(rows, SpreadRows):
+        return spread_evaluation(engine, rows, sums)
     if not is_cuda(rows.X):
         batch, n = min(forward_rows(network), rows.n_rows), rows.X.shape[0]
         fixed = forward_bytes(network, batch)
-        chunk = plan_memory(network, fixed, batch, n, row_bytes(network, rows), None, "evaluation")
+        per_row = row_bytes(network, rows)
+        chunk = _agreed(engine, plan_memory(network, fixed, batch, n, per_row, None, "evaluation"))
     if chunk is not None:
         return StreamedEvaluation(network, engine.objective, rows, chunk, sums)
-    return ResidentEvaluation(network, engine.objective, rows.on(engine.backend, network.dtype), sums)
+    resident = rows.on(engine.backend, network.dtype)
+    return ResidentEvaluation(network, engine.objective, resident, sums, ranks=engine.ranks)
 
 
 def _epochs(engine: Engine, rows: Rows, batch: int, chunk: int | None) -> Epochs:
     if chunk is not None:
         return StreamedEpochs(engine, rows, batch, chunk)
     return ResidentEpochs(engine, rows.on(engine.backend, engine.network.dtype), batch)
+
+
+def _agreed(engine: Engine, chunk: int | None) -> int | None:
+    """The smallest `chunk` of all ranks, whose devices may have unequal memory; None if all have none."""
+    if engine.ranks is None:
+        return chunk
+    found = [each for each in engine.ranks.communicator.gather(chunk) if each is not None]
+    return min(found, default=None)
 
 
 def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evaluated: int = 0) -> int | None:
@@ -79,4 +94,5 @@ def _chunk(engine: Engine, rows: Rows, batch: int, streaming: bool | None, evalu
     network = engine.network
     fixed = fixed_bytes(network, engine.optimizer, batch, engine.precision, evaluated)
     n, per_row = rows.X.shape[0], row_bytes(network, rows)
-    return plan_memory(network, fixed, batch, n, per_row, streaming, "training")
+    chunk = plan_memory(network, fixed, batch, n, per_row, streaming, "training")
+    return _agreed(engine, chunk)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from gpumlp import checks
+from gpumlp.distributed import Communicator, get_communicator
 from gpumlp.model import MLP
 from gpumlp.optimizers import get_optimizer
 from gpumlp.plans import check_precision
@@ -31,6 +32,10 @@ def _check_limit(clip_norm: Any) -> float | None:
     return float(
         checks.number("clip_norm", clip_norm, 0, open_low=True, expected="None or a finite number > 0")
     )
+
+
+def _check_communicator(communicator: Any) -> Communicator | None:
+    return None if communicator is None else get_communicator(communicator)
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:
@@ -66,4 +71,11 @@ class Settings:
     seed = checks.Setting(partial(checks.seed, "seed"))
     precision = checks.Setting(check_precision)
     callbacks = checks.Setting(check_callbacks)
+    communicator = checks.Setting(_check_communicator)
+    reproducible = checks.Setting(partial(checks.flag, "reproducible"))
     epoch = checks.Setting(partial(checks.whole, "epoch", low=0))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process shows and writes: it is alone, or rank 0."""
+        return self.communicator is None or self.communicator.rank == 0

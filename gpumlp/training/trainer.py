@@ -11,26 +11,29 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends.arrays import is_cuda
 from gpumlp.backends.base import on_device
+from gpumlp.distributed import Communicator
 from gpumlp.losses import Loss, LossObject, check_outputs, get_loss
 from gpumlp.model import MLP
 from gpumlp.optimizers import Optimizer, get_optimizer, with_penalties
 from gpumlp.plans import Objective
-from gpumlp.rows import Rows, RowSource, check_given, check_rows
-from gpumlp.schedules import check_known, get_schedule
+from gpumlp.rows import Rows, check_rows
+from gpumlp.schedules import check_known
 from gpumlp.training.batches import Batches
 from gpumlp.training.engine import Engine
-from gpumlp.training.fitting import check_fit
+from gpumlp.training.filed import Filed
+from gpumlp.training.fitting import given_rows, rows_of_fit
 from gpumlp.training.history import EarlyStopping, History, get_early_stopping
+from gpumlp.training.job import agreed
 from gpumlp.training.loop import Loop
 from gpumlp.training.placement import place_evaluation
 from gpumlp.training.progress import Progress
-from gpumlp.training.settings import Callback, Settings, check_callbacks
+from gpumlp.training.settings import Callback
 from gpumlp.training.table import step_table
 
 __all__ = ["Trainer"]
 
 
-class Trainer(Settings):
+class Trainer(Filed):
     """Trains an `MLP`.
 
     Parameters
@@ -70,6 +73,11 @@ class Trainer(Settings):
     callbacks : sequence of callables
         Each is called as ``callback(trainer, history)`` after every epoch; one that returns True ends the
         training.
+    communicator : "auto" or Communicator, optional
+        Train with all processes of a job, its ranks, which make equal trainers; see docs/distributed.md and
+        `gpumlp.distributed.get_communicator`.
+    reproducible : bool
+        With a communicator: the same bits on any number of ranks.  False is a little faster.
 
     Attributes
     ----------
@@ -112,8 +120,11 @@ class Trainer(Settings):
         seed: int = 0,
         precision: str = "float32",
         callbacks: Sequence[Callback] = (),
+        communicator: str | Communicator | None = None,
+        reproducible: bool = True,
     ) -> None:
         self.model = model
+        self.communicator, self.reproducible = communicator, reproducible
         kind, delta = get_loss(loss)
         self.optimizer = with_penalties(get_optimizer(optimizer), l1, l2, proximal, average)
         self.batch_size = batch_size
@@ -147,16 +158,11 @@ class Trainer(Settings):
 
     def _batches_here(self) -> Batches:
         self.model.check()
-        batches = self._batches
-        if batches is None or not batches.engine.serves(self.model, self.precision, self.seed):
-            engine = Engine(
-                self.model,
-                self.objective,
-                self.optimizer,
-                precision=self.precision,
-                seed=self.seed,
-                loss_scale=self.loss_scale_state(),
-            )
+        batches, job = self._batches, (self.communicator, self.reproducible)
+        if batches is None or not batches.engine.serves(self.model, self.precision, self.seed, job):
+            same = {"precision": self.precision, "seed": self.seed, "job": job}
+            scale = self.loss_scale_state()
+            engine = Engine(self.model, self.objective, self.optimizer, **same, loss_scale=scale)
             batches = self._batches = Batches(engine)
         batches.engine.optimizer, batches.engine.clip_norm = self.optimizer, self.clip_norm
         return batches
@@ -175,6 +181,7 @@ class Trainer(Settings):
         progress: bool | None = None,
         streaming: bool | None = None,
         check: bool = True,
+        rows: str = "replicated",
     ) -> History:
         """Train for `epochs` passes over the rows.
 
@@ -201,6 +208,9 @@ class Trainer(Settings):
         check : bool
             Look at the values of X, y and validation rows first.  False, for arrays that were checked before,
             saves a pass over them, and on a device the wait; class numbers are looked at all the same.
+        rows : "replicated" or "sharded"
+            With a communicator: whether every rank gives all rows, or its own part of them (validation rows
+            as well).  The bits are those of all parts in the order of the ranks.
 
         Returns
         -------
@@ -220,14 +230,12 @@ class Trainer(Settings):
         flags = {"progress": progress, "streaming": streaming}
         progress, streaming = (v if v is None else checks.flag(name, v) for name, v in flags.items())
         stop = get_early_stopping(early_stopping)
-        look = checks.flag("check", check)
-        rows = check_given(self.model, self.loss, X, y, sample_weight, look=look)
-        if isinstance(validation, RowSource):
-            validation = check_given(self.model, self.loss, validation, suffix="_val")
-        train, val = check_fit(self, rows, validation, stop, look)
-        loop = Loop(self, train, val, epochs, streaming, start)
+        look, given = checks.flag("check", check), (X, y, sample_weight)
+        train, val = rows_of_fit(self, given, rows, validation, stop, epochs, look)
+        loop = agreed(self.communicator, lambda: Loop(self, train, val, epochs, streaming, start))
         self.history = History()
-        with Progress(epochs, progress) as bar, bar.watching(lambda: len(self.history) + loop.part):
+        shown = Progress(epochs, progress if self.leads else False)
+        with shown as bar, bar.watching(lambda: len(self.history) + loop.part):
             loop.run(stop, [bar, *self.callbacks])
         return self.history
 
@@ -278,10 +286,16 @@ class Trainer(Settings):
     # ---- figures -----------------------------------------------
     @on_device
     def evaluate(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, check: bool = True
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        check: bool = True,
+        rows: str = "replicated",
     ) -> dict[str, float]:
         """Figures on given rows, or on those of a `gpumlp.rows.RowSource`, without dropout and penalties;
-        `check` as for `fit`.
+        `check` and `rows` as for `fit`.
 
         Returns
         -------
@@ -289,8 +303,8 @@ class Trainer(Settings):
             {"loss", "accuracy"}, or for regression {"loss", "rmse", "r2"} (over all outputs together).
         """
         engine, look = self.engine, checks.flag("check", check)
-        rows = check_given(self.model, self.loss, X, y, sample_weight, look=look)
-        evaluation = place_evaluation(engine, rows)
+        given = given_rows(self, X, y, sample_weight, rows, look=look)
+        evaluation = place_evaluation(engine, given)
         evaluation.run()
         return evaluation.figures(engine.read_sums()[1:3])
 
@@ -313,69 +327,7 @@ class Trainer(Settings):
         batches, epochs = self._run_batch(rows, False, screen)
         return batches.objective(epochs, is_cuda(X))
 
-    # ---- files, printing and pickling -----------------------------------------------
-    @on_device
-    def save(self, path: Any) -> None:
-        """Write model and training to one .npz file, atomically; `load` resumes from it.
-
-        The file holds what decides how training goes on: parameters, optimiser state, numbers of steps and
-        epochs, seed, settings.  It does not hold callbacks, rows, or the counting of an `EarlyStopping`.
-        `save` may be called in a callback.  `gpumlp.load` reads the model alone from the file.
-
-        Raises
-        ------
-        ValueError
-            A parameter is NaN or infinite.
-        OSError
-            The file cannot be written.
-        """
-        from gpumlp.training.saved import save_trainer
-
-        save_trainer(self, path)
-
-    @staticmethod
-    def load(
-        path: Any, device: Any = "auto", *, schedule: Any = None, callbacks: Sequence[Callback] = ()
-    ) -> Trainer:
-        """The trainer, with its model, that `save` wrote: `fit` on the same rows continues bit for bit.
-
-        Parameters
-        ----------
-        path : path
-        device : str
-            As for `MLP`; it need not be the one that the file comes from.
-        schedule : optional
-            Instead of the saved one; needed if that was a function of your own.
-        callbacks : sequence of callables
-
-        Raises
-        ------
-        gpumlp.ModelFileError
-            The file is damaged, or holds no training.
-        ValueError, TypeError
-            The schedule is missing, or an argument is of the wrong kind.
-
-        Examples
-        --------
-        >>> import numpy as np, gpumlp, tempfile, os
-        >>> X, y = np.linspace(-1, 1, 64).reshape(-1, 1), np.linspace(-1, 1, 64) ** 2
-        >>> settings = {"loss": "squared_error", "optimizer": gpumlp.Adam(lr=0.01)}
-        >>> whole = gpumlp.Trainer(gpumlp.MLP([1, 8, 1], "tanh", device="cpu"), **settings)
-        >>> half = gpumlp.Trainer(gpumlp.MLP([1, 8, 1], "tanh", device="cpu"), **settings)
-        >>> path = os.path.join(tempfile.mkdtemp(), "half.npz")
-        >>> _ = whole.fit(X, y, epochs=4), half.fit(X, y, epochs=2), half.save(path)
-        >>> resumed = gpumlp.Trainer.load(path, device="cpu")
-        >>> _ = resumed.fit(X, y, epochs=2)
-        >>> bool((resumed.model.flat == whole.model.flat).all())
-        True
-        """
-        from gpumlp.training.saved import load_trainer
-
-        checked = check_callbacks(callbacks)
-        if schedule is not None:
-            schedule = get_schedule(schedule)
-        return load_trainer(Trainer, path, device, schedule=schedule, callbacks=checked)
-
+    # ---- printing and pickling -----------------------------------------------
     def __repr__(self) -> str:
         rule = f"{type(self.optimizer).__name__}(lr={self.optimizer.lr:g})"
         return (
@@ -392,4 +344,5 @@ class Trainer(Settings):
         self._loss_scale, self._batches = state, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_batches": None, "_loss_scale": self.loss_scale_state()}
+        gone = {"_batches": None, "communicator": None}
+        return {**self.__dict__, **gone, "_loss_scale": self.loss_scale_state()}

@@ -22,7 +22,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, memory_for
 from gpumlp.backends.cuda.available import version_text
@@ -272,8 +272,10 @@ class CupyBackend(Backend):
         return self._upload(decay_bits(segments, cols))
 
     # ---- plans -----------------------------------------------
-    def bind_plan(self, op: Launch, steps: Steps) -> Call:
+    def bind_plan(self, op: Launch | AllReduce, steps: Steps) -> Callable[[], None]:
         """`op` as part of a plan, compiled and loaded."""
+        if isinstance(op, AllReduce):
+            return op.run
         plan: dict[str, Any] = {
             "late_": int(op.tick != "first"),
             "ticker_": 0 if op.tick else -1,
@@ -290,9 +292,9 @@ class CupyBackend(Backend):
         return call
 
     def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
-        beside = self.graph and self._branches
-        ops = [op.member(0) if op.members == 1 else op for op in ops]  # by the kernels of one network
-        plan = branches(ops, steps) if beside else one_branch(len(ops))
+        # one member: by the kernels of one network
+        ops = [op if isinstance(op, AllReduce) or op.members != 1 else op.member(0) for op in ops]
+        plan = branches(ops, steps) if self.graph and self._branches else one_branch(len(ops))
         side = {place.op for place in plan if place.side}
         calls = [
             self.gemm(op, n in side) if isinstance(op, Gemm) else self.bind_plan(op, steps)

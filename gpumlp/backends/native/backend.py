@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Launch, Op, Plan, Steps
+from gpumlp.backends.base import AllReduce, Launch, Op, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.lane import here
 from gpumlp.backends.native import build, cache
@@ -29,7 +29,7 @@ from gpumlp.backends.native.call import (
     pack_segments,
     real_dtype,
 )
-from gpumlp.backends.native.plan import Batch, NativePlan, runtime
+from gpumlp.backends.native.plan import Batch, DividedPlan, NativePlan, runtime
 from gpumlp.backends.native.text import HEADER_WORDS
 from gpumlp.backends.numpy import HostBackend, address_of
 from gpumlp.errors import DeviceError
@@ -247,7 +247,8 @@ class NativeBackend(HostBackend):
 
     def _record(self, ops: Sequence[Op], steps: Steps) -> Plan:
         try:
-            return NativePlan(ops, steps)
+            own = [op for op in ops if not isinstance(op, AllReduce)]
+            return NativePlan(own, steps) if len(own) == len(ops) else DividedPlan(ops, steps)
         except DeviceError as error:
             return self._other(error)._record(ops, steps)
 

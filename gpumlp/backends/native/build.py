@@ -28,6 +28,7 @@ import numpy as np
 
 from gpumlp.backends.native import cache
 from gpumlp.backends.native.text import kernel_source
+from gpumlp.distributed.launcher import launched
 from gpumlp.errors import CompileError, DeviceError
 from gpumlp.kernels.kernel import Kernel
 
@@ -181,8 +182,12 @@ def find_compiler() -> Compiler | None:
 
 
 def thread_count() -> int:
-    """Processors that this process may use, at most $OMP_NUM_THREADS."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use, at most $OMP_NUM_THREADS; ranks on one machine share them, unless
+    their launcher has bound each to its own."""
+    everything = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else everything
+    if count == everything:
+        count = max(1, count // launched().local_size)
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return min(count, max(1, int(limit))) if limit.isdigit() else count
 

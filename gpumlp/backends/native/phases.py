@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.accesses import member_extents, touched
-from gpumlp.backends.base import Gemm, Op
+from gpumlp.backends.base import Computation, Gemm
 from gpumlp.backends.native.text import cost
 from gpumlp.backends.numpy import address_of
 
@@ -37,19 +37,19 @@ _Own = tuple[int, ...] | None
 _Access = tuple[int, int, _Own, bool]
 
 
-def by_rows(op: Op) -> bool:
+def by_rows(op: Computation) -> bool:
     """Whether shares of `op` are ranges of rows (else columns, or what a product's shape suggests)."""
     if isinstance(op, Gemm):
         return not op.trans_a
     return op.kernel.rowwise or op.rows >= ROW_UNIT
 
 
-def useful_threads(ops: Sequence[Op], threads: int) -> int:
+def useful_threads(ops: Sequence[Computation], threads: int) -> int:
     """For how many of `threads` all of `ops` together have work."""
     return max(1, min(threads, int(sum(map(_nanoseconds, ops)) / LEAST_NS)))
 
 
-def phases(ops: Sequence[Op], threads: int) -> np.ndarray:
+def phases(ops: Sequence[Computation], threads: int) -> np.ndarray:
     """int64 (n, 3): first operation, one after the last, number of shares; one thread needs one phase."""
     if threads == 1:
         return np.array([(0, len(ops), 1)], np.int64)
@@ -66,7 +66,7 @@ def phases(ops: Sequence[Op], threads: int) -> np.ndarray:
     return np.array([(*span, _shares(ops[slice(*span)], threads)) for span in found], np.int64).reshape(-1, 3)
 
 
-def _shares(ops: Sequence[Op], threads: int) -> int:
+def _shares(ops: Sequence[Computation], threads: int) -> int:
     most = max(_units(op) for op in ops)
     work = sum(_nanoseconds(op) for op in ops)
     shares = max(1, min(threads, most, int(work / LEAST_NS)))
@@ -79,7 +79,7 @@ def _shares(ops: Sequence[Op], threads: int) -> int:
     return min(threads * max(1, each), MOST_SHARES)
 
 
-def _units(op: Op) -> int:
+def _units(op: Computation) -> int:
     if op.members:
         return op.members
     if isinstance(op, Gemm):
@@ -87,14 +87,14 @@ def _units(op: Op) -> int:
     return -(-op.rows // ROW_UNIT) if by_rows(op) else -(-op.cols // 64)
 
 
-def _nanoseconds(op: Op) -> float:
+def _nanoseconds(op: Computation) -> float:
     if isinstance(op, Gemm):
         inner = op.a.shape[-2 if op.trans_a else -1]
         return 2.0 * op.c.size * inner / FLOPS_PER_NS
     return (op.members or 1) * op.rows * op.cols * cost(op.kernel) / ELEMENTS_PER_NS
 
 
-def _accesses(op: Op) -> Iterator[_Access]:
+def _accesses(op: Computation) -> Iterator[_Access]:
     if op.members:
         for array, axis, written in touched(op):
             for j, (low, high) in enumerate(member_extents(array, axis)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import AllReduce, Computation, Gemm, Launch, Op, Plan, Steps
 from gpumlp.backends.lane import here
 from gpumlp.backends.native import build
 from gpumlp.backends.native.call import (
@@ -28,7 +28,7 @@ from gpumlp.backends.native.phases import by_rows, phases, useful_threads
 from gpumlp.backends.native.text import runtime_source
 from gpumlp.backends.numpy import address_of
 
-__all__ = ["Batch", "NativePlan", "Runtime", "runtime"]
+__all__ = ["Batch", "DividedPlan", "NativePlan", "Runtime", "runtime"]
 
 _REPLAYS, _JOB_WORDS = 4, 9  # see operations.h
 _SHORT_SECONDS = 100e-6  # less than it takes to get Python's lock back from another thread that wants it
@@ -61,7 +61,7 @@ def runtime() -> Runtime:
 
 
 class NativePlan(Plan):
-    def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
+    def __init__(self, ops: Sequence[Computation], steps: Steps) -> None:
         self.ops, self.steps = list(ops), steps
         self.runtime = runtime()
         table = steps.table
@@ -73,14 +73,16 @@ class NativePlan(Plan):
         functions = iter(functions_of(wanted))
         self.held: list[Any] = [self.ops]
         calls: list[bytes] = []
-        whole: list[Op] = []  # what is shared among threads; of members each, unless there are enough of them
+        whole: list[
+            Computation
+        ] = []  # what is shared among threads; of members each, unless there are enough of them
         for op in self.ops:
             function = None if isinstance(op, Gemm) else next(functions)
             if op.members is None:
                 whole.append(op)
                 calls.append(self._pack(op, function))
                 continue
-            each: list[Op] = [op.member(j) for j in range(op.members)]
+            each: list[Computation] = [op.member(j) for j in range(op.members)]
             packed = [self._pack(one, function, j * len(steps.columns)) for j, one in enumerate(each)]
             if op.members < self.runtime.threads:
                 whole += each
@@ -115,7 +117,7 @@ class NativePlan(Plan):
         """See `phases.py`; of no use to a thread that runs all by itself."""
         return phases(self.ops, useful_threads(self.ops, runtime().threads))
 
-    def _pack(self, op: Op, function: Function | None, first_column: int = 0) -> bytes:
+    def _pack(self, op: Computation, function: Function | None, first_column: int = 0) -> bytes:
         if isinstance(op, Gemm):
             return pack_gemm(op)
         assert function is not None
@@ -173,6 +175,27 @@ class NativePlan(Plan):
             step[1] = k + (n if advance else 1)
         if self.last:
             step[0] = step[1]
+
+
+class DividedPlan(Plan):
+    """A plan with exchanges between ranks: what lies between them is replayed by one call each."""
+
+    def __init__(self, ops: Sequence[Op], steps: Steps) -> None:
+        self.parts: list[NativePlan | AllReduce] = []
+        ours: list[Computation] = []
+        for op in ops:
+            if isinstance(op, AllReduce):
+                self.parts += [NativePlan(ours, steps), op] if ours else [op]
+                ours = []
+            else:
+                ours.append(op)
+        if ours:
+            self.parts.append(NativePlan(ours, steps))
+
+    def run(self, n: int = 1) -> None:
+        for _ in range(n):
+            for part in self.parts:
+                part.run()
 
 
 class Batch:

@@ -1,0 +1,110 @@
+"""`MPICommunicator`: arrays of the CPU through MPI, by mpi4py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.distributed.communicator import Communicator, add_into
+from gpumlp.distributed.launcher import launched
+from gpumlp.distributed.nccl import NCCLCommunicator
+from gpumlp.errors import DeviceError
+
+__all__ = ["MPICommunicator"]
+
+_TAG = 7
+
+
+class MPICommunicator(Communicator):
+    """The ranks of an MPI communicator; arrays on CUDA devices go over NCCL, see `on`.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, optional
+        By default a duplicate of COMM_WORLD.
+
+    Raises
+    ------
+    gpumlp.DeviceError
+        mpi4py or an MPI library is missing.
+    """
+
+    def __init__(self, comm: Any = None) -> None:
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            raise DeviceError(
+                f"ranks on the CPU need mpi4py and an MPI library ({error}): "
+                "pip install 'gpumlp[distributed]'"
+            ) from error
+        self._mpi = MPI
+        self.comm = MPI.COMM_WORLD.Dup() if comm is None else comm
+        self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
+        here = launched()
+        self.local_rank = here.local_rank if here.size == self.size else self.rank
+        self._on_devices: dict[str, NCCLCommunicator] = {}
+
+    def on(self, backend: Any) -> Communicator:
+        """This one for the CPU; for a CUDA device one over NCCL, made by all ranks at the first call."""
+        if backend.name != "cuda":
+            return self
+        if backend.device not in self._on_devices:
+            self._on_devices[backend.device] = NCCLCommunicator(self, backend)
+        return self._on_devices[backend.device]
+
+    def gather(self, value: Any) -> list[Any]:
+        """See `Communicator`; any value that can be pickled."""
+        return list(self.comm.allgather(value))
+
+    def all_reduce(self, buffer: np.ndarray, into: Any = None) -> None:
+        """See `Communicator`."""
+        if into is None:
+            self.comm.Allreduce(self._mpi.IN_PLACE, buffer)
+        else:
+            self.comm.Allreduce(buffer, into)
+
+    def all_gather(self, part: np.ndarray, out: np.ndarray) -> None:
+        """See `Communicator`."""
+        self.comm.Allgather(part, out)
+
+    def all_to_all(self, send: Sequence[np.ndarray], receive: Sequence[np.ndarray]) -> None:
+        """See `Communicator`."""
+        receive[self.rank][...] = send[self.rank]
+        waiting = []
+        for step in range(1, self.size):
+            to, source = (self.rank + step) % self.size, (self.rank - step) % self.size
+            waiting.append(self.comm.Irecv(_bytes(receive[source]), source, _TAG))
+            waiting.append(self.comm.Isend(_bytes(np.ascontiguousarray(send[to])), to, _TAG))
+        self._mpi.Request.Waitall(waiting)
+
+    def broadcast(self, buffer: np.ndarray, root: int = 0) -> None:
+        """See `Communicator`."""
+        self.comm.Bcast(buffer, root)
+
+    @property
+    def doubles(self) -> bool:
+        """See `Communicator`: for 2, 4, 8, ... ranks."""
+        return self.size & (self.size - 1) == 0
+
+    def add_doubling(self, buffer: np.ndarray, scratch: np.ndarray) -> None:
+        """See `Communicator`: ranks exchange with neighbours 1, 2, 4, ... away, and add.
+
+        a + b is b + a, so both of a pair have the bits of the tree.
+        """
+        bit = 1
+        while bit < self.size:
+            partner = self.rank ^ bit
+            self.comm.Sendrecv(buffer, partner, _TAG, scratch, partner, _TAG)
+            add_into(buffer, scratch)
+            bit *= 2
+
+    def abort(self, reason: str) -> None:
+        """See `Communicator`."""
+        self._say(reason)
+        self.comm.Abort(1)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
