@@ -104,7 +104,8 @@ def __getattr__(name: str) -> Any:
         return load
     if name in ("callbacks", "export", "report"):
         return importlib.import_module(f"gpumlp.{name}")
-    lazy = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", "model_selection")
+    modules = ("dask", "model_selection")
+    lazy = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", *modules)
     if name not in lazy:
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     try:
@@ -113,8 +114,8 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"gpumlp.{name} needs scikit-learn ({error}); install it with: pip install scikit-learn"
         ) from None
-    if name == "model_selection":
-        return importlib.import_module("gpumlp.model_selection")
+    if name in modules:
+        return importlib.import_module(f"gpumlp.{name}")
     from gpumlp import estimators
     from gpumlp.tabular import estimators as tabular
 

@@ -29,7 +29,7 @@ FLOORS = [
     ["training"],
     ["own", "callbacks"],
     ["estimators", "tables"],
-    ["model_selection", "tabular"],
+    ["dask", "model_selection", "tabular"],
     ["report"],
     ["preparation"],
     ["export"],

@@ -65,7 +65,7 @@ def get_communicator(which: str | Communicator | None = "auto") -> Communicator:
         There is a launcher, but its library is missing.
     """
     if isinstance(which, Communicator):
-        if which.size > 1:
+        if which.size > 1 and which.ends_processes:
             guard(lambda: which)
         return which
     if which not in ("auto", "mpi"):

@@ -24,11 +24,14 @@ class Communicator(ABC):
         This process's number, from 0, and how many there are.
     local_rank : int
         Its number among those on this machine: its device is ``cuda:<local_rank>``.
+    ends_processes : bool
+        Whether a rank's failure ends the processes of all; else their calls raise a `RankError`.
     """
 
     rank: int
     size: int
     local_rank: int
+    ends_processes = True
 
     def on(self, backend: Any) -> Communicator:
         """The communicator of the same ranks that moves arrays of `backend`; usually this one."""

@@ -117,6 +117,10 @@ class NCCLCommunicator(Communicator):
         """See `Communicator`."""
         self.host.abort(reason)
 
+    def break_off(self) -> None:
+        """End what waits for other ranks on the device, from any thread; nothing can be exchanged then."""
+        self._comm.abort()
+
 
 def _of(array: Any) -> tuple[int, int, int]:
     """Address, number of elements and type, for NCCL."""

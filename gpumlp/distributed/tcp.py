@@ -9,21 +9,18 @@ What is sent is JSON, so whoever reaches the port cannot make anything run here.
 from __future__ import annotations
 
 import atexit
-import base64
 import json
 import os
 import queue
 import socket
-import struct
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gpumlp.distributed.communicator import Communicator
 from gpumlp.distributed.nccl import NCCLCommunicator
+from gpumlp.distributed.wire import plain, ready, receive, send, value_of
 from gpumlp.errors import DeviceError
 
 __all__ = ["TCPCommunicator"]
@@ -31,7 +28,6 @@ __all__ = ["TCPCommunicator"]
 _HELLO, _VALUE, _BYE, _ABORT = b"H", b"V", b"B", b"A"
 _MAGIC = "gpumlp 1"
 _PORTS = 16  # the launcher itself may listen on the port that it names
-_MOST_BYTES = 1 << 33
 _GRACE = 0.5  # seconds in which the reason of an end may still arrive
 
 
@@ -93,15 +89,15 @@ class TCPCommunicator(Communicator):
                     raise TimeoutError(f"ranks {missing} did not come") from None
                 link.settimeout(2)
                 try:
-                    kind, data = _receive(link)
+                    kind, data = receive(link)
                     magic, other, size = json.loads(data)
                     if (kind, magic, size) != (_HELLO, _MAGIC, self.size) or other in self._links:
                         raise ValueError
-                    _send(link, _HELLO, json.dumps([_MAGIC, 0, self.size]).encode())
+                    send(link, _HELLO, json.dumps([_MAGIC, 0, self.size]).encode())
                 except (OSError, ValueError):  # somebody else
                     link.close()
                     continue
-                self._links[int(other)] = _ready(link)
+                self._links[int(other)] = ready(link)
 
     def _connect(self, address: str, port: int, deadline: float) -> None:
         while True:
@@ -111,10 +107,10 @@ class TCPCommunicator(Communicator):
                 except OSError:
                     continue
                 try:
-                    _send(link, _HELLO, json.dumps([_MAGIC, self.rank, self.size]).encode())
-                    kind, data = _receive(link)
+                    send(link, _HELLO, json.dumps([_MAGIC, self.rank, self.size]).encode())
+                    kind, data = receive(link)
                     if (kind, json.loads(data)) == (_HELLO, [_MAGIC, 0, self.size]):
-                        self._links[0] = _ready(link)
+                        self._links[0] = ready(link)
                         return
                 except (OSError, ValueError):
                     pass
@@ -126,7 +122,7 @@ class TCPCommunicator(Communicator):
     def _read(self, other: int) -> None:
         try:
             while True:
-                kind, data = _receive(self._links[other])
+                kind, data = receive(self._links[other])
                 if kind == _VALUE:
                     self._inbox[other].put(data)
                 elif kind == _BYE:
@@ -146,7 +142,7 @@ class TCPCommunicator(Communicator):
         if others:
             for link in self._links.values():
                 try:
-                    _send(link, _ABORT, reason.encode())
+                    send(link, _ABORT, reason.encode())
                 except OSError:
                     continue
         os._exit(1)
@@ -155,7 +151,7 @@ class TCPCommunicator(Communicator):
         for link in self._links.values():
             try:
                 with self._sending:
-                    _send(link, _BYE, b"")
+                    send(link, _BYE, b"")
             except OSError:
                 continue
 
@@ -172,14 +168,14 @@ class TCPCommunicator(Communicator):
 
     def gather(self, value: Any) -> list[Any]:
         """See `Communicator`."""
-        data = json.dumps(_plain(value)).encode()
+        data = json.dumps(plain(value)).encode()
         if self.rank == 0:
             values = [data, *(self._take(other) for other in range(1, self.size))]
             data = b"[" + b",".join(values) + b"]"
         with self._sending:
             for link in self._links.values():
-                _send(link, _VALUE, data)
-        return [_value(each) for each in json.loads(data if self.rank == 0 else self._take(0))]
+                send(link, _VALUE, data)
+        return [value_of(each) for each in json.loads(data if self.rank == 0 else self._take(0))]
 
     def _take(self, other: int) -> bytes:
         data = self._inbox[other].get()
@@ -211,54 +207,3 @@ class TCPCommunicator(Communicator):
         """See `Communicator`."""
         self._say(reason)
         self._end(reason, others=True)
-
-
-def _ready(link: socket.socket) -> socket.socket:
-    link.settimeout(None)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return link
-
-
-def _send(link: socket.socket, kind: bytes, data: bytes) -> None:
-    link.sendall(kind + struct.pack("<q", len(data)) + data)
-
-
-def _receive(link: socket.socket) -> tuple[bytes, bytes]:
-    kind, size = struct.unpack("<cq", _exactly(link, 9))
-    if not 0 <= size <= _MOST_BYTES:
-        raise ValueError(f"a message of {size} bytes")
-    return kind, _exactly(link, size)
-
-
-def _exactly(link: socket.socket, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = link.recv(min(1 << 20, size - len(parts)))
-        if not part:
-            raise ConnectionError("closed")
-        parts += part
-    return bytes(parts)
-
-
-def _plain(value: Any) -> Any:
-    """`value` in what JSON has; see `_value`."""
-    if isinstance(value, np.ndarray):
-        return {"array": [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
-    if isinstance(value, bytes):
-        return {"bytes": base64.b64encode(value).decode()}
-    if isinstance(value, dict):
-        return {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _value(plain: Any) -> Any:
-    if isinstance(plain, list):
-        return [_value(each) for each in plain]
-    if not isinstance(plain, dict):
-        return plain
-    ((kind, held),) = plain.items()
-    if kind == "array":
-        return np.frombuffer(base64.b64decode(held[2]), np.dtype(held[0])).reshape(held[1]).copy()
-    return base64.b64decode(held) if kind == "bytes" else {_value(k): _value(v) for k, v in held}

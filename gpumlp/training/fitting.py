@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpumlp.errors import suggest
 from gpumlp.rows import Rows, RowSource, SourceRows, check_given, check_two_classes, split_validation
 from gpumlp.training.history import EarlyStopping
@@ -18,15 +20,16 @@ def given_rows(
     X: Any,
     y: Any,
     w: Any = None,
-    how: str = "replicated",
+    how: str | np.ndarray = "replicated",
     suffix: str = "",
     look: bool = True,
 ) -> Rows | SourceRows:
-    """The rows that this rank was given, checked; "sharded" are its part of all."""
-    if how not in ("replicated", "sharded"):
-        raise ValueError(f"rows={how!r}; expected 'replicated' or 'sharded'")
+    """The rows that this rank was given, checked; "sharded" are its part of all, and so are numbered ones."""
+    numbers = None if isinstance(how, str) else how
+    if numbers is None and how not in ("replicated", "sharded"):
+        raise ValueError(f"rows={how!r}; expected 'replicated', 'sharded' or the numbers of this rank's rows")
     model, loss, communicator = trainer.model, trainer.loss, trainer.communicator
-    if how == "replicated":
+    if numbers is None and how == "replicated":
         return agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix, look=look))
     if isinstance(X, RowSource):
         raise TypeError(
@@ -36,13 +39,13 @@ def given_rows(
         raise ValueError(
             "rows='sharded' needs a trainer with a communicator: Trainer(..., communicator='auto')"
         )
-    return agreed(communicator, lambda: spread_rows(model, loss, communicator, X, y, w, suffix))
+    return agreed(communicator, lambda: spread_rows(model, loss, communicator, X, y, w, suffix, numbers))
 
 
 def rows_of_fit(
     trainer: Any,
     given: tuple[Any, Any, Any],
-    how: str,
+    how: str | np.ndarray,
     validation: Any,
     stop: EarlyStopping | None,
     epochs: int,
@@ -50,6 +53,7 @@ def rows_of_fit(
 ) -> tuple[Any, Any]:
     """(training rows, validation rows) of a fit on `given`, (X, y, weights); all ranks have the same."""
     rows = given_rows(trainer, *given, how=how, look=look)
+    how = how if isinstance(how, str) else "sharded"  # the numbers are those of the training rows
     if isinstance(rows, SpreadRows) and isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         X, y, w = [*validation, None][:3]
         validation = given_rows(trainer, X, y, w, how, "_val")

@@ -39,15 +39,23 @@ class SpreadRows(Rows):
 
 
 def spread_rows(
-    model: Any, loss: Any, communicator: Communicator, X: Any, y: Any, w: Any, suffix: str = ""
+    model: Any,
+    loss: Any,
+    communicator: Communicator,
+    X: Any,
+    y: Any,
+    w: Any,
+    suffix: str = "",
+    numbers: Any = None,
 ) -> SpreadRows:
-    """This rank's rows, checked, with the targets and weights of all ranks."""
+    """This rank's rows, checked, with the targets and weights of all ranks; in the order of the ranks, or of
+    their `numbers`."""
     backend, dtype = model.backend, model.dtype
     error: Exception | None = None
     part: Any = None
     try:
         X = check_features(X, model.layer_sizes[0], backend, dtype, f"X{suffix}", model.categories)
-        part = _part(X, y, w, suffix)
+        part = _part(X, y, w, suffix, numbers)
     except Exception as raised:
         error = raised
     parts = agree(communicator, error, part)
@@ -64,18 +72,39 @@ def spread_rows(
     y = check_targets(whole, total, model.layer_sizes[-1], loss, backend, dtype, f"y{suffix}")
     weights = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])
     w = check_weights(weights, total, backend, dtype)
-    return SpreadRows(X, y, w, np.arange(total, dtype=np.int32), counts=counts)
+    index = np.arange(total, dtype=np.int32)
+    if numbers is not None:
+        index = _places(np.concatenate([part[3] for part in parts]))
+    return SpreadRows(X, y, w, index, counts=counts)
 
 
-def _part(X: Any, y: Any, w: Any, suffix: str) -> list[Any]:
+def _places(numbers: np.ndarray) -> np.ndarray:
+    """Where row 0, 1, 2, ... is, if row number numbers[p] is at place p."""
+    places = np.argsort(numbers, kind="stable").astype(np.int32)
+    wrong = np.flatnonzero(numbers[places] != np.arange(len(numbers)))
+    if len(wrong):
+        raise ValueError(
+            f"rows: there are {len(numbers)} rows on all ranks, and their numbers are not each of "
+            f"0..{len(numbers) - 1} once: {wrong[0]} is missing or there twice"
+        )
+    return places
+
+
+def _part(X: Any, y: Any, w: Any, suffix: str, numbers: Any) -> list[Any]:
     """What the other ranks are told of the rows that have the features `X`."""
     y, w = (a.get() if is_cuda(a) else None if a is None else np.asarray(a) for a in (y, w))
-    for name, array in ((f"y{suffix}", y), (f"sample_weight{suffix}", w)):
+    if numbers is not None:
+        numbers = np.asarray(numbers)
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+            raise TypeError(
+                f"rows is an array {numbers.shape} of {numbers.dtype}; expected whole numbers (n,)"
+            )
+    for name, array in ((f"y{suffix}", y), (f"sample_weight{suffix}", w), ("rows", numbers)):
         if array is not None and array.shape[:1] != (len(X),):
             raise ValueError(
                 f"X{suffix} has {len(X)} rows but {name} has shape {array.shape}; they must be equal"
             )
-    return [y, w, X.dtype.name]
+    return [y, w, X.dtype.name, numbers]
 
 
 class _Exchange:

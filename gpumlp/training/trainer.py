@@ -181,7 +181,7 @@ class Trainer(Filed):
         progress: bool | None = None,
         streaming: bool | None = None,
         check: bool = True,
-        rows: str = "replicated",
+        rows: str | np.ndarray = "replicated",
     ) -> History:
         """Train for `epochs` passes over the rows.
 
@@ -208,9 +208,10 @@ class Trainer(Filed):
         check : bool
             Look at the values of X, y and validation rows first.  False, for arrays that were checked before,
             saves a pass over them, and on a device the wait; class numbers are looked at all the same.
-        rows : "replicated" or "sharded"
+        rows : "replicated", "sharded" or int array
             With a communicator: whether every rank gives all rows, or its own part of them (validation rows
-            as well).  The bits are those of all parts in the order of the ranks.
+            as well).  The bits are those of all parts in the order of the ranks.  An array has the number
+            of each of this rank's rows among those of all ranks: then it is the order of these numbers.
 
         Returns
         -------
