@@ -10,6 +10,7 @@ import numpy as np
 from sklearn import model_selection as theirs
 from sklearn.utils._param_validation import Interval, Real
 
+from gpumlp.model_selection.cluster import clone_with_client
 from gpumlp.model_selection.race import Race
 from gpumlp.model_selection.together import side_by_side
 from gpumlp.training.halving import SuccessiveHalving, get_halving
@@ -33,6 +34,10 @@ class GridSearchCV(theirs.GridSearchCV):
     param_grid, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
         As in `sklearn.model_selection.GridSearchCV`.  `n_jobs` and `pre_dispatch` are for candidates that are
         other estimators; networks are trained in threads of this process.
+    client : distributed.Client, optional
+        Of a Dask cluster: its workers share the fits, each doing its own side by side, and X and y are sent
+        to all of them.  Scores are those without it.  What `callbacks` and warnings leave behind stays on the
+        workers; fits whose `random_state` is None stay here.
 
     Notes
     -----
@@ -54,10 +59,45 @@ class GridSearchCV(theirs.GridSearchCV):
     4
     """
 
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Any,
+        *,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        pre_dispatch: Any = "2*n_jobs",
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+        client: Any = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.client = client
+
     def fit(self, X: Any, y: Any = None, **params: Any) -> GridSearchCV:
         """Run all fits; see `sklearn.model_selection.GridSearchCV.fit`."""
-        with side_by_side(self.estimator, self.n_jobs):
+        with side_by_side(self.estimator, self.n_jobs, client=self.client):
             return super().fit(X, y, **params)
+
+    def __sklearn_clone__(self) -> Any:
+        return clone_with_client(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "client": None}
 
 
 class RandomizedSearchCV(theirs.RandomizedSearchCV):
@@ -74,6 +114,8 @@ class RandomizedSearchCV(theirs.RandomizedSearchCV):
         1/`halving` of them (3 for True) go on: those with the highest mean test score over the folds (of
         several metrics, that which `refit` names).  Nobody starts again.  `gpumlp.SuccessiveHalving` says
         after how many of the `max_iter` epochs there is a rung; its `monitor` and `mode` are not used.
+    client : distributed.Client, optional
+        As for `GridSearchCV`; without `halving` only.
 
     Attributes
     ----------
@@ -106,6 +148,7 @@ class RandomizedSearchCV(theirs.RandomizedSearchCV):
         error_score: Any = np.nan,
         return_train_score: bool = False,
         halving: Any = None,
+        client: Any = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -121,7 +164,7 @@ class RandomizedSearchCV(theirs.RandomizedSearchCV):
             error_score=error_score,
             return_train_score=return_train_score,
         )
-        self.halving = halving
+        self.halving, self.client = halving, client
 
     _race: Race | None = None
 
@@ -131,11 +174,17 @@ class RandomizedSearchCV(theirs.RandomizedSearchCV):
         if halving is not None:
             self._race = Race(halving, self.refit if isinstance(self.refit, str) else None)
         try:
-            with side_by_side(self.estimator, self.n_jobs, self._race):
+            with side_by_side(self.estimator, self.n_jobs, self._race, self.client):
                 return super().fit(X, y, **params)
         finally:
             if halving is not None:
                 del self._race
+
+    def __sklearn_clone__(self) -> Any:
+        return clone_with_client(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "client": None}
 
     def _format_results(self, *given: Any, **more: Any) -> dict[str, Any]:
         results = super()._format_results(*given, **more)
@@ -152,17 +201,22 @@ class RandomizedSearchCV(theirs.RandomizedSearchCV):
 
 
 def _signed_as(other: Callable) -> Callable[[_Function], _Function]:
-    """Decorator: a function that passes its arguments on shows those that there are."""
+    """Decorator: a function that passes its arguments on shows those that there are, and `client`."""
 
     def sign(function: _Function) -> _Function:
-        function.__signature__ = inspect.signature(other)  # type: ignore[attr-defined]
+        shown = inspect.signature(other)
+        client = inspect.Parameter("client", inspect.Parameter.KEYWORD_ONLY, default=None)
+        signature = shown.replace(parameters=[*shown.parameters.values(), client])
+        function.__signature__ = signature  # type: ignore[attr-defined]
         return function
 
     return sign
 
 
 @_signed_as(theirs.cross_validate)
-def cross_validate(estimator: Any, X: Any, y: Any = None, **options: Any) -> dict[str, Any]:
+def cross_validate(
+    estimator: Any, X: Any, y: Any = None, *, client: Any = None, **options: Any
+) -> dict[str, Any]:
     """scikit-learn's `cross_validate`, with the fits side by side; see `GridSearchCV`.
 
     Parameters
@@ -170,29 +224,35 @@ def cross_validate(estimator: Any, X: Any, y: Any = None, **options: Any) -> dic
     estimator, X, y, groups, scoring, cv, n_jobs, verbose, params, pre_dispatch, return_train_score, \
     return_estimator, return_indices, error_score
         As in `sklearn.model_selection.cross_validate`.
+    client : distributed.Client, optional
+        As for `GridSearchCV`.
 
     Returns
     -------
     dict
         As from `sklearn.model_selection.cross_validate`.
     """
-    with side_by_side(estimator, options.get("n_jobs")):
+    with side_by_side(estimator, options.get("n_jobs"), client=client):
         return theirs.cross_validate(estimator, X, y, **options)
 
 
 @_signed_as(theirs.cross_val_score)
-def cross_val_score(estimator: Any, X: Any, y: Any = None, **options: Any) -> np.ndarray:
+def cross_val_score(
+    estimator: Any, X: Any, y: Any = None, *, client: Any = None, **options: Any
+) -> np.ndarray:
     """scikit-learn's `cross_val_score`, with the fits side by side; see `GridSearchCV`.
 
     Parameters
     ----------
     estimator, X, y, groups, scoring, cv, n_jobs, verbose, params, pre_dispatch, error_score
         As in `sklearn.model_selection.cross_val_score`.
+    client : distributed.Client, optional
+        As for `GridSearchCV`.
 
     Returns
     -------
     array (n_splits,)
         The test score of each fold.
     """
-    with side_by_side(estimator, options.get("n_jobs")):
+    with side_by_side(estimator, options.get("n_jobs"), client=client):
         return theirs.cross_val_score(estimator, X, y, **options)

@@ -18,6 +18,7 @@ from sklearn.base import clone
 from gpumlp.backends.arrays import device_of, is_cuda
 from gpumlp.estimators.members import FitMember, InOrder, draws_from_numpy
 from gpumlp.estimators.stacked import StackedFits
+from gpumlp.model_selection.cluster import check_client, on_cluster
 from gpumlp.model_selection.race import Race
 from gpumlp.model_selection.tasks import Fold, Head, Task, network_of
 from gpumlp.training.members import train
@@ -27,13 +28,20 @@ __all__ = ["side_by_side"]
 
 
 @contextmanager
-def side_by_side(estimator: Any, n_jobs: int | None, race: Race | None = None) -> Iterator[None]:
+def side_by_side(
+    estimator: Any, n_jobs: int | None, race: Race | None = None, client: Any = None
+) -> Iterator[None]:
     """Inside, what scikit-learn gives to joblib is done by this module, if `estimator` is or ends in one of
-    this package's.  With a `race`, all candidates must be of this kind."""
-    if race is None and network_of(estimator) is None:
+    this package's, or if there is a `client` of a cluster.  With a `race`, all candidates must be of this
+    kind."""
+    if client is not None:
+        check_client(client)
+        if race is not None:
+            raise ValueError("halving compares candidates in one process: leave out client=, or halving=")
+    elif race is None and network_of(estimator) is None:
         yield
         return
-    with parallel_config(backend=Together(n_jobs, race)):
+    with parallel_config(backend=Together(n_jobs, race, client)):
         yield
 
 
@@ -63,13 +71,15 @@ class Together(ParallelBackendBase):
         For the calls that are not fits of networks: they go to the executor that was active before.
     race : Race or None
         Lets fits end early.
+    client : distributed.Client or None
+        Of a cluster that does the calls.
     """
 
     supports_sharedmem = uses_threads = True
 
-    def __init__(self, n_jobs: int | None = None, race: Race | None = None) -> None:
+    def __init__(self, n_jobs: int | None = None, race: Race | None = None, client: Any = None) -> None:
         super().__init__()
-        self._race = race
+        self._race, self._client = race, client
         self._outer, jobs = get_active_backend()
         self._n_jobs = jobs if n_jobs is None else n_jobs
         self._jobs: list[_Job] = []
@@ -95,12 +105,15 @@ class Together(ParallelBackendBase):
         jobs, self._jobs = self._jobs, []
         calls = [call for job in jobs for call in job.calls]
         with parallel_config(backend=self._outer):
-            results = iter(_run(calls, self._n_jobs, self._race))
+            if self._client is not None:
+                results = iter(on_cluster(self._client, calls, _run, self._n_jobs))
+            else:
+                results = iter(_run(calls, self._n_jobs, self._race))
         for job in jobs:
             job.results = [next(results) for _ in job.calls]
 
 
-def _run(calls: list[tuple], n_jobs: int | None, race: Race | None) -> list[Any]:
+def _run(calls: list[tuple], n_jobs: int | None, race: Race | None = None) -> list[Any]:
     """The results of calls (function, args, kwargs)."""
     tasks = list(_tasks(calls))
     others = [call for call, task in zip(calls, tasks, strict=True) if task is None]
