@@ -28,6 +28,7 @@ SLOW = (
     "cli/test_cli_models.py::test_bench",
     "cli/test_cli_output.py::test_a_broken_output_of_other_commands_is_told",
     "cli/test_cli_plots.py",
+    "dask",
     "estimators/test_check_estimator.py",
     "estimators/test_their_tests.py",
     "files/test_fuzz.py",

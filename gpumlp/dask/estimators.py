@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp import checks
 from gpumlp.dask.collections import answers, is_collection, is_frame, partitions
 from gpumlp.dask.job import Placed, get_client, place, train
-from gpumlp.dask.worker import Plan, answer
+from gpumlp.dask.worker import MIXED, Plan, answer
 from gpumlp.estimators.base import assign
 from gpumlp.model import MLP
 from gpumlp.training.history import EarlyStopping, History
@@ -255,10 +255,9 @@ class DaskMLPClassifier(ClassifierMixin, BaseDaskMLP):
 
     def _classes(self, placed: Placed) -> np.ndarray:
         found = [each.labels for each in placed.summaries if each.labels is not None]
-        try:
-            classes = np.unique(np.concatenate(found))
-        except TypeError:
-            raise ValueError("y has labels that are text and labels that are numbers") from None
+        if len({isinstance(each[0], str) for each in found}) > 1:
+            raise ValueError(MIXED)
+        classes = np.unique(np.concatenate(found))
         if len(classes) < 2:
             raise ValueError(
                 f"y holds one class only ({classes[0]!r}); a classifier needs rows of at least two classes"

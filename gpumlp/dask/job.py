@@ -71,9 +71,12 @@ class Placed:
 def place(client: Client, parts: list[Any], labels: bool) -> Placed:
     """Compute the partitions, where Dask does it, and look at them."""
     futures = client.compute(parts)
-    wait(futures)
-    found = client.gather([client.submit(summary, n, f, labels) for n, f in enumerate(futures)])
-    return Placed(client, futures, found)
+    tasks = [client.submit(summary, n, f, labels, pure=False) for n, f in enumerate(futures)]
+    wait(tasks)
+    for task in tasks:  # the first partition that has something wrong
+        if task.status == "error":
+            task.result()
+    return Placed(client, futures, client.gather(tasks))
 
 
 def train(client: Client, placed: Placed, plan: Plan) -> Any:

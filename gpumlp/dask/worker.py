@@ -24,7 +24,7 @@ from gpumlp.training.history import EarlyStopping, History
 from gpumlp.training.job import agreed
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["Plan", "Summary", "answer", "end_seat", "open_seat", "summary", "train_rank"]
+__all__ = ["MIXED", "Plan", "Summary", "answer", "end_seat", "open_seat", "summary", "train_rank"]
 
 
 @dataclass
@@ -71,6 +71,7 @@ class Seat:
             raise RankError(self.reason)
 
 
+MIXED = "y has labels that are text and labels that are numbers; expected one kind"
 #: by the token of a training and the address of a worker: some clusters have several in a process
 _seats: dict[tuple[str, str], Seat] = {}
 
@@ -124,8 +125,10 @@ def _labels(y: Any) -> np.ndarray:
         raise ValueError(f"y contains NaN ({int(np.isnan(y).sum())} times); expected labels")
     if y.dtype.kind == "O":
         for each in y:
-            if not isinstance(each, (str, int, bool, np.generic)):
+            if not isinstance(each, (str, int, np.generic)):
                 raise ValueError(f"y contains {each!r}; expected labels that are text or whole numbers")
+        if len({isinstance(each, str) for each in y}) > 1:
+            raise ValueError(MIXED)
     return y
 
 
@@ -247,13 +250,12 @@ def _own_device(communicator: Any, wanted: str) -> str:
     wanted = wanted.strip().lower()
     if wanted == "auto":
         wanted = os.environ.get("GPUMLP_DEVICE", "auto").strip().lower() or "auto"
-    if wanted not in ("auto", "cuda", "gpu"):
-        return wanted
     here = [socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES")]
     number = communicator.gather(here)[: communicator.rank].count(here)
-    if wanted == "auto" and not all(communicator.gather(cuda_problem(number) is None)):
-        return "cpu"
-    return f"cuda:{number}"
+    everywhere = all(communicator.gather(wanted != "auto" or cuda_problem(number) is None))
+    if wanted == "auto":
+        return f"cuda:{number}" if everywhere else "cpu"
+    return f"cuda:{number}" if wanted in ("cuda", "gpu") else wanted
 
 
 # ---- predictions -----------------------------------------------
