@@ -12,7 +12,19 @@ import pytest
 
 import gpumlp
 
-HEAVY = ("cupy", "cupyx", "sklearn", "scipy", "torch", "matplotlib", "tqdm", "pandas", "rich")
+HEAVY = (
+    "cupy",
+    "cupyx",
+    "sklearn",
+    "scipy",
+    "torch",
+    "matplotlib",
+    "tqdm",
+    "pandas",
+    "rich",
+    "dask",
+    "distributed",
+)
 
 
 @pytest.mark.parametrize("module", ["gpumlp", "gpumlp.cli"])

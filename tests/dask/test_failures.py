@@ -114,12 +114,16 @@ def in_training(client: Any, do: Any) -> threading.Thread:
 def test_an_exception_in_one_worker(mortal: Any) -> None:
     """The other one does not wait, and both train again afterwards."""
     address = sorted(mortal.nthreads())[1]
-    mortal.run(os.environ.update, {"GPUMLP_DEVICE": "abacus"}, workers=[address])
+
+    def put(device: str) -> None:  # inside, to be sent by its text
+        os.environ["GPUMLP_DEVICE"] = device
+
+    mortal.run(put, "abacus", workers=[address])
     start = time.monotonic()
     with pytest.raises(ValueError, match=rf"rank . of 2 \({address}\): .*abacus"):
         endless(mortal, device="auto").fit(array(X), array(Y))
     assert time.monotonic() - start < LIMIT
-    mortal.run(os.environ.pop, "GPUMLP_DEVICE", workers=[address])
+    mortal.run(put, "auto", workers=[address])
     assert endless(mortal, max_iter=1).fit(array(X), array(Y)).n_iter_ == 1
 
 
