@@ -1,4 +1,4 @@
-"""Estimators that train on a Dask cluster, on the rows that its workers hold; see docs/dask.md.
+"""Estimators that train on a Dask cluster, on the rows that its workers hold; see docs/distributed.md.
 
 They are imported on first use: workers, which import this package as well, need neither scikit-learn nor
 pandas.

@@ -54,6 +54,9 @@ def test_examples_of_docstrings(module: str) -> None:
         pytest.importorskip("sklearn")
     if module.startswith(("gpumlp.tables.arrow", "gpumlp.rows.parquet")):
         pytest.importorskip("pyarrow")
+    if module.startswith("gpumlp.dask."):
+        pytest.importorskip("dask.dataframe")
+        pytest.importorskip("distributed.client")  # tests/distributed is importable as well
     before = os.getcwd()
     assert doctest.testmod(importlib.import_module(module)).failed == 0
     assert os.getcwd() == before
