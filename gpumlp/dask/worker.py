@@ -204,7 +204,8 @@ def _train(
     trainer = agreed(communicator, lambda: _trainer(communicator, seat, plan, device))
     X, y, w = agreed(communicator, lambda: _rows(parts, plan))
     spans = [np.arange(start, start + len(part[0])) for start, part in zip(starts, parts, strict=True)]
-    how = {"rows": np.concatenate(spans)} if communicator.size > 1 else {}  # one rank has them in order
+    # one rank has them in order
+    how: Any = np.concatenate(spans) if communicator.size > 1 else "replicated"
     history = trainer.fit(
         X,
         y,
@@ -213,7 +214,7 @@ def _train(
         validation=plan.validation,
         early_stopping=plan.stop,
         progress=False,
-        **how,
+        rows=how,
     )
     return (trainer.model.to("cpu"), history) if communicator.rank == 0 else None
 
