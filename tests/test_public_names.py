@@ -10,8 +10,8 @@ import pytest
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.rglob("*.py"))
-#: public in spite of their names: documented by Python
-DOCUMENTED = {"_exit", "_replace"}
+#: public in spite of their names: documented by Python and IPython
+DOCUMENTED = {"_exit", "_replace", "_repr_html_", "_repr_png_"}
 _PRIVATE = re.compile(r"_[a-zA-Z]\w*")
 _OURS = ("gpumlp", "kernels", "scripts")
 

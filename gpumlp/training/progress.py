@@ -11,11 +11,11 @@ from typing import Any
 
 from gpumlp.backends.lane import here
 
-__all__ = ["Progress"]
+__all__ = ["EVERY", "Progress"]
 
 _FORMAT = "{percentage:3.0f}%|{bar}| {n:g}/{total:g} epochs [{elapsed}<{remaining}{postfix}]"
 _SHOWN = 2  # metrics beside the bar: more leave no room for it on 80 columns
-_EVERY = 0.2  # seconds between looks into a running epoch
+EVERY = 0.2  # seconds between looks into a running epoch
 
 
 class Progress:
@@ -101,7 +101,7 @@ class _Watch:
 
     def check(self) -> None:
         """See `Lane`."""
-        if (now := time.monotonic()) > self._last + _EVERY:
+        if (now := time.monotonic()) > self._last + EVERY:
             self._last = now
             self._look()
 

@@ -82,7 +82,7 @@ def test_a_notebook_has_a_bar(monkeypatch) -> None:
 
 def test_a_long_epoch_shows_progress_inside_it(device: str, monkeypatch) -> None:
     pytest.importorskip("tqdm")
-    monkeypatch.setattr("gpumlp.training.progress._EVERY", 0.0)
+    monkeypatch.setattr("gpumlp.training.progress.EVERY", 0.0)
     seen = []
     monkeypatch.setattr(Progress, "show", lambda self, epochs, text=None: seen.append((epochs, text)))
     rows = np.tile(X, (400, 1))
