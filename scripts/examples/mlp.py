@@ -1,0 +1,65 @@
+"""A multilayer perceptron (d2l.ai 5.1 to 5.3): forward and backward pass by hand beside gpumlp's, on digits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import gpumlp
+from gpumlp.datasets import load_digits
+from scripts.shared import show, textbook
+
+
+def step(parameters: list[Any], X: np.ndarray, y: np.ndarray, lr: float) -> float:
+    """One step of gradient descent, in place; gives the loss before it."""
+    (W1, b1), (W2, b2) = parameters
+    Z = X @ W1 + b1
+    H = np.maximum(Z, 0)  # ReLU (5.1)
+    E = np.exp(H @ W2 + b2)
+    P = E / E.sum(axis=1, keepdims=True)
+    dO = (P - np.eye(10)[y]) / len(X)  # backpropagation (5.3), from the output to the input
+    dZ = dO @ W2.T * (Z > 0)
+    for array, gradient in ((W1, X.T @ dZ), (b1, dZ.sum(0)), (W2, H.T @ dO), (b2, dO.sum(0))):
+        array -= lr * gradient
+    return float(-np.log(P[np.arange(len(X)), y]).mean())
+
+
+def main(device: str = "auto") -> Any:
+    X, y = load_digits()
+    X = X.astype(np.float64) / 16
+    model = gpumlp.MLP([64, 64, 10], "relu", dtype="float64", device=device)
+    trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer=gpumlp.SGD(lr=0.3))
+    parameters = model.get_parameters()
+    by_hand, ours = [], []
+    for _ in range(12):
+        for start in range(0, 1400, 50):
+            rows = slice(start, start + 50)
+            by_hand.append(step(parameters, X[rows], y[rows], 0.3))
+            ours.append(float(trainer.step(X[rows], y[rows], loss=True)))
+    np.testing.assert_allclose(ours, by_hand, rtol=1e-8)
+    np.testing.assert_allclose(model.get_parameters()[0][0], parameters[0][0], rtol=0, atol=1e-10)
+    answers = model.predict(X[1400:])
+    wrong = 1400 + np.flatnonzero(answers != y[1400:])
+    assert 10 <= len(wrong) < 45
+
+    figure = show.pyplot().figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    ax = left.subplots()
+    ax.semilogy(by_hand, color=show.COLORS[0], lw=3, alpha=0.35, label="by hand")
+    ax.semilogy(ours, color=show.COLORS[0], lw=0.8, label="gpumlp")
+    ax.set(xlabel="step", ylabel="training loss", title="64-64-10, ReLU")
+    ax.legend()
+    right.suptitle(f"{len(wrong)} of 397 unseen images are misread, for example", fontsize=11)
+    wrong = wrong[:10]
+    titles = map("{} as {}".format, y[wrong], answers[wrong - 1400])
+    textbook.images(right, X[wrong], list(titles), cmap="Greys")
+    return figure
+
+
+if __name__ == "__main__":
+    textbook.run(main, __file__, __doc__)
