@@ -117,6 +117,7 @@ def synthetic_regression(
         raise ValueError(f"w={w!r}; expected one finite number per feature")
     n = checks.whole("n", n)
     b, noise = checks.number("b", b), checks.number("noise", noise, 0)
-    rng = np.random.default_rng(checks.whole("seed", seed, 0))
+    # a stream of its own: a network of the same seed would start with the first row as its weights
+    rng = np.random.default_rng([checks.seed("seed", seed), 20])
     X = rng.standard_normal((n, len(weights)))
     return X, X @ weights + b + noise * rng.standard_normal(n)

@@ -1,4 +1,4 @@
-"""Linear regression (d2l.ai 3.1 to 3.5): gradient descent in batches by hand, by gpumlp, and the closed form."""
+"""Linear regression (d2l.ai 3.1 to 3.5): by hand, by gpumlp, and the closed form."""
 
 from __future__ import annotations
 

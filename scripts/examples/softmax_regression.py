@@ -23,27 +23,25 @@ def softmax(Z: np.ndarray) -> np.ndarray:
 def main(device: str = "auto") -> Any:
     X, y = load_digits()
     X = X.astype(np.float64) / 16
-    train, test = slice(0, 1400), slice(1400, None)
     model = gpumlp.MLP([64, 10], init="normal", dtype="float64", device=device)
     trainer = gpumlp.Trainer(model, loss="softmax_cross_entropy", optimizer=gpumlp.SGD(lr=0.5))
     (W, b) = model.get_parameters()[0]
-    losses, ours, accuracy = [], [], []
+    losses, ours, accuracy, rng = [], [], [], np.random.default_rng(0)
     for _ in range(10):
-        for start in range(0, 1400, 50):
-            rows = slice(start, start + 50)
+        for rows in rng.permutation(1400).reshape(28, 50):
             P = softmax(X[rows] @ W + b)
             losses.append(-np.log(P[np.arange(50), y[rows]]).mean())  # cross-entropy (4.1.8)
-            dZ = (P - np.eye(10)[y[rows]]) / 50  # its gradient with respect to Z: softmax less one-hot (4.1.9)
+            dZ = (
+                P - np.eye(10)[y[rows]]
+            ) / 50  # its gradient with respect to Z: softmax less one-hot (4.1.9)
             W, b = W - 0.5 * X[rows].T @ dZ, b - 0.5 * dZ.sum(axis=0)
             ours.append(float(trainer.step(X[rows], y[rows], loss=True)))
-        accuracy.append(np.mean(model.predict(X[test]) == y[test]))
+        accuracy.append(np.mean(model.predict(X[1400:]) == y[1400:]))
     np.testing.assert_allclose(ours, losses, rtol=1e-10)
     np.testing.assert_allclose(model.get_parameters()[0][0], W, rtol=0, atol=1e-12)
     assert accuracy[-1] > 0.88
 
-    figure = show.pyplot().figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
-    ax = left.subplots()
+    figure, ax, right = textbook.curves_and_images()
     ax.plot(losses, color=show.COLORS[0], lw=3, alpha=0.35, label="training loss, by hand")
     ax.plot(ours, color=show.COLORS[0], lw=0.8, label="training loss, gpumlp")
     ax.plot(np.arange(28, 281, 28), accuracy, "o-", ms=4, color=show.COLORS[1], label="test accuracy")

@@ -1,4 +1,4 @@
-"""Weight decay (d2l.ai 3.7): 200 weights and 20 rows; the penalty keeps the model from learning them by heart."""
+"""Weight decay (d2l.ai 3.7): 200 weights and 20 rows; a penalty keeps them from being learnt by heart."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def main(device: str = "auto") -> Any:
         for column, name in enumerate(("the 20 training rows", "100 unseen rows")):
             ax.semilogy(range(1, 61), np.array(curves)[:, column], color=show.COLORS[column], label=name)
         length = np.linalg.norm(w)
-        ax.set(xlabel="epoch", title=rf"$\lambda$ = {decay:g}: at the end $\|w\|$ = {length:.2f}")
+        ax.set(
+            xlabel="epoch", ylim=(1e-5, 2), title=rf"$\lambda$ = {decay:g}: at the end $\|w\|$ = {length:.2f}"
+        )
         show.whole_ticks(ax)
     assert unseen[3.0] < unseen[0.0] / 10
     axes[0].set_ylabel("half mean squared error")

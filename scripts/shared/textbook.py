@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from scripts.shared.command import check_writable, command_line, one_line_errors
+from scripts.shared.show import pyplot
 
 Main = Callable[[str], Any]
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write `figure` as a small PNG of 64 colours."""
+    """Write `figure` as a small PNG of 128 colours."""
     from PIL import Image  # matplotlib needs it as well
 
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
-    Image.open(file).convert("RGB").quantize(64).save(path, optimize=True)
+    colors = Image.open(file).convert("RGB")
+    colors.quantize(128, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 def run(main: Main, file: str, text: str | None) -> None:
@@ -30,6 +32,13 @@ def run(main: Main, file: str, text: str | None) -> None:
     check_writable(path)
     save(one_line_errors(main)(args.device), path)
     print(f"drawn to {path}")
+
+
+def curves_and_images() -> tuple[Any, Any, Any]:
+    """A figure, its left half as axes for curves, and its right half as a subfigure for `images`."""
+    figure = pyplot().figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    return figure, left.subplots(), right
 
 
 def images(figure: Any, pixels: Any, titles: Sequence[object], **look: Any) -> None:
