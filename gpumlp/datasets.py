@@ -112,7 +112,10 @@ def synthetic_regression(
     [2.0, -3.4, 4.2]
     >>> X, y = synthetic_regression(np.full(200, 0.01), 0.05, 20)
     """
-    weights = np.asarray(w, np.float64)
+    try:
+        weights = np.asarray(w, np.float64)
+    except (TypeError, ValueError):
+        weights = np.empty(0)
     if weights.ndim != 1 or not weights.size or not np.isfinite(weights).all():
         raise ValueError(f"w={w!r}; expected one finite number per feature")
     n = checks.whole("n", n)
