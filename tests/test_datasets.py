@@ -24,7 +24,6 @@ def test_same_as_scikit_learn():
 
 
 def test_airfoil_is_the_textbook_s():
-    """Shape, range, and the loss of the best linear model on the first 1,500 rows, which d2l.ai works with."""
     X, y = load_airfoil()
     assert X.shape == (1503, 5) and X.dtype == y.dtype == np.float64
     assert (y.min(), y.max(), round(y.mean(), 3)) == (103.38, 140.987, 124.836)

@@ -8,6 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from gpumlp.kernels.activations import backward_kernel, forward_kernel
+from gpumlp.kernels.losses import training_kernel
+
+import gpumlp
 
 Script = Callable[[str], ModuleType]
 ROOT = Path(__file__).parents[3]
@@ -55,11 +59,34 @@ def test_the_command_draws(
         run(module.main, module.__file__, module.__doc__)
 
 
-def test_files_of_the_textbook_page_exist() -> None:
-    """Links, and files that are named in code."""
-    text = (ROOT / "docs" / "textbook.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["textbook", "gallery"])
+def test_files_and_tests_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
-    files = re.findall(r"`((?:gpumlp|kernels|scripts|tests|docs)/[\w./]+)`", text)
-    assert len(links) > 10 and len(files) > 10
+    assert len(links) > 10
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
-    assert [file for file in files if not (ROOT / file).exists()] == []
+    for file, named in re.findall(r"\(\.\./(tests/[\w/]+\.py)\), (`.*?)(?=;| \|)", text):
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert [test for test in re.findall(r"`(\w+)`", named) if f"def {test}(" not in source] == []
+
+
+def test_kernel_texts_of_the_textbook_page_are_those_that_run() -> None:
+    rules = [gpumlp.SGD(l1=1.0, l2=1.0, weight_decay=1.0, proximal=True), gpumlp.SGD(momentum=0.9)]
+    rules += [rule() for rule in gpumlp.optimizers.OPTIMIZERS.values()]
+    texts = [rule.kernel(clip=clip).body for rule in rules if rule.name != "muon" for clip in (False, True)]
+    texts += [training_kernel(name, False).body for name in ("softmax_cross_entropy", "squared_error")]
+    for name in ("relu", "sigmoid", "tanh"):
+        texts += [forward_kernel(name, True).body, backward_kernel(name).body]
+    lines = {line.strip() for text in texts for line in text.splitlines()}
+    page = (ROOT / "docs" / "textbook.md").read_text(encoding="utf-8")
+    shown = [
+        line for block in re.findall(r"```cpp\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    ]
+    assert len(shown) > 25
+    assert [line for line in shown if line not in lines] == []
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    shown = {name.split(".")[-1] for name in re.findall(r"^::: (gpumlp\S+)$", pages, re.MULTILINE)}
+    assert set(gpumlp.__all__) - shown == {"__version__"}

@@ -1,0 +1,42 @@
+"""What mkdocs builds the site from beside `docs/` (a hook, see mkdocs.yml): README.md as the first page, and
+every file of the repository that a page links to, as a page with its text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LINK = re.compile(r"\]\(\.\./([\w./-]+\.\w+)\)")  # in docs/*.md, to a file outside of docs/
+KINDS = {".py": "python", ".cpp": "cpp", ".h": "cpp"}
+
+
+def _source_page(path: str) -> str:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    kind = KINDS.get(Path(path).suffix, "")
+    return f"---\nsearch:\n  exclude: true\n---\n# {path}\n\n``````{kind}\n{text}``````\n"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages."""
+    from mkdocs.structure.files import File
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    files.append(File.generated(config, "index.md", content=readme))
+    pages = Path(config.docs_dir).glob("*.md")
+    for path in sorted({path for page in pages for path in LINK.findall(page.read_text(encoding="utf-8"))}):
+        files.append(File.generated(config, f"source/{path}.md", content=_source_page(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links to files outside of docs/ lead to their pages."""
+    if "/" in page.file.src_uri:
+        return markdown
+    return LINK.sub(r"](source/\1.md)", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """What docstrings write as `::` before an indented block is a colon."""
+    return html.replace("::</p>", ":</p>")
