@@ -1,9 +1,10 @@
-"""What mkdocs builds the site from beside `docs/` (a hook, see mkdocs.yml): README.md as the first page, and
-every file of the repository that a page links to, as a page with its text."""
+"""What mkdocs builds the site from beside `docs/` (a hook, see mkdocs.yml): README.md as the first page, every
+file of the repository that a page links to, as a page with its text, and the package as it is installed."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ def _source_page(path: str) -> str:
     text = (ROOT / path).read_text(encoding="utf-8")
     kind = KINDS.get(Path(path).suffix, "")
     return f"---\nsearch:\n  exclude: true\n---\n# {path}\n\n``````{kind}\n{text}``````\n"
+
+
+def on_startup(**_: Any) -> None:
+    """Put the package together, with `kernels/` in it, where mkdocstrings looks."""
+    package = ROOT / "build" / "site" / "gpumlp"
+    shutil.rmtree(package, ignore_errors=True)
+    skipped = shutil.ignore_patterns("__pycache__", "__main__.py")  # looking at a program would run it
+    for source, target in ((ROOT / "gpumlp", package), (ROOT / "kernels", package / "kernels")):
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=skipped)
 
 
 def on_files(files: Any, config: Any) -> Any:
