@@ -21,15 +21,15 @@ def fit(X: np.ndarray, y: np.ndarray, penalty: float, device: str) -> np.ndarray
     """Weights that minimise mean((X w - y)^2) / 2 + penalty |w|, by proximal gradient descent."""
     model = gpumlp.MLP([5, 1], init="normal", dtype="float64", device=device)
     settings: dict[str, Any] = {"l1": penalty, "proximal": True, "batch_size": len(X)}
-    trainer = gpumlp.Trainer(model, loss="squared_error", optimizer=gpumlp.SGD(lr=1 / 3), **settings)
-    trainer.fit(X, y, epochs=300, progress=False)
+    trainer = gpumlp.Trainer(model, loss="squared_error", optimizer=gpumlp.SGD(lr=1 / 2.2), **settings)
+    trainer.fit(X, y, epochs=270, progress=False)
     return model.get_parameters()[0][0][:, 0]
 
 
 def main(device: str = "auto") -> Any:
     X, y = load_airfoil()
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
-    penalties = np.linspace(0, 0.42, 29)
+    penalties = np.linspace(0, 0.42, 15)
     path = np.array([fit(X, y, p, device) for p in penalties])
     for penalty, w in zip(penalties, path, strict=True):  # the minimum's conditions (there is no closed form)
         pull = X.T @ (y - X @ w) / len(X)
