@@ -1,5 +1,5 @@
-"""What mkdocs builds the site from beside `docs/` (a hook, see mkdocs.yml): README.md as the first page, files of
-the repository that pages link to, as pages with their text, and the package as it is installed."""
+"""What mkdocs builds the site from beside `docs/` (a hook, see mkdocs.yml): README.md as the first page,
+files of the repository that pages link to, as pages, and the package as it is installed."""
 
 from __future__ import annotations
 
