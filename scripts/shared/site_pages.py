@@ -10,6 +10,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(\.\./([\w./-]+\.\w+)\)")  # in docs/*.md, to a file outside of docs/
+PARAMETERS = re.compile(r"<table>(?:(?!</table>).)*?<th>Default</th>.*?</table>", re.DOTALL)
+ROW = re.compile(r'<tr class="doc-section-item.*?</tr>', re.DOTALL)
+QUOTED = re.compile(r"<blockquote>\s*<p>(\d.*?)</p>\s*</blockquote>", re.DOTALL)
 KINDS = {".py": "python", ".cpp": "cpp", ".h": "cpp"}
 
 
@@ -47,6 +50,25 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return LINK.sub(r"](source/\1.md)", markdown)
 
 
+def _merged(table: re.Match[str]) -> str:
+    """A table of parameters with one row for names that share a description, as the docstring has them, and
+    without the defaults, which the signature shows."""
+    rows: list[list[str]] = []
+    for cells in (re.findall(r"<td.*?</td>", row, re.DOTALL)[:3] for row in ROW.findall(table[0])):
+        name, kind, text = (re.sub(r"^<td[^>]*>\s*|\s*</td>$", "", cell) for cell in cells)
+        kind = "" if ">Any<" in kind else kind
+        if rows and rows[-1][2] == text:
+            rows[-1][0] += f", {name}"
+            rows[-1][1] += f", {kind}" if kind not in rows[-1][1] else ""
+        else:
+            rows.append([name, kind, text])
+    head = "<thead><tr><th>Name</th><th>Type</th><th>Description</th></tr></thead>"
+    body = "".join(f"<tr><td>{name}</td><td>{kind}</td><td>{text}</td></tr>" for name, kind, text in rows)
+    return f"<table>{head}<tbody>{body}</tbody></table>"
+
+
 def on_page_content(html: str, **_: Any) -> str:
-    """What docstrings write as `::` before an indented block is a colon."""
+    """Tidy what mkdocstrings makes: tables of parameters, `> 0` that was taken for a quotation, and `::` before
+    an indented block, which is a colon."""
+    html = QUOTED.sub(r"<p>&gt; \1</p>", PARAMETERS.sub(_merged, html))
     return html.replace("::</p>", ":</p>")

@@ -90,3 +90,16 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
     shown = {name.split(".")[-1] for name in re.findall(r"^::: (gpumlp\S+)$", pages, re.MULTILINE)}
     assert set(gpumlp.__all__) - shown == {"__version__"}
+
+
+def test_tables_of_the_reference_have_a_row_for_each_description(script: Script) -> None:
+    head = "<table><tr><th>Name</th><th>Type</th><th>Description</th><th>Default</th></tr>"
+    row = '<tr class="doc-section-item"><td>{}</td><td id="x">{}</td><td>{}</td><td>{}</td></tr>'
+    quoted = "<blockquote>\n<p>0: shorter</p>\n</blockquote>"
+    cells = [("l1", "float", "Size.", 0), ("l2", "int", "Size.", 0), ("clip", ">Any<", quoted, 1)]
+    page = head + "".join(row.format(*each) for each in cells) + "</table><p>As follows::</p>"
+    assert script("shared.site_pages").on_page_content(page) == (
+        "<table><thead><tr><th>Name</th><th>Type</th><th>Description</th></tr></thead><tbody>"
+        "<tr><td>l1, l2</td><td>float, int</td><td>Size.</td></tr>"
+        "<tr><td>clip</td><td></td><td><p>&gt; 0: shorter</p></td></tr></tbody></table><p>As follows:</p>"
+    )
