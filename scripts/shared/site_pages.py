@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(\.\./([\w./-]+\.\w+)\)")  # in docs/*.md, to a file outside of docs/
 PARAMETERS = re.compile(r"<table>(?:(?!</table>).)*?<th>Default</th>.*?</table>", re.DOTALL)
 ROW = re.compile(r'<tr class="doc-section-item.*?</tr>', re.DOTALL)
-QUOTED = re.compile(r"<blockquote>\s*<p>(\d.*?)</p>\s*</blockquote>", re.DOTALL)
+QUOTED = re.compile(r"<blockquote>\s*<p>(.*?)</p>\s*</blockquote>", re.DOTALL)
 KINDS = {".py": "python", ".cpp": "cpp", ".h": "cpp"}
 
 
@@ -68,7 +68,7 @@ def _merged(table: re.Match[str]) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Tidy what mkdocstrings makes: tables of parameters, `> 0` that was taken for a quotation, and `::` before
-    an indented block, which is a colon."""
+    """Tidy what mkdocstrings makes: tables of parameters, `> 0` that was taken for a quotation, and `::`
+    before an indented block, which is a colon."""
     html = QUOTED.sub(r"<p>&gt; \1</p>", PARAMETERS.sub(_merged, html))
     return html.replace("::</p>", ":</p>")
