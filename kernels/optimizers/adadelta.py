@@ -29,7 +29,7 @@ class Adadelta(Rule):
     rho : float
         In [0, 1).
     eps : float
-        > 0.  1e-6 as in the paper and in PyTorch; the textbook's code has 1e-5.
+        > 0; 1e-6 as in the paper and in PyTorch; the textbook's code has 1e-5.
     l1, l2, weight_decay, proximal
         See `gpumlp.optimizers.Rule`.
 

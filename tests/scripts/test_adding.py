@@ -86,6 +86,12 @@ EDITS = {
     "kernels/optimizers/__init__.py": [("RULES = {", 'RULES = {\n    "signum": ("Signum",),')],
     "kernels/activations.py": [('Activation(\n            "relu",', ACTIVATION)],
     "kernels/formulas.py": [('Loss(\n            "poisson",', LOSS)],
+    "docs/api/optimizers.md": [
+        (
+            "::: gpumlp.kernels.optimizers.lion.Lion",
+            "::: gpumlp.kernels.optimizers.signum.Signum\n\n::: gpumlp.kernels.optimizers.lion.Lion",
+        )
+    ],
     "docs/formulas.md": [
         ("| Lion (`lion`)", "| Signum (`signum`) | m; lr sign(m) | | `signum.py` | same |\n| Lion (`lion`)"),
         ("| relu |", "| hard_tanh | z, from -1 to 1 | 1 or 0 |\n| relu |"),

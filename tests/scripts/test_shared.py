@@ -22,11 +22,6 @@ PROGRAMS = sorted(
 )
 
 
-def test_an_unwritable_figure_is_found_before_the_work(script: Script, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="cannot write"):
-        script("examples.optimizer_paths").main(["--out", str(tmp_path / "nowhere" / "paths.png")])
-
-
 def test_tools(script: Script, tmp_path: Path) -> None:
     show, timing, command = (script(f"shared.{name}") for name in ("show", "timing", "command"))
     assert [show.duration(s) for s in (2.5, 0.0125, 3.21e-6, 4e-9)] == [
@@ -55,7 +50,7 @@ def test_tools(script: Script, tmp_path: Path) -> None:
 
 def test_all_programs_are_found() -> None:
     assert (
-        len(PROGRAMS) == 16 and "bench/bench_training.py" in PROGRAMS and "reports/gpu_report.py" in PROGRAMS
+        len(PROGRAMS) > 25 and "bench/bench_training.py" in PROGRAMS and "reports/gpu_report.py" in PROGRAMS
     )
 
 

@@ -42,27 +42,6 @@ def test_mnist_script_refuses_bad_sizes(
     assert "expected numbers such as 256,128" in capsys.readouterr().err
 
 
-def test_airfoil_script_reaches_least_squares(
-    script: Script, device: str, regression: str, tmp_path: Path
-) -> None:
-    plot = tmp_path / "losses.png"
-    args = ["--epochs", "12", "--device", device, "--plot", str(plot)]
-    results = script("examples.airfoil").main([regression, *args])
-    with np.load(regression) as data:
-        columns = np.column_stack([data["X"], data["y"]])
-    columns = (columns - columns.mean(axis=0)) / columns.std(axis=0)
-    X, y = columns[:, :5], columns[:, 5]
-    w = np.linalg.solve(X.T @ X, X.T @ y)  # standardised columns: the intercept is 0
-    optimum = np.mean((X @ w - y) ** 2) / 2
-    assert results.pop("optimum") == pytest.approx(optimum, rel=1e-9)
-    assert len(results) == 5
-    for title, result in results.items():
-        assert len(result["loss"]) == 13
-        assert result["loss"][0] == pytest.approx(0.5, abs=0.1), title  # weights near 0: half the variance
-        assert optimum - 1e-6 <= result["loss"][-1] <= optimum + 0.02, title
-    assert plot.read_bytes().startswith(b"\x89PNG")
-
-
 def test_quantiles_map_to_a_normal_distribution(script: Script) -> None:
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(2)
@@ -103,7 +82,7 @@ def test_california_script_trains_and_stops_early(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-DATA = {"train_mnist": "images", "airfoil": "regression", "california": "regression"}
+DATA = {"train_mnist": "images", "california": "regression"}
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -125,7 +104,6 @@ def test_mistakes_end_with_one_line(
     ("name", "words"),
     [
         ("train_mnist", ("x_train", "y_test", "MNIST database of handwritten digits")),
-        ("airfoil", ("X (1503, 5)", "Airfoil Self-Noise", "UCI Machine Learning Repository")),
         ("california", ("train_idx", "California Housing", "StatLib")),
     ],
 )
@@ -149,7 +127,6 @@ def test_pictures_have_whole_epochs_and_all_values(script: Script, monkeypatch: 
     for draw in (
         lambda: script("examples.california").draw([run], 2.0, "p.png"),
         lambda: script("examples.train_mnist").draw(history, 0.3, "p.png"),
-        lambda: script("examples.airfoil").draw({"a": {"loss": [3.0, 2.0, 1.0]}}, 0.5, "p.png"),
     ):
         draw()
         for ax in plt.gcf().axes:
@@ -160,7 +137,7 @@ def test_pictures_have_whole_epochs_and_all_values(script: Script, monkeypatch: 
         close("all")
 
 
-@pytest.mark.parametrize("name", ["train_mnist", "airfoil", "california"])
+@pytest.mark.parametrize("name", ["train_mnist", "california"])
 def test_bad_data_files_are_named(script: Script, name: str, tmp_path: Path) -> None:
     main = script(f"examples.{name}").main
     with pytest.raises(SystemExit, match=r"no file .*missing\.npz"):
