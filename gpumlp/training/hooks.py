@@ -118,7 +118,9 @@ class Norms:
             self.layers.append("embedding")
         #: the parameters before the step, then what it has added
         self._before = backend.empty(network.flat_size, network.dtype)
-        self._out = backend.zeros(3 * len(parts), network.dtype)
+        #: sums of squares, and the loss scale that the gradient of the step has
+        self._out = backend.zeros(3 * len(parts) + 1, network.dtype)
+        backend.copy(self._out[-1:], np.ones(1, network.dtype))
         ops: list[Any] = []
         for array in (engine.grads, self._before, network.flat):
             for part in parts:
@@ -134,8 +136,11 @@ class Norms:
         return engine is self.engine
 
     def start(self) -> None:
-        """Before the step that is to be measured."""
-        self.engine.backend.copy(self._before, self.engine.network.flat)
+        """Before the step that is to be measured, which may change the loss scale."""
+        backend, scaler = self.engine.backend, self.engine.precision.scaler
+        backend.copy(self._before, self.engine.network.flat)
+        if scaler is not None:
+            backend.copy(self._out[-1:], scaler[:1])
 
     def measured(self) -> Norms:
         """After it; the norms are in this object until they are measured again."""
@@ -144,8 +149,9 @@ class Norms:
             backend.xp.subtract(flat, self._before, out=self._before)
         self._plan.run()
         with np.errstate(all="ignore"):
-            norms = np.sqrt(backend.to_numpy(self._out).astype(np.float64)).reshape(3, -1)
-            norms[0] /= float(self.engine.precision.loss_scale()[0])
+            out = backend.to_numpy(self._out).astype(np.float64)
+            norms = np.sqrt(out[:-1]).reshape(3, -1)
+            norms[0] /= out[-1]
         self.grads, self.updates, self.weights = (row.tolist() for row in norms)
         return self
 

@@ -11,7 +11,9 @@ from tolerances import GRADIENT
 from trainers import trainer
 
 import gpumlp
+from gpumlp.callbacks import EverySteps
 from gpumlp.plans import PRECISIONS, Precision, Workspace
+from gpumlp.plans.precision import GROWTH_STEPS
 from gpumlp.rows import check_rows
 from gpumlp.training.epochs import ResidentEpochs
 
@@ -290,6 +292,20 @@ def test_only_float16_records_skipped_steps(cuda: Any, digits: Any, precision: s
     history = trainer(model(), precision=precision).fit(*digits, epochs=1)
     with pytest.raises(AttributeError, match="no metric 'skipped'"):
         _ = history.skipped
+
+
+def test_norms_have_the_loss_scale_of_their_step(cuda: Any, digits: Any) -> None:
+    """The second of three equal steps doubles the scale."""
+    seen: list[Any] = []
+    look = EverySteps(
+        1, lambda own, step: seen.append((own.loss_scale_state()[0], step.grad_norms)), norms=True
+    )
+    t = trainer(model(), optimizer=gpumlp.SGD(lr=0.0), precision="float16", callbacks=[look])
+    t.restore_loss_scale(np.array([2.0**10, 0, GROWTH_STEPS - 2, 0], np.float32))
+    t.fit(digits[0][:100], digits[1][:100], epochs=3)
+    assert [scale for scale, _ in seen] == [2.0**10, 2.0**11, 2.0**11]
+    for _, norms in seen:
+        np.testing.assert_allclose(norms, seen[0][1], rtol=GRADIENT["float16"])
 
 
 # ---- cost -----------------------------------------------
