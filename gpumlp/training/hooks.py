@@ -224,6 +224,12 @@ class StepHooks:
                     since[n], before[n] = done, 0
             finally:
                 optimizer.t = t
+            if epochs.engine.network.flat is not epochs.engine.flat:
+                raise RuntimeError(
+                    "a callback between steps has moved the model, which would lose the rest of the epoch; "
+                    "move it in a callback after an epoch"
+                )
+            epochs.engine.precision.refresh()  # a callback may have changed the parameters
         if epochs.total is not None:  # a part of an epoch, whose losses are lost with the next one
             for n in range(len(self._hooks)):
                 before[n] = sums(n, epochs.n_steps)

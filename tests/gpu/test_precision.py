@@ -178,6 +178,26 @@ def test_a_callback_may_change_the_parameters(cuda: Any, digits: Any, precision:
     assert history.loss[1] == pytest.approx(np.log(10), rel=1e-3) != history.loss[0]
 
 
+@pytest.mark.parametrize("precision", HALF)
+def test_a_callback_between_steps_may_too(cuda: Any, digits: Any, precision: str) -> None:
+    """As the same steps one by one: the next step computes with what it has left."""
+
+    def clamp(own: Any, step: Any = None) -> None:
+        flat = own.model.flat
+        cuda.xp.clip(flat, -0.05, 0.05, out=flat)
+
+    X, y = digits[0][:400], digits[1][:400]
+    together, single = (
+        trainer(model(), precision=precision, callbacks=[EverySteps(1, clamp)] * n) for n in (1, 0)
+    )
+    together.fit(X, y, epochs=1)
+    order = np.random.default_rng([0, 1, 0]).permutation(400)
+    for rows in np.split(order, 4):
+        single.step(X[rows], y[rows])
+        clamp(single)
+    assert np.array_equal(*(cuda.to_numpy(t.model.flat) for t in (together, single)))
+
+
 # ---- numbers -----------------------------------------------
 @pytest.mark.parametrize("precision", ["tf32", *HALF])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
