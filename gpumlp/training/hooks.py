@@ -62,7 +62,7 @@ class Step:
     @property
     def loss(self) -> float:
         """Mean training loss of the steps since the last call in this epoch; read from the device when it is
-        first asked for, which must be in the callback."""
+        first asked for, which must be in the callback.  With a communicator all ranks ask for it, or none."""
         if self._value is None:
             if self._loss is None:
                 raise ValueError("the loss of a step can be asked for while its callback runs, not later")
