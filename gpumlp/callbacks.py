@@ -24,7 +24,8 @@ class EverySteps(StepCallback):
 
     The steps stay those of a recorded plan, which is run in pieces; parameters and history are the same to
     the bit.  What the function reads is that of the running epoch: with moving averages `trainer.model` has
-    the parameters themselves, and a learning rate that it assigns counts from the next epoch on.  In
+    the parameters themselves, and a learning rate that it assigns counts from the next epoch on.  It may
+    write to the parameters, but not move the model; save the trainer after an epoch.  In
     `fit_many` on CUDA a trainer with such a callback has a plan of its own.
 
     Parameters

@@ -62,7 +62,7 @@ class Step:
     @property
     def loss(self) -> float:
         """Mean training loss of the steps since the last call in this epoch; read from the device when it is
-        first asked for, which must be in the callback."""
+        first asked for, which must be in the callback.  With a communicator all ranks ask for it, or none."""
         if self._value is None:
             if self._loss is None:
                 raise ValueError("the loss of a step can be asked for while its callback runs, not later")
@@ -118,7 +118,9 @@ class Norms:
             self.layers.append("embedding")
         #: the parameters before the step, then what it has added
         self._before = backend.empty(network.flat_size, network.dtype)
-        self._out = backend.zeros(3 * len(parts), network.dtype)
+        #: sums of squares, and the loss scale that the gradient of the step has
+        self._out = backend.zeros(3 * len(parts) + 1, network.dtype)
+        backend.copy(self._out[-1:], np.ones(1, network.dtype))
         ops: list[Any] = []
         for array in (engine.grads, self._before, network.flat):
             for part in parts:
@@ -134,8 +136,11 @@ class Norms:
         return engine is self.engine
 
     def start(self) -> None:
-        """Before the step that is to be measured."""
-        self.engine.backend.copy(self._before, self.engine.network.flat)
+        """Before the step that is to be measured, which may change the loss scale."""
+        backend, scaler = self.engine.backend, self.engine.precision.scaler
+        backend.copy(self._before, self.engine.network.flat)
+        if scaler is not None:
+            backend.copy(self._out[-1:], scaler[:1])
 
     def measured(self) -> Norms:
         """After it; the norms are in this object until they are measured again."""
@@ -144,8 +149,9 @@ class Norms:
             backend.xp.subtract(flat, self._before, out=self._before)
         self._plan.run()
         with np.errstate(all="ignore"):
-            norms = np.sqrt(backend.to_numpy(self._out).astype(np.float64)).reshape(3, -1)
-            norms[0] /= float(self.engine.precision.loss_scale()[0])
+            out = backend.to_numpy(self._out).astype(np.float64)
+            norms = np.sqrt(out[:-1]).reshape(3, -1)
+            norms[0] /= out[-1]
         self.grads, self.updates, self.weights = (row.tolist() for row in norms)
         return self
 
@@ -218,6 +224,12 @@ class StepHooks:
                     since[n], before[n] = done, 0
             finally:
                 optimizer.t = t
+            if epochs.engine.network.flat is not epochs.engine.flat:
+                raise RuntimeError(
+                    "a callback between steps has moved the model, which would lose the rest of the epoch; "
+                    "move it in a callback after an epoch"
+                )
+            epochs.engine.precision.refresh()  # a callback may have changed the parameters
         if epochs.total is not None:  # a part of an epoch, whose losses are lost with the next one
             for n in range(len(self._hooks)):
                 before[n] = sums(n, epochs.n_steps)

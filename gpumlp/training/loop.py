@@ -156,7 +156,8 @@ class Loop:
     @property
     def part(self) -> float:
         """How much of the running epoch is done, as far as the host sees it: 0 <= part < 1."""
-        return getattr(self.epochs, "part", 0.0) % 1.0
+        epochs = getattr(self, "epochs", None)  # a `Seat` that waits for its plan has none
+        return getattr(epochs, "part", 0.0) % 1.0
 
     def _read_sums(self) -> np.ndarray:
         """The engine's sums on the host; waits for the device."""

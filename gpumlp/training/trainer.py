@@ -254,7 +254,8 @@ class Trainer(Filed):
             which is not waited for.
         check : bool, optional
             Look at the values first; of CuPy rows that means waiting for the device.  By default so, but for
-            CuPy rows with `loss`: values or class numbers that are none make loss and parameters NaN.
+            CuPy rows with `loss`: values or class numbers that are none make loss and parameters NaN (in
+            float16 the step is left out); codes of categories that are none count as the nearest ones.
         """
         check_known(self.schedule, "step()")
         wanted = checks.flag("loss", loss)

@@ -11,7 +11,9 @@ from tolerances import GRADIENT
 from trainers import trainer
 
 import gpumlp
+from gpumlp.callbacks import EverySteps
 from gpumlp.plans import PRECISIONS, Precision, Workspace
+from gpumlp.plans.precision import GROWTH_STEPS
 from gpumlp.rows import check_rows
 from gpumlp.training.epochs import ResidentEpochs
 
@@ -176,6 +178,26 @@ def test_a_callback_may_change_the_parameters(cuda: Any, digits: Any, precision:
     assert history.loss[1] == pytest.approx(np.log(10), rel=1e-3) != history.loss[0]
 
 
+@pytest.mark.parametrize("precision", HALF)
+def test_a_callback_between_steps_may_too(cuda: Any, digits: Any, precision: str) -> None:
+    """As the same steps one by one: the next step computes with what it has left."""
+
+    def clamp(own: Any, step: Any = None) -> None:
+        flat = own.model.flat
+        cuda.xp.clip(flat, -0.05, 0.05, out=flat)
+
+    X, y = digits[0][:400], digits[1][:400]
+    together, single = (
+        trainer(model(), precision=precision, callbacks=[EverySteps(1, clamp)] * n) for n in (1, 0)
+    )
+    together.fit(X, y, epochs=1)
+    order = np.random.default_rng([0, 1, 0]).permutation(400)
+    for rows in np.split(order, 4):
+        single.step(X[rows], y[rows])
+        clamp(single)
+    assert np.array_equal(*(cuda.to_numpy(t.model.flat) for t in (together, single)))
+
+
 # ---- numbers -----------------------------------------------
 @pytest.mark.parametrize("precision", ["tf32", *HALF])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
@@ -290,6 +312,20 @@ def test_only_float16_records_skipped_steps(cuda: Any, digits: Any, precision: s
     history = trainer(model(), precision=precision).fit(*digits, epochs=1)
     with pytest.raises(AttributeError, match="no metric 'skipped'"):
         _ = history.skipped
+
+
+def test_norms_have_the_loss_scale_of_their_step(cuda: Any, digits: Any) -> None:
+    """The second of three equal steps doubles the scale."""
+    seen: list[Any] = []
+    look = EverySteps(
+        1, lambda own, step: seen.append((own.loss_scale_state()[0], step.grad_norms)), norms=True
+    )
+    t = trainer(model(), optimizer=gpumlp.SGD(lr=0.0), precision="float16", callbacks=[look])
+    t.restore_loss_scale(np.array([2.0**10, 0, GROWTH_STEPS - 2, 0], np.float32))
+    t.fit(digits[0][:100], digits[1][:100], epochs=3)
+    assert [scale for scale, _ in seen] == [2.0**10, 2.0**11, 2.0**11]
+    for _, norms in seen:
+        np.testing.assert_allclose(norms, seen[0][1], rtol=GRADIENT["float16"])
 
 
 # ---- cost -----------------------------------------------

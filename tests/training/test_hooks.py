@@ -145,6 +145,13 @@ def test_an_exception_leaves_the_count_right(device: str) -> None:
     assert (one.optimizer.t, one.epoch) == (7, 1)
 
 
+def test_the_model_cannot_be_moved_between_steps(device: str) -> None:
+    other = "native" if device == "numpy" else "numpy"
+    one = trainer(device, [EverySteps(7, lambda own, step: own.model.to(other) and None)])
+    with pytest.raises(RuntimeError, match=r"has moved the model.*in a callback after an epoch"):
+        one.fit(X, Y, epochs=3, progress=False)
+
+
 def test_what_cannot_be_asked() -> None:
     kept: list[Any] = []
     trainer("numpy", [EverySteps(5, lambda own, step: kept.append(step))]).fit(X, Y, epochs=1, progress=False)
