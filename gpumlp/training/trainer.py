@@ -282,6 +282,8 @@ class Trainer(Filed):
 
     def _run_batch(self, rows: Rows, update: bool, screen: bool) -> tuple[Batches, Any]:
         batches = self._batches_here()
+        if self.communicator is not None:
+            self.communicator.begin()
         return batches, batches.run(rows, lambda weights: self.table(weights, 1), update, screen)
 
     # ---- figures -----------------------------------------------

@@ -196,8 +196,30 @@ def end(how: str) -> None:
     if communicator.rank == 1:
         if how == "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if how == "leaves":
+            sys.exit(3)
         raise RuntimeError("the disk is full")
     communicator.barrier()
+
+
+def leave(how: str) -> None:
+    """Rank 1 leaves, before there is a communicator, or while the others go on to train; or all have done the
+    same, and rank 0 has more to do."""
+    if how == "early" and gpumlp.distributed.rank() == 1:
+        sys.exit(3)
+    communicator = gpumlp.distributed.get_communicator()
+    X, y, _ = rows_of(40, False)
+    trainer = make("cpu", communicator, optimizer="sgd")
+    trainer.fit(X, y, epochs=2)
+    if how == "in time":
+        if communicator.rank == 0:
+            time.sleep(0.5)
+            trainer.model.predict(X)
+            print(json.dumps("saved"))
+        return
+    if communicator.rank == 1:
+        return
+    trainer.step(X, y)
 
 
 def many(device: str) -> None:
