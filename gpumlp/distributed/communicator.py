@@ -74,10 +74,10 @@ class Communicator(ABC):
         """Wait for all ranks."""
         self.gather(None)
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027
         """This rank begins a call that waits for all ranks; see `leave`."""
 
-    def leave(self) -> None:
+    def leave(self) -> None:  # noqa: B027
         """This process is about to end: if a rank waits for it, or will, all end, with a message."""
 
     @abstractmethod

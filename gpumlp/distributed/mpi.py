@@ -66,7 +66,7 @@ class MPICommunicator(Communicator):
             return
         for each in _open:
             each._begun[1] = 1
-        while not all([each._all_leave() for each in _open]):
+        while not all([each._all_leave() for each in _open]):  # noqa: C419 - look at all
             time.sleep(_LOOK)
         while _open:
             window = _open.pop()._window
