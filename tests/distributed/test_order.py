@@ -36,13 +36,13 @@ class Ring(Communicator):
 
     def __init__(self, rank: int, shared: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size, self.local_rank = rank, len(shared), 0
-        self._shared, self._barrier = shared, barrier
+        self.shared, self.waiting = shared, barrier
 
     def gather(self, value: Any) -> list[Any]:
-        self._shared[self.rank] = value
-        self._barrier.wait(60)
-        found = list(self._shared)
-        self._barrier.wait(60)
+        self.shared[self.rank] = value
+        self.waiting.wait(60)
+        found = list(self.shared)
+        self.waiting.wait(60)
         return found
 
     def all_reduce(self, buffer: Any, into: Any = None) -> None:
@@ -63,7 +63,7 @@ class Ring(Communicator):
         buffer[...] = self.gather(buffer.copy())[root]
 
     def abort(self, reason: str) -> None:
-        self._barrier.abort()
+        self.waiting.abort()
 
 
 def rings(n: int) -> list[Ring]:
@@ -80,23 +80,23 @@ def test_training_does_not_use_the_sum_of_the_library(n: int) -> None:
     assert len(set(plain)) == 1 and plain[0] != alone  # that sum would be noticed
 
 
-class _Comm:
+class Comm:
     """Of MPI, with the sum of `Ring`."""
 
     def __init__(self, ring: Ring, mail: list[queue.Queue[Any]]) -> None:
         self.ring, self.mail = ring, mail
 
-    def Sendrecv(self, send: Any, to: int, _: int, receive: Any, source: int, __: int) -> None:
+    def Sendrecv(self, send: Any, to: int, tag: int, receive: Any, source: int, again: int) -> None:
         self.mail[to].put(send.copy())
         receive[...] = self.mail[self.ring.rank].get(timeout=60)
         self.ring.barrier()
 
-    def Allreduce(self, _: Any, buffer: Any) -> None:
+    def Allreduce(self, place: Any, buffer: Any) -> None:
         self.ring.all_reduce(buffer)
 
 
-class _Doubling(MPICommunicator):
-    def __init__(self, comm: _Comm) -> None:
+class Doubling(MPICommunicator):
+    def __init__(self, comm: Comm) -> None:
         self.rank, self.size, self.comm = comm.ring.rank, comm.ring.size, comm
 
     def begin(self) -> None:
@@ -111,7 +111,7 @@ def test_doubling_adds_in_a_tree() -> None:
 
     def work(rank: int) -> bytes:
         buffer = parts[rank].copy()
-        _Doubling(_Comm(ranks[rank], mail)).add_doubling(buffer, np.empty_like(buffer))
+        Doubling(Comm(ranks[rank], mail)).add_doubling(buffer, np.empty_like(buffer))
         return buffer.tobytes()
 
     expected = (parts[0] + parts[1]) + (parts[2] + parts[3])
