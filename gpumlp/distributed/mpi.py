@@ -37,6 +37,7 @@ class MPICommunicator(Communicator):
     def __init__(self, comm: Any = None) -> None:
         try:
             from mpi4py import MPI
+            from mpi4py.util import pkl5
         except (ImportError, RuntimeError) as error:
             raise DeviceError(
                 f"ranks on the CPU need mpi4py and an MPI library ({error}): "
@@ -44,13 +45,15 @@ class MPICommunicator(Communicator):
             ) from error
         self._mpi = MPI
         self.comm = MPI.COMM_WORLD.Dup() if comm is None else comm
+        self._objects = pkl5.Intracomm(self.comm)  # does not pickle the contents of arrays
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         here = launched()
         self.local_rank = here.local_rank if here.size == self.size else self.rank
         self._on_devices: dict[str, NCCLCommunicator] = {}
         # for the others to see: how many calls this rank has begun, and whether it is about to end
         self._window = MPI.Win.Allocate(2 * 8, 8, comm=self.comm)
-        self._begun = np.frombuffer(self._window, np.int64)
+        memory: Any = self._window.tomemory()
+        self._begun = np.frombuffer(memory, np.int64)
         self._begun[:] = 0
         self._window.Lock_all()
         self.comm.Barrier()
@@ -102,7 +105,7 @@ class MPICommunicator(Communicator):
     def gather(self, value: Any) -> list[Any]:
         """See `Communicator`; any value that can be pickled."""
         self.begin()
-        return list(self.comm.allgather(value))
+        return list(self._objects.allgather(value))
 
     def all_reduce(self, buffer: np.ndarray, into: Any = None) -> None:
         """See `Communicator`."""
