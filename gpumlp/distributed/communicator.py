@@ -16,7 +16,7 @@ __all__ = ["Alone", "Communicator"]
 class Communicator(ABC):
     """A group of processes, its *ranks*, that run the same program.
 
-    All methods but `abort` are collective: every rank calls them, in the same order.
+    All methods but `abort`, `begin` and `leave` are collective: every rank calls them, in the same order.
 
     Attributes
     ----------
@@ -73,6 +73,12 @@ class Communicator(ABC):
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.gather(None)
+
+    def begin(self) -> None:  # noqa: B027
+        """This rank begins a call that waits for all ranks; see `leave`."""
+
+    def leave(self) -> None:  # noqa: B027
+        """This process is about to end: if a rank waits for it, or will, all end, with a message."""
 
     @abstractmethod
     def abort(self, reason: str) -> None:

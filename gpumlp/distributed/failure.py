@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from gpumlp.distributed.communicator import Communicator
+from gpumlp.errors import DeviceError
 
 __all__ = ["RankError", "agree", "guard"]
 
@@ -22,12 +26,14 @@ class RankError(RuntimeError):
 
 
 def guard(find: Callable[[], Communicator]) -> None:
-    """From now on an exception that nobody catches ends the processes of all ranks, with one message.
+    """From now on an exception that nobody catches ends the processes of all ranks, with one message; so does
+    the end of this process if others wait for it.
 
     `find` gives the communicator, and makes it if need be: others may be waiting for this rank to come.
     """
     if not _guarding:
         sys.excepthook = _end
+        atexit.register(_leave, os.getpid())
     _guarding[:] = [find]
 
 
@@ -38,6 +44,12 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     time.sleep(wait)
     traceback.print_exception(kind, error, trace)
     communicator.abort(f"{kind.__name__}: {error}" if str(error) else kind.__name__)
+
+
+def _leave(process: int) -> None:
+    if os.getpid() == process:  # a fork is no rank
+        with suppress(DeviceError):  # without MPI nobody waits
+            _guarding[0]().leave()
 
 
 def agree(communicator: Communicator, error: BaseException | None, value: Any = None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from gpumlp.errors import DeviceError
 __all__ = ["MPICommunicator"]
 
 _TAG = 7
+_LOOK = 0.05  # seconds between two looks at the others
+_open: list[MPICommunicator] = []
 
 
 class MPICommunicator(Communicator):
@@ -34,6 +37,7 @@ class MPICommunicator(Communicator):
     def __init__(self, comm: Any = None) -> None:
         try:
             from mpi4py import MPI
+            from mpi4py.util import pkl5
         except (ImportError, RuntimeError) as error:
             raise DeviceError(
                 f"ranks on the CPU need mpi4py and an MPI library ({error}): "
@@ -41,10 +45,54 @@ class MPICommunicator(Communicator):
             ) from error
         self._mpi = MPI
         self.comm = MPI.COMM_WORLD.Dup() if comm is None else comm
+        self._objects = pkl5.Intracomm(self.comm)  # does not pickle the contents of arrays
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         here = launched()
         self.local_rank = here.local_rank if here.size == self.size else self.rank
         self._on_devices: dict[str, NCCLCommunicator] = {}
+        # for the others to see: how many calls this rank has begun, and whether it is about to end
+        self._window = MPI.Win.Allocate(2 * 8, 8, comm=self.comm)
+        memory: Any = self._window.tomemory()
+        self._begun = np.frombuffer(memory, np.int64)
+        self._begun[:] = 0
+        self._window.Lock_all()
+        self.comm.Barrier()
+        _open.append(self)
+
+    def begin(self) -> None:
+        """See `Communicator`."""
+        self._begun[0] += 1
+
+    def leave(self) -> None:
+        """See `Communicator`: waits until all are about to end, as MPI itself would, but looks at them."""
+        if self._mpi.Is_finalized():
+            return
+        for each in _open:
+            each._begun[1] = 1
+        while not all([each._all_leave() for each in _open]):  # noqa: C419 - look at all
+            time.sleep(_LOOK)
+        while _open:
+            window = _open.pop()._window
+            window.Unlock_all()
+            window.Free()
+
+    def _all_leave(self) -> bool:
+        """Whether all ranks are about to end; if another is in a call that this one will not make, the job
+        ends."""
+        found = np.zeros((self.size, 2), np.int64)
+        self._window.Sync()
+        for rank in range(self.size):
+            self._window.Get(found[rank], rank)
+        self._window.Flush_all()
+        begun, leaves = found[:, 0], found[:, 1] == 1
+        behind = leaves & (begun < np.max(begun, where=~leaves, initial=0))
+        if behind.any() and np.argmax(behind) == self.rank:  # the first one speaks
+            waiting = np.argmax(~leaves & (begun > begun[self.rank]))
+            self.abort(
+                f"its program has ended, by sys.exit or at the end of the script, and rank {waiting} "
+                "waits for it"
+            )
+        return bool(leaves.all())
 
     def on(self, backend: Any) -> Communicator:
         """This one for the CPU; for a CUDA device one over NCCL, made by all ranks at the first call."""
@@ -56,10 +104,12 @@ class MPICommunicator(Communicator):
 
     def gather(self, value: Any) -> list[Any]:
         """See `Communicator`; any value that can be pickled."""
-        return list(self.comm.allgather(value))
+        self.begin()
+        return list(self._objects.allgather(value))
 
     def all_reduce(self, buffer: np.ndarray, into: Any = None) -> None:
         """See `Communicator`."""
+        self.begin()
         if into is None:
             self.comm.Allreduce(self._mpi.IN_PLACE, buffer)
         else:
@@ -67,10 +117,12 @@ class MPICommunicator(Communicator):
 
     def all_gather(self, part: np.ndarray, out: np.ndarray) -> None:
         """See `Communicator`."""
+        self.begin()
         self.comm.Allgather(part, out)
 
     def all_to_all(self, send: Sequence[np.ndarray], receive: Sequence[np.ndarray]) -> None:
         """See `Communicator`."""
+        self.begin()
         receive[self.rank][...] = send[self.rank]
         waiting = []
         for step in range(1, self.size):
@@ -81,6 +133,7 @@ class MPICommunicator(Communicator):
 
     def broadcast(self, buffer: np.ndarray, root: int = 0) -> None:
         """See `Communicator`."""
+        self.begin()
         self.comm.Bcast(buffer, root)
 
     @property
@@ -93,6 +146,7 @@ class MPICommunicator(Communicator):
 
         a + b is b + a, so both of a pair have the bits of the tree.
         """
+        self.begin()
         bit = 1
         while bit < self.size:
             partner = self.rank ^ bit

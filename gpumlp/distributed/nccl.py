@@ -113,6 +113,10 @@ class NCCLCommunicator(Communicator):
             place, count, kind = _of(buffer)
             self._comm.broadcast(place, place, count, kind, root, stream.ptr)
 
+    def begin(self) -> None:
+        """See `Communicator`; for calls that nothing on the host precedes."""
+        self.host.begin()
+
     def abort(self, reason: str) -> None:
         """See `Communicator`."""
         self.host.abort(reason)

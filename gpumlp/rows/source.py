@@ -46,7 +46,8 @@ class RowSource(ABC):
 
         X is a NumPy array (n, n_features); y is what `Trainer.fit` takes, or None if there are no targets;
         weights (n,) may be None.  A piece is copied before the next one is asked for.  Called in a thread of
-        its own, by one thread at a time, and closed early if the training ends early.
+        its own, by one thread at a time, and closed early if the training ends early.  With
+        ``rows="sharded"`` several groups are read in turns.
         """
 
     def place(self, group: int) -> str:

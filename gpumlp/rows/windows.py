@@ -41,6 +41,10 @@ class SourceRows:
         """Number of rows."""
         return self.source.n_rows
 
+    def windows(self, size: int) -> Windows:
+        """Passes over the rows."""
+        return Windows(self, size)
+
     def split(self, fraction: float, seed: int) -> tuple[SourceRows, SourceRows]:
         """See `RowSource.split`."""
         train, held = self.source.split(fraction, seed)
@@ -67,6 +71,28 @@ class _Closed(Exception):
     """In the reading thread: nobody wants the rows any more."""
 
 
+class _Stream:
+    """Rows one after the other, of which some are copied at a time."""
+
+    def __init__(self, parts: Iterator[Rows]) -> None:
+        self.parts, self._begin = parts, 0
+        self._part: Rows | None = None
+
+    def fetch(self) -> Rows:
+        """Read some rows now, unless there are any left."""
+        if self._part is None or self._begin == self._part.n_rows:
+            self._part, self._begin = next(self.parts), 0
+        return self._part
+
+    def copy(self, buffer: Rows, at: int, count: int) -> None:
+        """The next `count` rows go into `buffer`, from `at` on."""
+        while count:
+            part = self.fetch()
+            n = min(part.n_rows - self._begin, count)
+            _copy(buffer, at, part, self._begin, n)
+            self._begin, at, count = self._begin + n, at + n, count - n
+
+
 class Windows:
     """Passes over a source in windows of `size` rows; the last one is shorter.
 
@@ -74,16 +100,26 @@ class Windows:
     ----------
     rows : SourceRows
     size : int
+    streams : int
+        Groups g, g + streams, ... are a stream; a window has the next rows of each, so many that all streams
+        end together.
+    own : sequence of int, optional
+        Read only these streams, and give only their part of each window, which may be no rows.
     """
 
-    def __init__(self, rows: SourceRows, size: int) -> None:
-        self.rows, self.size = rows, size
+    def __init__(
+        self, rows: SourceRows, size: int, streams: int = 1, own: Sequence[int] | None = None
+    ) -> None:
+        self.rows, self.size, self._streams = rows, size, streams
+        self._own = list(range(streams) if own is None else own)
+        groups = rows.source.groups
+        totals = [sum(groups[g] for g in range(s, len(groups), streams)) for s in range(streams)]
+        self._counts = [[count[s] for s in self._own] for count in _shares(totals, size)]
         self._buffers = self._new_buffers()
 
     def _new_buffers(self) -> list[Rows]:
-        return [
-            _like(self.rows.like, self.size) for _ in range(min(_AHEAD, -(-self.rows.n_rows // self.size)))
-        ]
+        most = max(map(sum, self._counts))
+        return [_like(self.rows.like, most) for _ in range(min(_AHEAD, len(self._counts)))]
 
     def read(self, order: Sequence[int]) -> Generator[Rows, None, None]:
         """The windows of a pass, with the groups in the given order.
@@ -92,7 +128,7 @@ class Windows:
         raised here.  Closing the iterator ends the thread, after the piece that it is reading.
         """
         free: queue.SimpleQueue[Rows | None] = queue.SimpleQueue()
-        ready: queue.SimpleQueue[Rows | BaseException | None] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[Rows | BaseException] = queue.SimpleQueue()
         for buffer in self._buffers:
             free.put(buffer)
         closed = threading.Event()
@@ -101,11 +137,12 @@ class Windows:
         )
         try:
             work.start()
-            while (window := ready.get()) is not None:
+            for counts in self._counts:
+                window = ready.get()
                 if isinstance(window, BaseException):
                     raise window
-                yield window
-                free.put(window)  # only the last one is a part of a buffer, and nothing is read after it
+                yield _first(window, sum(counts))
+                free.put(window)
         finally:
             closed.set()
             free.put(None)
@@ -120,13 +157,12 @@ class Windows:
         self,
         order: Sequence[int],
         free: queue.SimpleQueue[Rows | None],
-        ready: queue.SimpleQueue[Rows | BaseException | None],
+        ready: queue.SimpleQueue[Rows | BaseException],
         closed: threading.Event,
     ) -> None:
         try:
             for window in self._fill(order, free, closed):
                 ready.put(window)
-            ready.put(None)
         except _Closed:
             pass
         except BaseException as error:
@@ -135,28 +171,46 @@ class Windows:
     def _fill(
         self, order: Sequence[int], free: queue.SimpleQueue[Rows | None], closed: threading.Event
     ) -> Iterator[Rows]:
-        buffer, n = None, 0
-        for group in order:
+        streams = [
+            _Stream(self._parts([g for g in order if g % self._streams == s], closed)) for s in self._own
+        ]
+        for number, counts in enumerate(self._counts, 1):
+            for stream, count in zip(streams, counts, strict=True):
+                if count:  # before a buffer is free
+                    stream.fetch()
+            buffer, at = free.get(), 0
+            if buffer is None:
+                raise _Closed
+            for stream, count in zip(streams, counts, strict=True):
+                stream.copy(buffer, at, count)
+                at += count
+                if number == len(self._counts):
+                    for _ in stream.parts:  # none; a group with more rows than it was said to have is found
+                        pass
+            yield buffer
+
+    def _parts(self, groups: Sequence[int], closed: threading.Event) -> Iterator[Rows]:
+        for group in groups:
             for part in self.rows.rows(group):
+                if closed.is_set():
+                    raise _Closed
                 if (part.w is None) != (self.rows.like.w is None):
                     place = self.rows.source.place(group)
                     raise ValueError(f"{place}: some rows of the source have weights, others have none")
-                begin = 0
-                while begin < part.n_rows:
-                    if closed.is_set():
-                        raise _Closed
-                    if buffer is None:
-                        buffer, n = free.get(), 0
-                        if buffer is None:
-                            raise _Closed
-                    count = min(part.n_rows - begin, self.size - n)
-                    _copy(buffer, n, part, begin, count)
-                    begin, n = begin + count, n + count
-                    if n == self.size:
-                        yield buffer
-                        buffer = None
-        if buffer is not None:
-            yield _first(buffer, n)
+                yield part
+
+
+def _shares(totals: Sequence[int], size: int) -> list[list[int]]:
+    """How many rows of each stream are in each window: of those that are left always the same share, by
+    largest remainders."""
+    left, found = np.array(totals, np.int64), []
+    while rest := int(left.sum()):
+        n = min(size, rest)
+        part, remainder = np.divmod(n * left, rest)
+        part[np.argsort(-remainder, kind="stable")[: n - int(part.sum())]] += 1
+        left -= part
+        found.append(part.tolist())
+    return found
 
 
 def _like(rows: Rows, n: int) -> Rows:

@@ -10,7 +10,8 @@ from gpumlp.errors import suggest
 from gpumlp.rows import Rows, RowSource, SourceRows, check_given, check_two_classes, split_validation
 from gpumlp.training.history import EarlyStopping
 from gpumlp.training.job import agreed, check_same
-from gpumlp.training.spread import SpreadRows, spread_rows
+from gpumlp.training.shared_source import SharedSource
+from gpumlp.training.spread import spread_rows
 
 __all__ = ["check_fit", "check_monitor", "given_rows", "rows_of_fit"]
 
@@ -24,21 +25,25 @@ def given_rows(
     suffix: str = "",
     look: bool = True,
 ) -> Rows | SourceRows:
-    """The rows that this rank was given, checked; "sharded" are its part of all, and so are numbered ones."""
+    """The rows that this rank was given, checked; "sharded" are its part of all, or a source that the ranks
+    read together; its part may also be numbered."""
     numbers = None if isinstance(how, str) else how
     if numbers is None and how not in ("replicated", "sharded"):
         raise ValueError(f"rows={how!r}; expected 'replicated', 'sharded' or the numbers of this rank's rows")
     model, loss, communicator = trainer.model, trainer.loss, trainer.communicator
-    if numbers is None and how == "replicated":
-        return agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix, look=look))
-    if isinstance(X, RowSource):
-        raise TypeError(
-            f"X{suffix} is a {type(X).__name__}, which all ranks read; expected rows='replicated'"
-        )
-    if trainer.engine.ranks is None:
+    ranks = trainer.engine.ranks
+    together = numbers is None and how == "sharded"
+    if (together and communicator is None) or (numbers is not None and ranks is None):
         raise ValueError(
             "rows='sharded' needs a trainer with a communicator: Trainer(..., communicator='auto')"
         )
+    if numbers is not None and isinstance(X, RowSource):
+        raise TypeError(f"X{suffix} is a {type(X).__name__}, whose rows have no numbers; expected 'sharded'")
+    if numbers is None and (not together or ranks is None or isinstance(X, RowSource)):
+        rows = agreed(communicator, lambda: check_given(model, loss, X, y, w, suffix, look=look))
+        if together and ranks is not None and isinstance(rows, SourceRows):
+            return SharedSource.of(rows, ranks)
+        return rows
     return agreed(communicator, lambda: spread_rows(model, loss, communicator, X, y, w, suffix, numbers))
 
 
@@ -54,11 +59,11 @@ def rows_of_fit(
     """(training rows, validation rows) of a fit on `given`, (X, y, weights); all ranks have the same."""
     rows = given_rows(trainer, *given, how=how, look=look)
     how = how if isinstance(how, str) else "sharded"  # the numbers are those of the training rows
-    if isinstance(rows, SpreadRows) and isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+    if how == "sharded" and isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         X, y, w = [*validation, None][:3]
         validation = given_rows(trainer, X, y, w, how, "_val")
     if isinstance(validation, RowSource):
-        validation = given_rows(trainer, validation, None, suffix="_val")
+        validation = given_rows(trainer, validation, None, how=how, suffix="_val")
     train, val = agreed(trainer.communicator, lambda: check_fit(trainer, rows, validation, stop, look))
     check_same(trainer, train, val, epochs=epochs, early_stopping=stop)
     return train, val

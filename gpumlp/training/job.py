@@ -101,7 +101,12 @@ def _shown(name: str, rows: Any, backend: Any) -> dict[str, str]:
     if isinstance(rows, SpreadRows):
         return {name: f"sharded {rows.n_rows} x {rows.X.shape[1]} {rows.X.dtype}"}
     if isinstance(rows, SourceRows):
-        return {name: f"{rows.n_rows} x {rows.source.n_features} of a {type(rows.source).__name__}"}
+        source = rows.source
+        groups = hashlib.md5(repr([*map(int, source.groups)]).encode()).hexdigest()
+        return {
+            name: f"{rows.n_rows} x {source.n_features} of a {type(source).__name__}",
+            f"{name} (digest of its groups' sizes)": groups,
+        }
     shown = {name: f"{rows.n_rows} x {rows.X.shape[1]} {rows.X.dtype}, weights: {rows.w is not None}"}
     n = rows.X.shape[0]
     some = np.unique(np.linspace(0, n - 1, min(n, _SOME_ROWS)).astype(np.int64))

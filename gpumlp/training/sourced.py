@@ -14,7 +14,7 @@ import numpy as np
 
 from gpumlp.network import Network
 from gpumlp.plans import Objective, check_contract, forward_rows
-from gpumlp.rows import Rows, SourceRows, Windows
+from gpumlp.rows import Rows, SourceRows
 from gpumlp.training.engine import Engine
 from gpumlp.training.evaluation import Reference, ResidentEvaluation
 from gpumlp.training.memory import check_memory, fixed_bytes, row_bytes
@@ -49,7 +49,7 @@ class SourceEpochs(StreamedEpochs):
         fixed = fixed_bytes(network, engine.optimizer, batch, engine.precision)
         check_memory(network, fixed, 2 * min(chunk, n), row_bytes(network, rows.like), "batch_size, window")
         self.source, self.draw, self.weight = rows, (0, 0), float(n)
-        self._windows = Windows(rows, chunk)
+        self._windows = rows.windows(chunk)
         self._make(engine, rows.like, n, batch, chunk)
 
     def batch_weights(self) -> np.ndarray:
@@ -95,7 +95,7 @@ class SourceEvaluation:
         per_row = row_bytes(network, rows.like)
         size = min(n, max(forward_rows(network), _EVALUATED_BYTES // per_row))
         check_memory(network, 0, size, per_row, "the number of features")
-        self.slot, self._windows = ChunkSlot(network, rows.like, size), Windows(rows, size)
+        self.slot, self._windows = ChunkSlot(network, rows.like, size), rows.windows(size)
         self._reference = _Running(objective)
         self.parts = {
             count: ResidentEvaluation(network, objective, self.slot.rows(count), sums, self._reference)

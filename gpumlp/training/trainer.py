@@ -212,6 +212,7 @@ class Trainer(Filed):
             With a communicator: whether every rank gives all rows, or its own part of them (validation rows
             as well).  The bits are those of all parts in the order of the ranks.  An array has the number
             of each of this rank's rows among those of all ranks: then it is the order of these numbers.
+            A source is given whole; "sharded", each rank reads some of its groups: docs/distributed.md.
 
         Returns
         -------
@@ -283,6 +284,8 @@ class Trainer(Filed):
 
     def _run_batch(self, rows: Rows, update: bool, screen: bool) -> tuple[Batches, Any]:
         batches = self._batches_here()
+        if self.communicator is not None:
+            self.communicator.begin()
         return batches, batches.run(rows, lambda weights: self.table(weights, 1), update, screen)
 
     # ---- figures -----------------------------------------------

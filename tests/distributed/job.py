@@ -136,6 +136,41 @@ def streams(device: str) -> None:
     tell(communicator, found)
 
 
+def shared_source(device: str) -> None:
+    """Digests of trainings on a source of 11 uneven groups, each of which is read by one rank; NaN in the
+    last one is told to all."""
+    from gpumlp.rows import ArrayRows
+
+    seen: list[int] = []
+
+    class Watched(ArrayRows):
+        def read(self, group: int) -> Any:
+            seen.append(group)
+            return super().read(group)
+
+    communicator = gpumlp.distributed.get_communicator()
+    X, y, w = rows_of(203, False)
+    found = []
+    for weights in (None, w.astype(np.float32)):
+        held = Watched(X, y, weights, rows_per_group=20, window=64)
+        trainer = make(device, communicator, optimizer="adam", batch_size=16, dropout=0.2)
+        history = trainer.fit(held, epochs=2, validation=0.1, rows="sharded")
+        trainer.told = [history.loss, history.val_loss, trainer.evaluate(held, rows="sharded")]
+        assert history.val_loss[-1] < history.val_loss[0]
+        found.append(digest(trainer))
+    others = communicator.gather(sorted({group for group in seen if group}))  # all look at the first one
+    assert sorted(group for each in others for group in each) == list(range(1, 11)), others
+    alone = make(device, None, optimizer="sgd").evaluate(X, y, w)
+    told = make(device, communicator, optimizer="sgd").evaluate(held, rows="sharded")
+    np.testing.assert_allclose(list(told.values()), list(alone.values()), rtol=1e-5)
+    X[-1] = np.nan
+    try:
+        make(device, communicator, optimizer="sgd").fit(held, epochs=1, rows="sharded")
+    except (ValueError, gpumlp.distributed.RankError) as error:
+        assert "ArrayRows, rows 200 to 202, its rows 0 to 2: X contains nan" in str(error)
+        tell(communicator, found)
+
+
 def tree(size: str) -> None:
     """A sum has the bits of a balanced tree, whatever MPI itself would do with so large an array."""
     communicator = gpumlp.distributed.get_communicator()
@@ -196,8 +231,30 @@ def end(how: str) -> None:
     if communicator.rank == 1:
         if how == "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if how == "leaves":
+            sys.exit(3)
         raise RuntimeError("the disk is full")
     communicator.barrier()
+
+
+def leave(how: str) -> None:
+    """Rank 1 leaves, before there is a communicator, or while the others go on to train; or all have done the
+    same, and rank 0 has more to do."""
+    if how == "early" and gpumlp.distributed.rank() == 1:
+        sys.exit(3)
+    communicator = gpumlp.distributed.get_communicator()
+    X, y, _ = rows_of(40, False)
+    trainer = make("cpu", communicator, optimizer="sgd")
+    trainer.fit(X, y, epochs=2)
+    if how == "in time":
+        if communicator.rank == 0:
+            time.sleep(0.5)
+            trainer.model.predict(X)
+            print(json.dumps("saved"))
+        return
+    if communicator.rank == 1:
+        return
+    trainer.step(X, y)
 
 
 def many(device: str) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import start, torchrun
+from ranks import run, start, torchrun
 
 REASONS = {
     "raises in a callback": "KeyError: 'something is missing'",
@@ -37,6 +37,23 @@ def test_an_exception_before_there_is_a_communicator() -> None:
     assert "gpumlp: rank 1 of 3 ends the job: RuntimeError: the disk is full" in errors.splitlines()
 
 
+@pytest.mark.parametrize("how", ["early", "late"])
+def test_a_rank_that_leaves_while_others_wait(how: str) -> None:
+    """By sys.exit, or at the end of its script."""
+    process = start(3, "leave", how)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    said = [line for line in errors.splitlines() if line.startswith("gpumlp: ")]
+    assert len(said) == 1 and said[0].startswith("gpumlp: rank 1 of 3 ends the job: its program has ended"), (
+        errors
+    )
+
+
+def test_a_rank_that_has_done_everything_may_leave() -> None:
+    """However long another goes on with things of its own."""
+    assert run(3, "leave", "in time") == "saved"
+
+
 def test_a_killed_rank_takes_the_others_along(tmp_path: Path) -> None:
     process = start(3, "fail", "is killed", str(tmp_path))
     process.communicate(timeout=100)
@@ -54,7 +71,13 @@ def test_an_interrupt_of_the_launcher_ends_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"), [("is killed", "rank 1 has died"), ("raises", "is full"), ("raises early", "is full")]
+    ("how", "reason"),
+    [
+        ("is killed", "rank 1 has died"),
+        ("leaves", "rank 1 has ended, and rank 0 waits for it"),
+        ("raises", "is full"),
+        ("raises early", "is full"),
+    ],
 )
 def test_without_mpi(how: str, reason: str) -> None:
     ends = torchrun(3, "end", how)

@@ -41,6 +41,10 @@ def test_rows_that_come_in_chunks() -> None:
     assert run(3, "streams", "native") == run(0, "streams", "native")
 
 
+def test_a_source_that_ranks_read_together() -> None:
+    assert run(3, "shared_source", "native") == run(0, "shared_source", "native")
+
+
 def test_a_training_goes_on_with_fewer_ranks(tmp_path: Path) -> None:
     """Saved by four ranks, continued by two and by one: the bits of the whole run; one rank writes."""
     whole = run(4, "resume", str(tmp_path))
