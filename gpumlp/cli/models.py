@@ -25,6 +25,12 @@ from gpumlp.tabular.load import load
 
 __all__ = ["describe", "evaluate", "predict"]
 
+#: endings of files that hold something else than predictions are written as
+_FOREIGN = (
+    *(".arrow", ".feather", ".gz", ".h5", ".html", ".ipc", ".json", ".jsonl", ".npy", ".npz", ".ods"),
+    *(".onnx", ".orc", ".tsv", ".xls", ".xlsx", ".zip", ".zst"),
+)
+
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print the figures of a model on a file; for a classifier also those of each class."""
@@ -59,7 +65,8 @@ def predict(arguments: argparse.Namespace) -> None:
         inputs = [("MODEL", arguments.model), *(("DATA", path) for path in arguments.data)]
         check_apart([("--output", arguments.output)], inputs)
         as_parquet = arguments.output.lower().endswith((".parquet", ".pq"))
-        check_writable(arguments.output, "the predictions")
+        foreign = arguments.output.lower().endswith(_FOREIGN)
+        check_writable(arguments.output, "the predictions", (".csv", ".parquet") if foreign else ())
     if as_parquet:
         require_pyarrow(arguments.output)
     model, keep_mode = _model(arguments), "label" if as_parquet else "raw"

@@ -56,7 +56,7 @@ def require_sklearn() -> None:
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "the recipe for tables needs scikit-learn: pip install 'gpumlp[cli]'; one network on columns of "
-            "numbers needs it not: --hidden 256,128"
+            "numbers does without: --hidden 256,128"
         ) from None
 
 

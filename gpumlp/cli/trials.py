@@ -107,7 +107,7 @@ def print_trials(trials: Sequence[Trial], prep: Preparation, shown: Sequence[str
         short = name.removeprefix("val_")
         columns.append([short, *texts(short, [row[name] for row in figures])])
     for name in shown:
-        columns.append([name.replace("_", " "), *(f"{t.settings[name]:.3g}" for t in trials)])
+        columns.append([name.removeprefix("weight_"), *(f"{t.settings[name]:.3g}" for t in trials)])
     ends = [trial.epochs() for trial in trials]
     columns.append(["best epoch", *(f"{best:.3g} of {most}" for best, most in ends)])
     widths = [max(map(len, column)) for column in columns]

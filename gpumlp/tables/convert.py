@@ -39,6 +39,10 @@ def as_frame(data: Any, names: Sequence[str] | None = None) -> Frame:
         return data
     if hasattr(data, "tocsr"):
         raise TypeError("X is a sparse matrix; expected a table or a dense array: pass X.toarray()")
+    if hasattr(data, "collect") and hasattr(data, "collect_schema"):
+        raise TypeError("X is a lazy frame, which holds no rows yet; pass X.collect()")
+    if hasattr(data, "to_frame") and not hasattr(data, "columns"):
+        raise ValueError("Expected 2D array, got one column, a Series; pass a table: X.to_frame()")
     if hasattr(data, "to_pandas") and type(data).__module__.split(".")[0] == "cudf":
         data = data.to_pandas()
     if hasattr(data, "iloc") and hasattr(data, "columns"):

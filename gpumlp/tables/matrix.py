@@ -210,7 +210,8 @@ def _choose(
             if any("," in n for n in names)
             else ""
         )
-        raise TableError(f"{path!r} lacks {len(unknown)} of the feature columns: {text}{hint or one}")
+        what = "the feature columns" if set(unknown) <= set(features or ()) else "the columns that were named"
+        raise TableError(f"{path!r} lacks {len(unknown)} of {what}: {text}{hint or one}")
     if target in drop:
         raise TableError(f"{path!r}: column {target!r} cannot be the target and be dropped")
     both = [name for name in features or () if name in drop]

@@ -193,6 +193,8 @@ def missing_of(column: Column) -> np.ndarray:
 
 def _learn(column: Column, role: str | None, weights: np.ndarray | None) -> Any:
     """What is learnt of a column, or the reason why it is not used."""
+    if role is None and column.kind == "text":
+        column = _as_in_files(column)
     missing, values = missing_of(column), column.values
     if missing.all():
         return "is empty"
@@ -204,10 +206,8 @@ def _learn(column: Column, role: str | None, weights: np.ndarray | None) -> Any:
         learnt = learnt or Number.fit(numbers, lacking, weights)
     elif role == "category" or column.kind in ("text", "category"):
         codes, texts = _codes(column)
-        if role is None and column.kind == "text":
-            distinct = len(np.unique(codes[codes >= 0]))
-            if distinct > 20 and distinct > _IDENTIFIER * (~missing).sum():
-                return "has a text of its own in nearly every row"
+        if role is None and column.kind == "text" and _identifies(codes):
+            return "has a text of its own in nearly every row"
         learnt = Category.fit(codes, texts)
     elif column.kind == "boolean":
         learnt = Flag.fit(values.astype(np.float64), missing)
@@ -216,6 +216,25 @@ def _learn(column: Column, role: str | None, weights: np.ndarray | None) -> Any:
     else:
         learnt = Date.fit(values, missing, weights)
     return "has one value only" if learnt is None else learnt
+
+
+def _identifies(codes: np.ndarray) -> bool:
+    """Whether nearly every row has a code of its own; -1 is missing."""
+    there = codes[codes >= 0]
+    distinct = len(np.unique(there))
+    return distinct > 20 and distinct > _IDENTIFIER * len(there)
+
+
+def _as_in_files(column: Column) -> Column:
+    """Texts that all say dates as dates, as the readers of files take them; so too those that say numbers,
+    if nearly every row has another. Other texts, and numbers that may be codes, stay as they are."""
+    for words in (column.words[:20], column.words):  # the first ones settle most columns
+        said = typed(
+            column.name, column.values if words is column.words else np.arange(len(words)), [*words, ""]
+        )
+        if said.kind != "date" and not (said.kind == "number" and _identifies(column.values)):
+            return column
+    return said
 
 
 def _encoded(column: Column, learnt: Any) -> tuple[np.ndarray, np.ndarray]:

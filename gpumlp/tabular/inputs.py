@@ -54,8 +54,10 @@ def _plain(X: Any) -> Any:
     """Lists, and whatever only NumPy understands, as an array; tables and arrays as they are."""
     if isinstance(X, (list, tuple)) and not (len(X) and isinstance(X[0], (list, tuple, dict))):
         return np.asarray(X)
+    if not hasattr(X, "__array__"):
+        return X
     table = any(hasattr(X, name) for name in ("columns", "__arrow_c_stream__", "__cuda_array_interface__"))
-    return np.asarray(X) if hasattr(X, "__array__") and not table else X
+    return X if table else np.asarray(X)
 
 
 def same_columns(est: Any, frame: Frame) -> Frame:

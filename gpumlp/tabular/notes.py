@@ -37,7 +37,7 @@ def notes_of(
     scores, train : dict
         Figures of validation rows, with those of a constant prediction, and of training rows; may be empty.
     late : bool
-        The time was up before all networks were trained.
+        The time limit left no room for all that was planned.
     """
     notes = [
         Note(f"column {name!r} is not used: it {why}")
@@ -54,7 +54,9 @@ def notes_of(
     ]
     notes += _fit_notes(scores, train)
     if late:
-        notes.append(Note("the time was up before all networks were trained"))
+        notes.append(
+            Note("the time limit left room for less than was planned: fewer networks, epochs or rows")
+        )
     return notes
 
 
@@ -85,12 +87,13 @@ def _fit_notes(scores: dict[str, float], train: dict[str, float]) -> list[Note]:
 
 
 def _counts_rows(frame: Frame, name: str) -> bool:
-    """Whether the column's values are whole numbers that go up by one, or down, from row to row."""
+    """Whether the column's values are whole numbers, all different, of which at least every second from the
+    smallest to the largest is there: in any order, as rows may have been drawn at random from more."""
     column = frame[name]
     if column.kind != "number" or column.missing is not None or len(column) < 20:
         return False
-    steps = np.diff(column.values[:1000].astype(np.float64))
-    if not (len(steps) and abs(steps[0]) == 1 and (steps == steps[0]).all()):
+    values = column.values.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not high - low < 2 * len(values) or (values != np.floor(values)).any():
         return False
-    steps = np.diff(column.values.astype(np.float64))
-    return bool((steps == steps[0]).all())
+    return bool(np.bincount((values - low).astype(np.int64)).max() == 1)

@@ -134,6 +134,18 @@ def test_missing_columns_are_named(fails, flower_model, tmp_path):
     )
 
 
+def test_predictions_are_not_written_under_another_format(fails, flowers, flower_model, tmp_path):
+    for name in ("p.xlsx", "p.feather", "p.csv.gz"):
+        message = f"cannot write the predictions to '{name}': the name must end in .csv or .parquet"
+        assert message in fails("predict", flower_model, flowers, "-o", name)
+        assert not (tmp_path / name).exists()
+
+
+def test_columns_to_keep_that_are_not_there(fails, flowers, flower_model):
+    message = "lacks 1 of the columns that were named: unknown column 'key'"
+    assert message in fails("predict", flower_model, flowers, "--keep", "key")
+
+
 def test_unknown_labels_are_named(fails, flower_model, tmp_path):
     (tmp_path / "d.csv").write_text("width,height,seven,kind\n1,2,7,rose\n1,2,7,daisy\n1,2,7,lily\n")
     assert (

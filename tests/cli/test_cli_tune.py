@@ -145,6 +145,12 @@ def test_the_embedded_digits(run):
     assert gpumlp.load("gpumlp-model.npz", "cpu").layer_sizes == [64, 16, 10]
 
 
+def test_the_table_fits_a_terminal(run):
+    out = run("tune", "--trials", "3", "--epochs", "1", "--halving").out
+    table = out[out.index("\ntrial ") + 1 :].split("\n\n")[0].splitlines()
+    assert len(table) == 4 and max(map(len, table)) < 80
+
+
 def test_halving(run, flowers, given):
     words = ("--trials", 9, "--halving", "--csv", "t.csv")
     result = run("tune", flowers, *SMALL, *words)

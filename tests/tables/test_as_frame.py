@@ -84,6 +84,18 @@ def test_what_is_no_table(data, kind, message):
         as_frame(data)
 
 
+def test_a_series_and_a_lazy_frame():
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    for series in (pd.Series([1.0, 2], name="a"), pl.Series("a", [1.0, 2])):
+        with pytest.raises(ValueError, match=r"a Series; pass a table: X.to_frame\(\)"):
+            as_frame(series)
+        assert as_frame(series.to_frame()).names == ["a"]
+    lazy = pl.LazyFrame({"a": [1.0, 2]})
+    with pytest.raises(TypeError, match=r"lazy frame.*pass X.collect\(\)"):
+        as_frame(lazy)
+    assert as_frame(lazy.collect()).names == ["a"]
+
+
 def test_pandas():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(

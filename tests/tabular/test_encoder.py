@@ -73,3 +73,34 @@ def test_rows_are_encoded_in_parts() -> None:
     encoder = Encoder.fit(frame, np.arange(1000), None, Roles(categorical=["c"]))
     parts = [encoder.transform(frame.take(rows)) for rows in (slice(7000), slice(7000, n))]
     np.testing.assert_array_equal(encoder.transform(frame), np.concatenate(parts))
+
+
+def test_texts_that_all_say_dates() -> None:
+    """As in files, where a data frame's reader has left them as texts."""
+    days = np.datetime64("2020-01-01") + np.arange(90)
+    texts = [None if n == 7 else str(day) for n, day in enumerate(days)]
+    encoder = learnt(texts)
+    assert encoder.kinds() == {"c": "date"}
+    days[7] = np.datetime64("NaT")
+    same(encoder, texts, days)
+    np.testing.assert_array_equal(
+        encoder.transform(as_frame({"c": days})), learnt(days).transform(as_frame({"c": days}))
+    )
+    assert learnt(texts, categorical=["c"]).kinds() == {"c": "category"}
+    assert "c" in learnt_with(["x"] * 89, [*texts[:88], "yesterday"]).dropped
+
+
+def test_texts_that_all_say_numbers() -> None:
+    """Numbers where each row has its own, which would be left out as texts; else they may be codes."""
+    numbers = np.random.default_rng(0).normal(size=90)
+    texts = ["n/a", *map(repr, numbers[1:].tolist())]
+    assert learnt(texts).kinds() == {"c": "number"}
+    numbers[0] = np.nan
+    same(learnt(texts), texts, numbers)
+    assert learnt(["01", "2", "3"] * 30).kinds() == {"c": "category"}
+
+
+def learnt_with(other: list[Any], cells: list[Any]) -> Encoder:
+    """Of two columns, so that one may be left out."""
+    frame = as_frame({"other": [*other[:-1], "y"], "c": cells})
+    return Encoder.fit(frame, np.arange(frame.n_rows), None, Roles())

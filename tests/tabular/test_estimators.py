@@ -262,6 +262,12 @@ def test_notes():
     with pytest.warns(UserWarning, match="'row' looks like a row number"):
         fitted = TabularRegressor(**FAST).fit(X, y)
     assert any("no better than that of a constant" in note for note in fitted.notes_)
+    # rows drawn at random, as a split leaves them; and whole numbers that count nothing
+    some = rng.permutation(300)[:240]
+    X = {"a": X["a"][some], "row": X["row"][some] + 7.0, "many": rng.integers(0, 300, 240)}
+    with pytest.warns(UserWarning, match="'row' looks like a row number"):
+        fitted = TabularRegressor(**FAST).fit(X, y[some])
+    assert sum("row number" in note for note in fitted.notes_) == 1
 
 
 def test_several_targets(tmp_path):
