@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import get_backend
+from gpumlp.cli.checkpoints import Checkpoints, check_checkpoint, refuse_checkpoint
 from gpumlp.cli.figures import Rows, evaluate_model, figures_of, print_figures
 from gpumlp.cli.networks import check_loss, fill_defaults, make_optimizer, make_trainer, training_text
 from gpumlp.cli.output import check_outputs
@@ -56,6 +58,12 @@ class Data:
         w = self.weights(rows)
         return rows[:2] if w is None else (*rows[:2], w)
 
+    def learnt_from(self) -> Iterator[np.ndarray | None]:
+        """The arrays of training and validation rows."""
+        for rows in (self.train, self.validation):
+            if rows is not None:
+                yield from (*rows[:2], self.weights(rows))
+
     def parts(self) -> dict[str, Rows]:
         """Those that have rows, by name."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -70,6 +78,7 @@ def train(arguments: argparse.Namespace) -> None:
     if by_recipe(arguments):
         from gpumlp.cli.recipe import train_by_recipe
 
+        refuse_checkpoint(arguments)
         train_by_recipe(arguments)
         return
     say = (lambda text: None) if arguments.quiet or arguments.json else print
@@ -78,29 +87,17 @@ def train(arguments: argparse.Namespace) -> None:
     _check_options(arguments)
     data = prepare(arguments, say)
     fill_defaults(arguments, len(data.train[1]))
-    trainer = _trainer(arguments, data, optimizer)
+    checkpoints = Checkpoints(arguments, data.learnt_from(), _trainer(arguments, data, optimizer))
+    trainer = checkpoints.trainer
     model = trainer.model
     say(f"model     {model!r}{_dropout_text(model)}")
     say(f"training  {training_text(arguments, data.prep.loss, trainer.optimizer)}")
+    if arguments.resume:
+        say(f"resumed   {checkpoints.describe()}")
     start = time.perf_counter()
     stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
-    interrupted = False
-    try:
-        trainer.fit(
-            *data.train[:2],
-            epochs=arguments.epochs,
-            validation=None if data.validation is None else data.judging(data.validation),
-            sample_weight=data.weights(data.train),
-            early_stopping=stop,
-            progress=False if arguments.quiet or arguments.json else None,
-        )
-    except KeyboardInterrupt:
-        if not len(trainer.history):
-            raise
-        interrupted = True
-    except DivergenceError as error:
-        raise diverged(arguments, error, trainer.optimizer) from None
-    history, seconds = trainer.history, time.perf_counter() - start
+    interrupted = _fit(arguments, trainer, data, stop)
+    history, seconds = checkpoints.history(trainer.history), time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
     done = f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n"
@@ -132,6 +129,29 @@ def train(arguments: argparse.Namespace) -> None:
         )
         epoch = min(len(history) + 1, arguments.epochs)
         raise KeyboardInterrupt(f" in epoch {epoch}; {which} were saved to {arguments.out}")
+
+
+def _fit(arguments: argparse.Namespace, trainer: Trainer, data: Data, stop: EarlyStopping | None) -> bool:
+    """Train for the epochs that are left; whether Ctrl-C ended it."""
+    done = trainer.epoch
+    if done == arguments.epochs:
+        return False
+    try:
+        trainer.fit(
+            *data.train[:2],
+            epochs=arguments.epochs - done,
+            validation=None if data.validation is None else data.judging(data.validation),
+            sample_weight=data.weights(data.train),
+            early_stopping=stop,
+            progress=False if arguments.quiet or arguments.json else None,
+        )
+    except KeyboardInterrupt:
+        if not len(trainer.history) and not done:
+            raise
+        return True
+    except DivergenceError as error:
+        raise diverged(arguments, error, trainer.optimizer) from None
+    return False
 
 
 def _print(
@@ -172,6 +192,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
                 "or one each"
             )
     check_loss(arguments)
+    check_checkpoint(arguments)
     if arguments.early_stopping and arguments.validation_fraction == 0:
         raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
     get_backend(arguments.device)
