@@ -9,14 +9,17 @@ import argparse
 import hashlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from gpumlp import distributed
+from gpumlp.cli.ranks import ranks_of
 from gpumlp.cli.ways import NETWORK
 from gpumlp.errors import UsageError
 from gpumlp.model.saved import bad_file
+from gpumlp.schedules import get_schedule
 from gpumlp.tables.base import counted
 from gpumlp.training.history import History
 from gpumlp.training.trainer import Trainer
@@ -67,32 +70,47 @@ class Checkpoints:
         With batch size and epochs.
     rows : iterable of arrays or None
         Training and validation rows: those of a checkpoint must have been the same.
-    trainer : Trainer
-        As the options describe it.
 
     Attributes
     ----------
-    trainer : Trainer
-        That, or with --resume the one of the file if it is there.
     before : dict of str -> list of float
-        Figures of the epochs that were done before.
+        Figures of the epochs that were done before: with --resume, if the file is there.
+
+    Raises
+    ------
+    UsageError
+        The file is of other settings or rows.
     """
 
-    def __init__(self, arguments: argparse.Namespace, rows: Iterable[Any], trainer: Trainer) -> None:
+    def __init__(self, arguments: argparse.Namespace, rows: Iterable[Any]) -> None:
+        self._device, self.before = arguments.device, {}
         self.path, self._every, self._epochs = arguments.checkpoint, arguments.every, arguments.epochs
-        self.trainer, self.before = trainer, {}
         if self.path is None:
             return
-        self._settings = _settings(arguments, trainer)
-        self._rows = _digest(rows)
+        self._settings = _settings(arguments)
+        self._rows, self._ranks = _digest(rows), distributed.size() > 1
         if arguments.resume and os.path.exists(self.path):
-            self.trainer = Trainer.load(self.path, arguments.device)
-            self.before = self._check(self.trainer)
-        self.trainer.callbacks = [self.keep]
+            found = Trainer.load(self.path, arguments.device)
+            self.before = self._check(found)
+            self._ranks = found.model.extra[_KEY].get("ranks") is True
+            if distributed.size() > 1 and not self._ranks:
+                raise UsageError(
+                    f"the checkpoint {self.path!r} was written without ranks, which rounds otherwise; "
+                    "go on in one process, or begin anew"
+                )
+
+    def trainer(self, make: Callable[[], Trainer]) -> Trainer:
+        """The one of the file, or a new one, which writes checkpoints."""
+        if self.path is None:
+            return make()
+        found = bool(self.before)
+        trainer = Trainer.load(self.path, self._device, **ranks_of(self._ranks)) if found else make()
+        trainer.callbacks = [self.keep]
+        return trainer
 
     def describe(self) -> str:
         """What there is to go on from."""
-        done = self.trainer.epoch
+        done = len(self.before.get("loss", ()))
         if not done:
             return f"{self.path!r} is not there yet: the training begins"
         of = f"{done} of {counted(self._epochs, 'epoch')}"
@@ -130,7 +148,8 @@ class Checkpoints:
             name: [v if math.isfinite(v) else None for v in map(float, values)]
             for name, values in metrics.items()
         }
-        trainer.model.extra = {_KEY: {"settings": self._settings, "rows": self._rows, "figures": figures}}
+        held = {"settings": self._settings, "rows": self._rows, "ranks": self._ranks, "figures": figures}
+        trainer.model.extra = {_KEY: held}
         trainer.save(self.path)
 
     def _check(self, trainer: Trainer) -> dict[str, list[float]]:
@@ -176,10 +195,10 @@ class Checkpoints:
         return figures
 
 
-def _settings(arguments: argparse.Namespace, trainer: Trainer) -> dict[str, str]:
+def _settings(arguments: argparse.Namespace) -> dict[str, str]:
     """What decides how the training goes on, as text, by the names of the options."""
     values = {name: _text(getattr(arguments, name)) for name in _SETTINGS}
-    if getattr(trainer.schedule, "needs_total", False):
+    if getattr(get_schedule(arguments.schedule), "needs_total", False):
         values["epochs"] = _text(arguments.epochs)
     return values
 

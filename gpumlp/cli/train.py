@@ -12,11 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import distributed
 from gpumlp.backends import get_backend
-from gpumlp.cli.checkpoints import Checkpoints, check_checkpoint, refuse_checkpoint
+from gpumlp.cli.checkpoints import Checkpoints, check_checkpoint
 from gpumlp.cli.figures import Rows, evaluate_model, figures_of, print_figures
-from gpumlp.cli.networks import check_loss, fill_defaults, make_optimizer, make_trainer, training_text
+from gpumlp.cli.networks import (
+    check_loss,
+    fill_defaults,
+    make_optimizer,
+    make_trainer,
+    training_text,
+)
 from gpumlp.cli.output import check_outputs
+from gpumlp.cli.ranks import ranks_of, together
 from gpumlp.cli.reading import print_json
 from gpumlp.cli.rows import class_factors, read_given
 from gpumlp.cli.ways import by_recipe
@@ -75,20 +83,14 @@ def train(arguments: argparse.Namespace) -> None:
 
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
-    if by_recipe(arguments):
+    if together(arguments, lambda: by_recipe(arguments)):
         from gpumlp.cli.recipe import train_by_recipe
 
-        refuse_checkpoint(arguments)
         train_by_recipe(arguments)
         return
     say = (lambda text: None) if arguments.quiet or arguments.json else print
-    check_outputs(arguments)
-    optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
-    _check_options(arguments)
-    data = prepare(arguments, say)
-    fill_defaults(arguments, len(data.train[1]))
-    checkpoints = Checkpoints(arguments, data.learnt_from(), _trainer(arguments, data, optimizer))
-    trainer = checkpoints.trainer
+    optimizer, data, checkpoints = together(arguments, lambda: _begin(arguments, say))
+    trainer = checkpoints.trainer(lambda: _trainer(arguments, data, optimizer))
     model = trainer.model
     say(f"model     {model!r}{_dropout_text(model)}")
     say(f"training  {training_text(arguments, data.prep.loss, trainer.optimizer)}")
@@ -112,6 +114,10 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
+    if distributed.rank():
+        if problem is not None:
+            raise problem
+        return
     # before anything is printed or drawn: that may fail, or wait for a reader
     old = save(arguments, model, data.prep, figures, epochs=len(history))
     if isinstance(problem, KeyboardInterrupt):
@@ -131,6 +137,16 @@ def train(arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f" in epoch {epoch}; {which} were saved to {arguments.out}")
 
 
+def _begin(arguments: argparse.Namespace, say: Any) -> tuple[Optimizer, Data, Checkpoints]:
+    """What can be refused before anything is trained."""
+    check_outputs(arguments)
+    optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
+    _check_options(arguments)
+    data = prepare(arguments, say)
+    fill_defaults(arguments, len(data.train[1]))
+    return optimizer, data, Checkpoints(arguments, data.learnt_from())
+
+
 def _fit(arguments: argparse.Namespace, trainer: Trainer, data: Data, stop: EarlyStopping | None) -> bool:
     """Train for the epochs that are left; whether Ctrl-C ended it."""
     done = trainer.epoch
@@ -146,7 +162,7 @@ def _fit(arguments: argparse.Namespace, trainer: Trainer, data: Data, stop: Earl
             progress=False if arguments.quiet or arguments.json else None,
         )
     except KeyboardInterrupt:
-        if not len(trainer.history) and not done:
+        if distributed.size() > 1 or (not len(trainer.history) and not done):
             raise
         return True
     except DivergenceError as error:
@@ -179,6 +195,7 @@ def _trainer(arguments: argparse.Namespace, data: Data, optimizer: Optimizer) ->
         optimizer,
         dropout=dropout if len(dropout) == layers else dropout[0],
         seed=arguments.seed,
+        **ranks_of(distributed.size() > 1),
     )
 
 
