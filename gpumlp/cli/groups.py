@@ -23,7 +23,7 @@ from gpumlp.optimizers import OPTIMIZERS
 from gpumlp.schedules import SCHEDULES
 from gpumlp.tabular.recipe import QUALITIES
 
-__all__ = ["add_device", "add_network", "add_recipe", "add_training"]
+__all__ = ["add_checkpoints", "add_device", "add_network", "add_recipe", "add_training"]
 
 DTYPES = ("float32", "float64")
 
@@ -176,4 +176,20 @@ def add_training(parser: argparse.ArgumentParser, *, one: bool) -> None:
         metavar="PATIENCE",
         help="stop after so many epochs without a better validation loss "
         f"({'10 if no number is given' if one else 'default: 10'}) and restore the best weights",
+    )
+
+
+def add_checkpoints(parser: argparse.ArgumentParser) -> None:
+    """Of the training of one network."""
+    group = parser.add_argument_group("checkpoints of the training of one network")
+    group.add_argument(
+        "--checkpoint", metavar="FILE.npz", help="write the state of the training here after epochs"
+    )
+    group.add_argument(
+        "--every", type=integer(1), default=1, metavar="N", help="after every N-th epoch (default: 1)"
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint, if it is there, and end as the whole training would have",
     )

@@ -66,8 +66,9 @@ def make_trainer(
     *,
     dropout: float | Sequence[float],
     seed: int,
+    **job: Any,
 ) -> Trainer:
-    """A new network for prepared rows, and its trainer."""
+    """A new network for prepared rows, and its trainer; `job` as for `Trainer`."""
     outputs = len(prep.classes) if LOSSES[prep.loss].classes else 1
     activation = arguments.activation
     if isinstance(activation, list) and len(activation) == 1:
@@ -90,6 +91,7 @@ def make_trainer(
         clip_norm=arguments.clip_norm,
         schedule=arguments.schedule,
         seed=seed,
+        **job,
     )
 
 

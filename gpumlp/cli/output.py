@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from gpumlp import distributed
 from gpumlp.errors import UsageError
 from gpumlp.files.atomic import check_apart, check_writable
 from gpumlp.plots import PLOT_ENDINGS, require_matplotlib
@@ -115,13 +116,20 @@ def write_data(text: str) -> None:
 
 
 def check_outputs(arguments: argparse.Namespace, table: str | None = None) -> None:
-    """Before anything is read or trained: can the results be written, and not over the data?"""
+    """Before anything is read or trained: can the results be written, and not over the data?  Of several
+    ranks the first one writes."""
+    if distributed.rank():
+        return
     report = getattr(arguments, "report", None)
+    checkpoint = getattr(arguments, "checkpoint", None)
     outputs = {"--out": arguments.out, "--plot": arguments.plot, "--csv": table, "--report": report}
+    outputs["--checkpoint"] = checkpoint
     check_apart(
         [*outputs.items()], [*(("DATA", path) for path in arguments.data), ("--test", arguments.test)]
     )
     check_writable(arguments.out, "the model", (".npz",))
+    if checkpoint is not None:
+        check_writable(checkpoint, "the checkpoint", (".npz",))
     if table is not None:
         check_writable(table, "the trials")
     if arguments.plot is not None:

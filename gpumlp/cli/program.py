@@ -12,7 +12,9 @@ from contextlib import suppress
 
 import numpy as np
 
+from gpumlp import distributed
 from gpumlp.cli.output import Output, guarded
+from gpumlp.cli.ranks import join, silent, together
 from gpumlp.cli.words import COMMANDS, make_parser
 from gpumlp.errors import DeviceError, DivergenceError, suggest
 
@@ -30,12 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error, reported in one message on stderr; 130 after an interrupt.
+        0; 2 after an error, reported in one message on stderr; 130 after an interrupt.  An error on one of
+        several ranks ends the processes of all.
     """
-    arguments = argparse.Namespace(saved=[], goes_on=False)
+    arguments = argparse.Namespace(saved=[], goes_on=False, job=None, agreed=False)
     words = sys.argv[1:] if argv is None else list(argv)
     with guarded() as out:
+        try:
+            if not join(words, arguments):
+                return 0
+        except DeviceError as error:  # nobody waits for another one
+            return _tell(error, words, arguments, out)
         code = _run(words, arguments, out)
+        arguments.agreed = True  # the others have ended as well
         with suppress(OSError):
             out.flush()
         return code if code or out.error is None else _tell(out.error, words, arguments, out)
@@ -45,15 +54,19 @@ def _run(words: list[str], arguments: argparse.Namespace, out: Output) -> int:
     """Run a command and report its errors; returns the exit code."""
     try:
         if words:
-            _parse(words, arguments)
-            out.goes_on = arguments.goes_on
-            with np.errstate(all="ignore"):  # overflow is reported as divergence, in words
-                arguments.command(arguments)
+            with silent():
+                together(arguments, lambda: _parse(words, arguments))
+                out.goes_on = arguments.goes_on
+                with np.errstate(all="ignore"):  # overflow is reported as divergence, in words
+                    arguments.command(arguments)
         else:
             make_parser().print_help()
     except KeyboardInterrupt as interrupt:  # a command that saved something says so itself
         saved = f"already saved: {', '.join(arguments.saved)}" if arguments.saved else "nothing was saved"
-        print(f"\ngpumlp: interrupted{str(interrupt) or f'; {saved}'}", file=sys.stderr)
+        told = f"interrupted{str(interrupt) or f'; {saved}'}"
+        if arguments.job is not None:
+            distributed.end_job(interrupt, told)
+        print(f"\ngpumlp: {told}", file=sys.stderr)
         return 130
     except Exception as error:
         return _tell(error, words, arguments, out)
@@ -67,7 +80,11 @@ def _tell(error: Exception, words: list[str], arguments: argparse.Namespace, out
     with suppress(OSError):
         out.flush()
     saved = f" (already saved: {', '.join(arguments.saved)})" if arguments.saved else ""
-    print(f"gpumlp: error: {_message(error, words, out)}{saved}", file=sys.stderr)
+    told = f"{_message(error, words, out)}{saved}"
+    if arguments.job is not None and not arguments.agreed:
+        distributed.end_job(error, told)
+    if not distributed.rank():
+        print(f"gpumlp: error: {told}", file=sys.stderr)
     return 2
 
 
@@ -80,7 +97,9 @@ def _message(error: Exception, words: list[str], out: Output) -> str:
         return f"{name}{error.strerror or error}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}); use fewer rows or a smaller network"
-    if isinstance(error, (ValueError, DeviceError, DivergenceError, ModuleNotFoundError)):
+    if isinstance(
+        error, (ValueError, DeviceError, DivergenceError, ModuleNotFoundError, distributed.RankError)
+    ):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     places = " ".join(f"{os.path.basename(frame.filename)}:{frame.lineno}" for frame in frames)

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import distributed
 from gpumlp.backends import get_backend
+from gpumlp.cli.checkpoints import refuse_checkpoint
 from gpumlp.cli.figures import figures_of, print_figures
 from gpumlp.cli.output import check_outputs
+from gpumlp.cli.ranks import together
 from gpumlp.cli.reading import print_json
 from gpumlp.cli.rows import Given, class_factors, read_given
 from gpumlp.cli.tabular import Part, constant_figures, constant_of, figures_on, labels_of, require_sklearn
@@ -48,21 +51,12 @@ def train_by_recipe(arguments: argparse.Namespace) -> None:
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch of a network was finished.
     """
     say: Say = (lambda text: None) if arguments.quiet or arguments.json else print
-    check_outputs(arguments)
-    require_sklearn()
-    get_backend(arguments.device)
-    held_out = "validation_fraction" in arguments.given or arguments.split == "ordered"
-    share = arguments.validation_fraction if held_out else 0.0
-    if arguments.split == "ordered" and not share:
-        raise UsageError("--split ordered needs validation rows, and --validation-fraction is 0")
-    given = read_given(arguments, typed=True, validation=share, standardize=False)
-    given.say(say, _split_text(arguments, given))
-    say(f"columns   {_columns_text(arguments, given.table.X)}")
-    parts, weights = _parts(arguments, given)
-    est = _estimator(arguments, given.task)
+    given, parts, weights, est = together(arguments, lambda: _begin(arguments, say))
     start = time.perf_counter()
     with Progress(1, False if arguments.quiet or arguments.json else None) as bar:
         interrupted, told = _fit(est, parts, weights, bar)
+    if distributed.rank():
+        return
     seconds = time.perf_counter() - start
     constant = constant_of(est, parts["train"])
     figures, counts, problem = _judge(est, parts, constant)
@@ -89,6 +83,27 @@ def train_by_recipe(arguments: argparse.Namespace) -> None:
     _report(arguments, est, given, next(reversed(parts.values())), say)
     if interrupted:
         raise KeyboardInterrupt(f"; what was learnt until then was saved to {arguments.out}")
+
+
+def _begin(
+    arguments: argparse.Namespace, say: Say
+) -> tuple[Given, dict[str, Part], list[np.ndarray | None], Any]:
+    """What can be refused before anything is trained."""
+    refuse_checkpoint(arguments)
+    check_outputs(arguments)
+    require_sklearn()
+    get_backend(arguments.device)
+    held_out = "validation_fraction" in arguments.given or arguments.split == "ordered"
+    share = arguments.validation_fraction if held_out else 0.0
+    if arguments.time_limit is not None and distributed.size() > 1:
+        raise UsageError("--time-limit is for one process: ranks would plan with clocks of their own")
+    if arguments.split == "ordered" and not share:
+        raise UsageError("--split ordered needs validation rows, and --validation-fraction is 0")
+    given = read_given(arguments, typed=True, validation=share, standardize=False)
+    given.say(say, _split_text(arguments, given))
+    say(f"columns   {_columns_text(arguments, given.table.X)}")
+    parts, weights = _parts(arguments, given)
+    return given, parts, weights, _estimator(arguments, given.task)
 
 
 def _split_text(arguments: argparse.Namespace, given: Given) -> str:
@@ -171,7 +186,7 @@ def _fit(
         bar.show(at.epochs, f"{at.training} of {at.networks} networks{score}", at.of_epochs)
 
     train, validation = parts["train"], parts.get("validation")
-    more: dict[str, Any] = {"progress": show if bar.shown else None}
+    more: dict[str, Any] = {"progress": show if bar.shown else None, "communicator": "auto"}
     if validation is not None:
         more |= {"X_val": validation.X, "y_val": validation.y, "sample_weight_val": weights[1]}
     with warnings.catch_warnings(record=True) as told:
@@ -180,7 +195,7 @@ def _fit(
             est.fit(train.X, train.y, weights[0], **more)
             interrupted = False
         except KeyboardInterrupt:
-            if not hasattr(est, "ensemble_"):
+            if distributed.size() > 1 or not hasattr(est, "ensemble_"):
                 raise
             interrupted = True
     return interrupted, [str(each.message) for each in told if each.category is UserWarning]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import distributed
 from gpumlp.cli.figures import Rows, evaluate_answers, evaluate_model
 from gpumlp.cli.networks import fill_defaults, make_optimizer, make_trainer, training_text
 from gpumlp.cli.train import Data, diverged
@@ -126,9 +127,10 @@ class Search:
                 **self._validation(),
                 early_stopping=EarlyStopping(patience=arguments.early_stopping),
                 progress=False if arguments.quiet or arguments.json else None,
+                communicator="auto",
             )
         except KeyboardInterrupt:
-            if not any(trial.usable for trial in self.trials):
+            if distributed.size() > 1 or not any(trial.usable for trial in self.trials):
                 raise
             interrupted = True
         except DivergenceError as caught:

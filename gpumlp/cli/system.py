@@ -5,26 +5,34 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import statistics
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import get_backend
+from gpumlp.backends import cuda_problem, get_backend
 from gpumlp.backends.base import Backend
 from gpumlp.cli.models import describe
+from gpumlp.distributed import launched
 from gpumlp.errors import DeviceError
 from gpumlp.model import MLP
 from gpumlp.optimizers import OPTIMIZERS
+from gpumlp.tables.base import counted
 from gpumlp.training.trainer import Trainer
 from gpumlp.version import __version__
 
 __all__ = ["bench", "info"]
 
 _EXECUTORS = ("numpy", "native", "cuda")
+_MPI = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+_LAUNCHERS = ("mpiexec", "srun", "torchrun")
 _PACKAGES = ("numpy", "cupy", "scikit-learn", "pyarrow", "matplotlib", "tqdm")
 #: (layer sizes, batch size) of the measured training steps, and array lengths of the measured updates
 _NETWORKS = (([32, 16, 2], 32), ([64, 256, 128, 10], 64), ([784, 256, 128, 10], 128))
@@ -56,12 +64,68 @@ def info(arguments: argparse.Namespace) -> None:
         for key, value in facts.items():
             if key != "executor":
                 print(f"    {key:<12}{value}")
+    print("\nseveral processes (docs/distributed.md):")
+    for name, text in _several().items():
+        print(f"    {name:<12}{text}")
     forced = os.environ.get("GPUMLP_DEVICE")
     print()
     if forced:
         print(f'GPUMLP_DEVICE={forced} overrides device="auto"')
     backend = get_backend(arguments.device)
     print(f'device="{arguments.device}" chooses {backend.name} on {backend.device}')
+
+
+def _several() -> dict[str, str]:
+    """What there is to train in several processes with."""
+    # beside this Python too: a launcher that pip has installed
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    launchers = {name: shutil.which(name, path=path) for name in _LAUNCHERS}
+    here = launched()
+    return {
+        "started by": f"{here.launcher}, {here.size} ranks" if here.launcher else "no launcher",
+        "launchers": ", ".join(f"{n} ({place})" for n, place in launchers.items() if place) or "none found",
+        "mpi4py": _package("mpi4py"),
+        "MPI": _mpi(),
+        "NCCL": _nccl(),
+        "dask": ", ".join(f"{name} {_package(name)}" for name in ("dask", "distributed")),
+        "devices": _devices(),
+    }
+
+
+def _mpi() -> str:
+    """The MPI library that mpi4py loads; in another process, as a broken one may end it."""
+    command = [sys.executable, "-c", _MPI]
+    try:
+        found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not usable: {error}"
+    lines = [line.strip() for line in (found.stderr if found.returncode else found.stdout).splitlines()]
+    if found.returncode:
+        return f"not usable: {lines[-1] if lines else f'exit code {found.returncode}'}"
+    return " ".join(lines[0].split()) if lines else "unknown"
+
+
+def _nccl() -> str:
+    """Of CuPy."""
+    try:
+        with warnings.catch_warnings():  # CuPy's own, of many lines
+            warnings.simplefilter("ignore")
+            from cupy.cuda import nccl
+        number = int(nccl.get_version())
+    except Exception:  # whatever a library that is missing or broken raises
+        return "not found: pip install nvidia-nccl-cu12"
+    major, rest = divmod(number, 10_000) if number >= 10_000 else divmod(number, 1000)
+    return f"{major}.{rest // 100}.{rest % 100}"
+
+
+def _devices() -> str:
+    """CUDA devices, one for each rank of this machine."""
+    problem = cuda_problem()
+    if problem:
+        return "no CUDA device; ranks share the processors"
+    import cupy
+
+    return counted(int(cupy.cuda.runtime.getDeviceCount()), "CUDA device")
 
 
 def bench(arguments: argparse.Namespace) -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from gpumlp import distributed
 from gpumlp.backends import get_backend
+from gpumlp.cli.checkpoints import Checkpoints, check_checkpoint
 from gpumlp.cli.figures import Rows, evaluate_model, figures_of, print_figures
-from gpumlp.cli.networks import check_loss, fill_defaults, make_optimizer, make_trainer, training_text
+from gpumlp.cli.networks import (
+    check_loss,
+    fill_defaults,
+    make_optimizer,
+    make_trainer,
+    training_text,
+)
 from gpumlp.cli.output import check_outputs
+from gpumlp.cli.ranks import ranks_of, together
 from gpumlp.cli.reading import print_json
 from gpumlp.cli.rows import class_factors, read_given
 from gpumlp.cli.ways import by_recipe
@@ -56,6 +66,12 @@ class Data:
         w = self.weights(rows)
         return rows[:2] if w is None else (*rows[:2], w)
 
+    def learnt_from(self) -> Iterator[np.ndarray | None]:
+        """The arrays of training and validation rows."""
+        for rows in (self.train, self.validation):
+            if rows is not None:
+                yield from (*rows[:2], self.weights(rows))
+
     def parts(self) -> dict[str, Rows]:
         """Those that have rows, by name."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -67,40 +83,23 @@ def train(arguments: argparse.Namespace) -> None:
 
     Ctrl-C ends the training; what was learnt until then is saved, if an epoch was finished.
     """
-    if by_recipe(arguments):
+    if together(arguments, lambda: by_recipe(arguments)):
         from gpumlp.cli.recipe import train_by_recipe
 
         train_by_recipe(arguments)
         return
     say = (lambda text: None) if arguments.quiet or arguments.json else print
-    check_outputs(arguments)
-    optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
-    _check_options(arguments)
-    data = prepare(arguments, say)
-    fill_defaults(arguments, len(data.train[1]))
-    trainer = _trainer(arguments, data, optimizer)
+    optimizer, data, checkpoints = together(arguments, lambda: _begin(arguments, say))
+    trainer = checkpoints.trainer(lambda: _trainer(arguments, data, optimizer))
     model = trainer.model
     say(f"model     {model!r}{_dropout_text(model)}")
     say(f"training  {training_text(arguments, data.prep.loss, trainer.optimizer)}")
+    if arguments.resume:
+        say(f"resumed   {checkpoints.describe()}")
     start = time.perf_counter()
     stop = EarlyStopping(patience=arguments.early_stopping) if arguments.early_stopping else None
-    interrupted = False
-    try:
-        trainer.fit(
-            *data.train[:2],
-            epochs=arguments.epochs,
-            validation=None if data.validation is None else data.judging(data.validation),
-            sample_weight=data.weights(data.train),
-            early_stopping=stop,
-            progress=False if arguments.quiet or arguments.json else None,
-        )
-    except KeyboardInterrupt:
-        if not len(trainer.history):
-            raise
-        interrupted = True
-    except DivergenceError as error:
-        raise diverged(arguments, error, trainer.optimizer) from None
-    history, seconds = trainer.history, time.perf_counter() - start
+    interrupted = _fit(arguments, trainer, data, stop)
+    history, seconds = checkpoints.history(trainer.history), time.perf_counter() - start
     best = f", best weights of epoch {(history.best_epoch or 0) + 1} restored" if stop else ""
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
     done = f"done      {counted(len(history), 'epoch')} in {seconds:.1f} s{best}{end}\n"
@@ -115,6 +114,10 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if interrupted and isinstance(problem, KeyboardInterrupt):
         raise problem
+    if distributed.rank():
+        if problem is not None:
+            raise problem
+        return
     # before anything is printed or drawn: that may fail, or wait for a reader
     old = save(arguments, model, data.prep, figures, epochs=len(history))
     if isinstance(problem, KeyboardInterrupt):
@@ -132,6 +135,39 @@ def train(arguments: argparse.Namespace) -> None:
         )
         epoch = min(len(history) + 1, arguments.epochs)
         raise KeyboardInterrupt(f" in epoch {epoch}; {which} were saved to {arguments.out}")
+
+
+def _begin(arguments: argparse.Namespace, say: Any) -> tuple[Optimizer, Data, Checkpoints]:
+    """What can be refused before anything is trained."""
+    check_outputs(arguments)
+    optimizer = make_optimizer(arguments, lr=arguments.lr, weight_decay=arguments.weight_decay)
+    _check_options(arguments)
+    data = prepare(arguments, say)
+    fill_defaults(arguments, len(data.train[1]))
+    return optimizer, data, Checkpoints(arguments, data.learnt_from())
+
+
+def _fit(arguments: argparse.Namespace, trainer: Trainer, data: Data, stop: EarlyStopping | None) -> bool:
+    """Train for the epochs that are left; whether Ctrl-C ended it."""
+    done = trainer.epoch
+    if done == arguments.epochs:
+        return False
+    try:
+        trainer.fit(
+            *data.train[:2],
+            epochs=arguments.epochs - done,
+            validation=None if data.validation is None else data.judging(data.validation),
+            sample_weight=data.weights(data.train),
+            early_stopping=stop,
+            progress=False if arguments.quiet or arguments.json else None,
+        )
+    except KeyboardInterrupt:
+        if distributed.size() > 1 or (not len(trainer.history) and not done):
+            raise
+        return True
+    except DivergenceError as error:
+        raise diverged(arguments, error, trainer.optimizer) from None
+    return False
 
 
 def _print(
@@ -159,6 +195,7 @@ def _trainer(arguments: argparse.Namespace, data: Data, optimizer: Optimizer) ->
         optimizer,
         dropout=dropout if len(dropout) == layers else dropout[0],
         seed=arguments.seed,
+        **ranks_of(distributed.size() > 1),
     )
 
 
@@ -172,6 +209,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
                 "or one each"
             )
     check_loss(arguments)
+    check_checkpoint(arguments)
     if arguments.early_stopping and arguments.validation_fraction == 0:
         raise UsageError("--early-stopping needs validation rows, and --validation-fraction is 0")
     get_backend(arguments.device)

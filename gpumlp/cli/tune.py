@@ -6,13 +6,15 @@ import argparse
 import time
 from collections.abc import Callable
 
+from gpumlp import distributed
 from gpumlp.backends import get_backend
 from gpumlp.cli.figures import figures_of, print_figures
 from gpumlp.cli.networks import check_loss, make_optimizer
 from gpumlp.cli.output import check_outputs
+from gpumlp.cli.ranks import together
 from gpumlp.cli.reading import print_json
 from gpumlp.cli.search import Search
-from gpumlp.cli.train import prepare, save
+from gpumlp.cli.train import Data, prepare, save
 from gpumlp.cli.values import Span
 from gpumlp.cli.words import VALIDATION
 from gpumlp.errors import UsageError
@@ -30,14 +32,11 @@ def tune(arguments: argparse.Namespace) -> None:
     Ctrl-C ends the trainings; the best so far is saved, if a trial has a validation loss.
     """
     say: Say = (lambda text: None) if arguments.quiet or arguments.json else print
-    check_outputs(arguments, arguments.csv)
-    spans = _spans(arguments)
-    _check_options(arguments, spans)
-    data = prepare(arguments, say)
-    search = Search(arguments, data, spans)
-    search.describe(say)
+    data, search = together(arguments, lambda: _begin(arguments, say))
     start = time.perf_counter()
     interrupted = search.train()
+    if distributed.rank():
+        return
     end = ", ended by Ctrl-C (once more: nothing is saved)" if interrupted else ""
     say(f"done      {search.ends()}; {time.perf_counter() - start:.1f} s{end}\n")
     chosen = search.choose()
@@ -68,6 +67,17 @@ def tune(arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f"; the best so far was saved to {arguments.out}")
 
 
+def _begin(arguments: argparse.Namespace, say: Say) -> tuple[Data, Search]:
+    """What can be refused before anything is trained."""
+    check_outputs(arguments, arguments.csv)
+    spans = _spans(arguments)
+    _check_options(arguments, spans)
+    data = prepare(arguments, say)
+    search = Search(arguments, data, spans)
+    search.describe(say)
+    return data, search
+
+
 def _spans(arguments: argparse.Namespace) -> dict[str, Span]:
     """What each setting is drawn from."""
     own = OPTIMIZERS[arguments.optimizer]().lr
@@ -87,6 +97,8 @@ def _check_options(arguments: argparse.Namespace, spans: dict[str, Span]) -> Non
             raise UsageError(f"--optimizer-option {name}: each trial has its own; use --{_word(name)} RANGE")
     make_optimizer(arguments)
     check_loss(arguments)
+    if arguments.halving and distributed.size() > 1:
+        raise UsageError("--halving is for one process: it compares all trials while they train")
     if arguments.folds is not None and arguments.validation_fraction is not None:
         raise UsageError("--validation-fraction and --folds exclude each other: each fold has its turn")
     if arguments.validation_fraction == 0:

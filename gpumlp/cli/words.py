@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from gpumlp.cli.groups import add_device, add_network, add_recipe, add_training
+from gpumlp.cli.groups import add_checkpoints, add_device, add_network, add_recipe, add_training
 from gpumlp.cli.reading import add_data, add_layout, columns
 from gpumlp.cli.values import (
     at_least_two,
@@ -135,6 +135,7 @@ def _add_train(commands: Any) -> None:
     add_recipe(parser)
     add_network(parser, one=True)
     add_training(parser, one=True)
+    add_checkpoints(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "-o",

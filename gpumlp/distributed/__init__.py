@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from gpumlp.distributed.communicator import Alone, Communicator
-from gpumlp.distributed.failure import RankError, agree, guard
+from gpumlp.distributed.failure import RankError, agree, end_job, guard
 from gpumlp.distributed.launcher import Launched, launched
 from gpumlp.errors import DeviceError
 
@@ -18,6 +18,7 @@ __all__ = [
     "Launched",
     "RankError",
     "agree",
+    "end_job",
     "get_communicator",
     "guard",
     "launched",

@@ -15,7 +15,7 @@ from typing import Any
 from gpumlp.distributed.communicator import Communicator
 from gpumlp.errors import DeviceError
 
-__all__ = ["RankError", "agree", "guard"]
+__all__ = ["RankError", "agree", "end_job", "guard"]
 
 _TURN = 0.1  # seconds between two ranks that have the same to say
 _guarding: list[Callable[[], Communicator]] = []
@@ -38,12 +38,23 @@ def guard(find: Callable[[], Communicator]) -> None:
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    communicator = _in_turn(error)
+    traceback.print_exception(kind, error, trace)
+    communicator.abort(f"{kind.__name__}: {error}" if str(error) else kind.__name__)
+
+
+def end_job(error: BaseException, reason: str) -> None:
+    """End the processes of all ranks because of an `error` on this one; `reason` goes to standard error."""
+    _in_turn(error).abort(reason)
+
+
+def _in_turn(error: BaseException) -> Communicator:
+    """The communicator, when it is this rank's turn to speak."""
     communicator = _guarding[0]()
     # whoever failed first speaks first; where all have the same exception it is rank 0
     wait = min(communicator.rank, 10) * _TURN + (3 * _TURN if isinstance(error, RankError) else 0)
     time.sleep(wait)
-    traceback.print_exception(kind, error, trace)
-    communicator.abort(f"{kind.__name__}: {error}" if str(error) else kind.__name__)
+    return communicator
 
 
 def _leave(process: int) -> None:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp import checks
 from gpumlp.backends import get_backend
+from gpumlp.distributed import Communicator, get_communicator
 from gpumlp.errors import suggest
 from gpumlp.tables import Frame
 from gpumlp.tabular.choice import Watch
@@ -95,6 +96,7 @@ class BaseTabular(BaseEstimator, ABC):
         y_val: Any = None,
         sample_weight_val: Any = None,
         progress: Watch | None = None,
+        communicator: Any = None,
     ) -> Any:
         """Learn from the rows of a table.
 
@@ -111,6 +113,9 @@ class BaseTabular(BaseEstimator, ABC):
         progress : callable, optional
             Is called with a `gpumlp.tabular.choice.Standing` (networks that are still training, epochs, the
             best validation scores so far) several times a second at most, and at the end.
+        communicator : "auto" or gpumlp.distributed.Communicator, optional
+            Spread the networks over the ranks of a job, as `gpumlp.fit_many` does; all of them give the same
+            table, with the same `random_state`, and have the same ensemble afterwards.
 
         Returns
         -------
@@ -127,7 +132,10 @@ class BaseTabular(BaseEstimator, ABC):
         start = time.monotonic()
         before = dict(vars(self))
         try:
-            interrupted = self._fit(start, (X, y, sample_weight), (X_val, y_val, sample_weight_val), progress)
+            job = None if communicator is None else get_communicator(communicator)
+            interrupted = self._fit(
+                start, (X, y, sample_weight), (X_val, y_val, sample_weight_val), progress, job
+            )
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -136,9 +144,13 @@ class BaseTabular(BaseEstimator, ABC):
             raise KeyboardInterrupt
         return self
 
-    def _fit(self, start: float, given: tuple, given_val: tuple, watch: Watch | None) -> bool:
+    def _fit(
+        self, start: float, given: tuple, given_val: tuple, watch: Watch | None, job: Communicator | None
+    ) -> bool:
         """Whether Ctrl-C ended the training."""
         networks, seed = self._check_parameters()
+        if self.time_limit is not None and job is not None and job.size > 1:
+            raise ValueError("time_limit is for one process: ranks would plan with clocks of their own")
         if watch is not None and not callable(watch):
             raise TypeError(f"progress={watch!r}; expected something that can be called with a Standing")
         frame, y, w = self._read_rows(*given)
@@ -188,6 +200,7 @@ class BaseTabular(BaseEstimator, ABC):
             progress=bool(self.verbose),
             watch=watch,
             figures=self._figures,
+            job=job,
         )
         self._keep(problem, pack, frame)
         return pack.interrupted

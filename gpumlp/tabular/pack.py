@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.distributed import Communicator
 from gpumlp.errors import DivergenceError
 from gpumlp.losses import SoftmaxCrossEntropy
 from gpumlp.model import MLP, Ensemble
@@ -122,6 +123,7 @@ def train_pack(
     progress: bool = False,
     watch: Watch | None = None,
     figures: Callable[..., dict[str, float]] | None = None,
+    job: Communicator | None = None,
 ) -> Pack:
     """Train a network for each of `settings`, the k-th on split k modulo their number, and choose.
 
@@ -135,6 +137,8 @@ def train_pack(
         Is told how far it is, a `Standing`, several times a second at most.
     figures : callable, optional
         (answers, y, w) -> scores, for `watch`.
+    job : Communicator, optional
+        Its ranks share the networks; without a `deadline`.
     """
     waiting, first = list(settings), len(settings)
     if deadline is not None:
@@ -156,7 +160,7 @@ def train_pack(
         start, now, waiting = time.monotonic(), waiting[:first], waiting[first:]
         planned = [_Planned(begun + k, splits[(begun + k) % len(splits)], each) for k, each in enumerate(now)]
         begun += len(now)
-        trained, ended = _train(problem, planned, deadline, progress, watcher)
+        trained, ended = _train(problem, planned, deadline, progress, watcher, job)
         done += trained
         if deadline is not None:  # more of them, if there is time
             now_at = time.monotonic()
@@ -187,6 +191,7 @@ def _train(
     deadline: float | None,
     progress: bool,
     watcher: Watcher | None,
+    job: Communicator | None,
 ) -> tuple[list[_Trained], BaseException | None]:
     """Train the networks; those that did an epoch, and what ended them early, the time or Ctrl-C."""
     trainers = [_trainer(problem, each.settings) for each in planned]
@@ -212,8 +217,11 @@ def _train(
                 for each in planned
             ],
             progress=progress,
+            communicator=job,
         )
     except (_Late, KeyboardInterrupt) as error:
+        if job is not None and job.size > 1:
+            raise
         ended = error
     trained = [
         _Trained(each.number, trainer.model, each.split, each.settings, trainer.history)

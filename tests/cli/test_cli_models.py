@@ -265,7 +265,7 @@ def test_info(run):
     assert result.code == 0, result.err
     assert f"gpumlp    {gpumlp.__version__}" in result.out and "numpy: usable" in result.out
     assert 'device="auto" chooses ' in result.out
-    for name in ("native:", "cuda:"):
+    for name in ("native:", "cuda:", "\n    launchers ", "\n    MPI ", "\n    NCCL ", "\n    devices "):
         assert name in result.out
 
 
