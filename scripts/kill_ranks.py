@@ -112,8 +112,8 @@ class Job:
             raise SystemExit("a job hangs") from None
         return ("" if job.returncode else out), errors
 
-    def kill(self) -> None:
-        """Kill a rank at a random moment of the training."""
+    def kill(self) -> bool:
+        """Kill a rank at a random moment of the training; False if it had ended by then."""
         before, victim, job = self._epoch(), self.draw.randrange(self.ranks), self.start(self.ranks)
         until = time.monotonic() + self.draw.uniform(0, self.seconds)
         path = self.folder / f"rank{victim}"
@@ -130,6 +130,7 @@ class Job:
             gpumlp.load(self.folder / "model.npz", "cpu")
         how = "after its end" if out else "before an epoch was done" if after == before else "between epochs"
         self.ends[how] += 1
+        return not out
 
     def _epoch(self) -> int:
         """Of the checkpoint; an error if the file is damaged."""
@@ -140,8 +141,7 @@ class Job:
         """Kill so often, and compare."""
         while kills:
             for _ in range(min(kills, self.draw.randint(1, IN_A_ROW))):
-                self.kill()
-                kills -= 1
+                kills -= self.kill()
             # one process that begins, instead of going on, has no ranks, and rounds otherwise
             ranks = self.draw.choice(AGAIN) if self._epoch() else self.ranks
             require(self.finish(ranks) == self.whole, f"other bits, after resuming on {ranks} ranks")
