@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 import gpumlp
-from gpumlp.backends.base import Gemm
 from gpumlp.backends.native.backend import NativeBackend
 from gpumlp.backends.native.build import FLAGS
 from gpumlp.backends.native.call import narrow_columns, real_dtype
 from gpumlp.backends.native.text import HEADER_WORDS, kernel_source, runtime_source, slots
 from gpumlp.backends.numpy import NumpyBackend
+from gpumlp.backends.operations import Gemm
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 PROCESSORS = {"any ARMv8": ("-march=armv8-a", "max"), "SVE, 256 bits": ("-mcpu=neoverse-v1", "max,sve256=on")}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Launch, Steps
+from gpumlp.backends.base import Steps
+from gpumlp.backends.operations import Launch
 
 
 def watch(monkeypatch: Any, backend: Any, method: str) -> list[bool]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import AllReduce, Computation, Gemm, Op, Steps
+from gpumlp.backends.base import Steps
 from gpumlp.backends.numpy import address_of
+from gpumlp.backends.operations import AllReduce, Computation, Gemm, Op
 
 __all__ = ["dependencies", "extent", "member_extents", "touched"]
 

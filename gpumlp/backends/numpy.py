@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Backend, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.lane import do_what_waits, here
+from gpumlp.backends.operations import AllReduce, Gemm, Launch, Op
 from gpumlp.kernels.kernel import Kernel
 
 __all__ = ["HostBackend", "NumpyBackend", "address_of", "aligned_empty"]

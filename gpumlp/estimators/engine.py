@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Launch, Op
+from gpumlp.backends.operations import Launch, Op
 from gpumlp.kernels.rows import SUM
 from gpumlp.losses import LossObject, get_loss
 from gpumlp.model import MLP

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Launch, Op
+from gpumlp.backends.operations import Launch, Op
 from gpumlp.estimators.engine import FixedEpochs, Passes
 from gpumlp.estimators.members import FitMember
 from gpumlp.kernels.rows import SUM

@@ -8,7 +8,8 @@ import numpy as np
 
 from gpumlp import backends
 from gpumlp.backends.arrays import device_of
-from gpumlp.backends.base import Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Plan, Steps
+from gpumlp.backends.operations import Gemm, Launch, Op
 from gpumlp.kernels.optimizers import muon
 from gpumlp.optimizers.arrays import to_numpy
 from gpumlp.optimizers.base import Optimizer

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Gemm, Launch, Op
+from gpumlp.backends.operations import Gemm, Launch, Op
 from gpumlp.kernels.activations import backward_kernel, forward_kernel
 from gpumlp.kernels.embeddings import (
     CATEGORIES,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.backends.base import Launch, Op, Plan, Steps
+from gpumlp.backends.base import Plan, Steps
+from gpumlp.backends.operations import Launch, Op
 from gpumlp.kernels.losses import output_kernel
 from gpumlp.locks import free_after_fork
 from gpumlp.network import Network

@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.backends.base import Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Backend, Plan, Steps
+from gpumlp.backends.operations import Gemm, Launch, Op
 from gpumlp.kernels.activations import forward_kernel
 from gpumlp.kernels.random import step_parts
 from gpumlp.kernels.rows import STORE_STEP

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpumlp.backends.base import Launch, Op
+from gpumlp.backends.operations import Launch, Op
 from gpumlp.network import Network, Stack
 from gpumlp.optimizers import Muon, newton_schulz
 from gpumlp.plans.members import launch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from gpumlp.backends.base import Launch
+from gpumlp.backends.operations import Launch
 from gpumlp.kernels.kernel import Kernel
 from gpumlp.network import Network
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Backend, Launch, Op, Steps
+from gpumlp.backends.base import Backend, Steps
+from gpumlp.backends.operations import Launch, Op
 from gpumlp.kernels.losses import evaluation_kernel, training_kernel
 from gpumlp.kernels.rows import (
     CAST,

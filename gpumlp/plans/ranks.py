@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpumlp.backends.base import AllReduce, Launch, Op
+from gpumlp.backends.operations import AllReduce, Launch, Op
 from gpumlp.kernels.rows import ZERO, tree_kernel
 from gpumlp.network import Network
 from gpumlp.plans.precision import Precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpumlp.backends.base import Gemm, Op
+from gpumlp.backends.operations import Gemm, Op
 from gpumlp.kernels.activations import ACTIVATIONS, backward_kernel, dropout_scalars, forward_kernel
 from gpumlp.network import Network, pad
 from gpumlp.plans.embedding import EmbeddedInput

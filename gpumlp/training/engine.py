@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Op, Steps
+from gpumlp.backends.base import Steps
+from gpumlp.backends.operations import Op
 from gpumlp.checks import same
 from gpumlp.network import Network
 from gpumlp.plans import (

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.backends.base import Op, Plan, Steps
+from gpumlp.backends.base import Plan, Steps
+from gpumlp.backends.operations import Op
 from gpumlp.checks import same
 from gpumlp.plans import Spaces, Workspace, check_contract, check_order, not_finite_ops, sum_ops
 from gpumlp.rows import Rows

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.backends.base import Backend, Launch, Op, Steps
+from gpumlp.backends.base import Backend, Steps
+from gpumlp.backends.operations import Launch, Op
 from gpumlp.kernels.rows import RESET
 from gpumlp.network import Network
 from gpumlp.plans import (

@@ -66,7 +66,8 @@ def one_thread() -> Iterator[None]:
 # ---- plans -------------------------------------------------------------------------------------------------
 def update_plan(optimizer: Any, lr: float, backend: Any, p: Any, g: Any) -> Callable[[int], None]:
     """run(k): the kernel of `optimizer` on `p` and `g`, replayed from a recorded plan as in training."""
-    from gpumlp.backends.base import Launch, Steps
+    from gpumlp.backends.base import Steps
+    from gpumlp.backends.operations import Launch
 
     optimizer.init_state([p], backend)
     kernel = optimizer.kernel()
@@ -88,7 +89,8 @@ def copy_plan(backend: Any, pairs: Sequence[tuple[Any, Any]]) -> Callable[[int],
     """run(k): for each (source, target) of 1-D float32 arrays one launch of a kernel that copies."""
     from gpumlp.kernels.kernel import Kernel
 
-    from gpumlp.backends.base import Launch, Steps
+    from gpumlp.backends.base import Steps
+    from gpumlp.backends.operations import Launch
 
     kernel = Kernel("gpumlp_copy", "y = x;", _copy_reference, inputs="T x", outputs="T y")
     ops = [Launch(kernel, {"x": x, "y": y}, {}, 1, x.size) for x, y in pairs]

@@ -8,8 +8,8 @@ import numpy as np
 from gpumlp.kernels.kernel import Kernel
 from launching import steps_with
 
-from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.numpy import NumpyBackend
+from gpumlp.backends.operations import Gemm, Launch
 
 HOST = NumpyBackend()
 CALL: tuple[dict, dict] = ({"beta": 0.9}, {"lr": 0.01})

@@ -11,9 +11,10 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.accesses import dependencies
-from gpumlp.backends.base import Gemm, Op, Steps
+from gpumlp.backends.base import Steps
 from gpumlp.backends.cuda.branches import START, Place, branches
 from gpumlp.backends.numpy import NumpyBackend
+from gpumlp.backends.operations import Gemm, Op
 
 #: sizes, options of the network, options of the trainer, longest chain of a step
 PLANS: dict[str, tuple[list[int], dict[str, Any], dict[str, Any], int]] = {

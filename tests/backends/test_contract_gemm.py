@@ -9,7 +9,7 @@ import pytest
 from contract import plan_steps
 from tolerances import close
 
-from gpumlp.backends.base import Gemm
+from gpumlp.backends.operations import Gemm
 
 SIZES = [
     (1, 1, 1),

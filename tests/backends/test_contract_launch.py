@@ -9,7 +9,7 @@ import pytest
 from contract import ADAM, CALL, HOST, SOFTMAX, TANH, plan_steps, state
 from tolerances import close
 
-from gpumlp.backends.base import Launch
+from gpumlp.backends.operations import Launch
 
 pytestmark = pytest.mark.memory
 

@@ -10,7 +10,8 @@ from gpumlp.kernels.kernel import Kernel
 from launching import steps_with
 
 import gpumlp
-from gpumlp.backends.base import Gemm, Launch, Steps
+from gpumlp.backends.base import Steps
+from gpumlp.backends.operations import Gemm, Launch
 
 
 def _scale(x: Any, y: Any, lookup: Any, factor: float, lr: float, k: int, decay: float = 1.0) -> None:

@@ -12,7 +12,7 @@ from contract import PLACE, TANH, adam, expected, plan, state
 from launching import steps_with
 from tolerances import close
 
-from gpumlp.backends.base import Launch
+from gpumlp.backends.operations import Launch
 
 pytestmark = pytest.mark.memory
 

@@ -8,7 +8,7 @@ import tolerances
 from contract import TANH, expected, plan, plan_steps
 
 from gpumlp.backends import cuda_problem
-from gpumlp.backends.base import Gemm
+from gpumlp.backends.operations import Gemm
 
 if cuda_problem():
     pytest.skip(f"no CUDA device: {cuda_problem()}", allow_module_level=True)

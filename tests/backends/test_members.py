@@ -13,7 +13,8 @@ from tolerances import close
 
 import gpumlp
 from gpumlp.backends.accesses import dependencies
-from gpumlp.backends.base import Gemm, Launch, Op, Steps
+from gpumlp.backends.base import Steps
+from gpumlp.backends.operations import Gemm, Launch, Op
 from gpumlp.optimizers import OPTIMIZERS
 
 MEMBERS = [1, 2, 3, 24]

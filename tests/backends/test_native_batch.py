@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from gpumlp.kernels.kernel import Kernel
 
-from gpumlp.backends.base import Launch, Plan, Steps
+from gpumlp.backends.base import Plan, Steps
 from gpumlp.backends.lane import here
 from gpumlp.backends.native.backend import NativeBackend
 from gpumlp.backends.native.plan import Batch
 from gpumlp.backends.numpy import NumpyBackend
+from gpumlp.backends.operations import Launch
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"

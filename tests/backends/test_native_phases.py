@@ -15,9 +15,9 @@ from tolerances import RELATIVE
 
 import gpumlp
 from gpumlp.backends import get_backend
-from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import phases as native_phases
 from gpumlp.backends.native.backend import NativeBackend
+from gpumlp.backends.operations import Gemm, Launch
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.why_not() is not None, reason=f"no native executor: {NativeBackend.why_not()}"

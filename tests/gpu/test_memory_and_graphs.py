@@ -131,8 +131,9 @@ def test_a_step_begins_and_ends_in_one_node(
 
 def test_each_branch_has_a_cublas_workspace_of_its_own(cuda: Any) -> None:
     """Products that run side by side must not share one."""
-    from gpumlp.backends.base import Gemm, Steps
+    from gpumlp.backends.base import Steps
     from gpumlp.backends.cuda.backend import CupyBackend
+    from gpumlp.backends.operations import Gemm
 
     pool, taken, kept = cuda.xp.get_default_memory_pool(), [], []
     for branches in (False, True):

@@ -23,7 +23,7 @@ from gpumlp.kernels.rows import (
 from launching import HOW, RECORDED_K, Flat, Padded, run, steps_with
 from tolerances import close
 
-from gpumlp.backends.base import Launch
+from gpumlp.backends.operations import Launch
 from gpumlp.plans import sum_ops
 
 pytestmark = pytest.mark.memory

@@ -22,7 +22,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from gpumlp.backends.arrays import is_cuda
-from gpumlp.backends.base import AllReduce, Backend, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Backend, Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.cuda.arrays import MIB, Staging, apart, described, memory_for
 from gpumlp.backends.cuda.available import version_text
@@ -41,6 +41,7 @@ from gpumlp.backends.cuda.kernels import (
 )
 from gpumlp.backends.cuda.lists import ListSteps
 from gpumlp.backends.cuda.work import Order, Work
+from gpumlp.backends.operations import AllReduce, Gemm, Launch, Op
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpumlp.backends.accesses import dependencies
-from gpumlp.backends.base import Op, Steps
+from gpumlp.backends.base import Steps
+from gpumlp.backends.operations import Op
 
 __all__ = ["START", "Place", "branches", "one_branch"]
 

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from gpumlp.backends.base import Gemm
+from gpumlp.backends.operations import Gemm
 
 __all__ = ["Cublas", "CublasError", "load_library", "matmul"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import AllReduce, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Plan, Steps
 from gpumlp.backends.contract import check_elementwise
 from gpumlp.backends.lane import here
 from gpumlp.backends.native import build, cache
@@ -32,6 +32,7 @@ from gpumlp.backends.native.call import (
 from gpumlp.backends.native.plan import Batch, DividedPlan, NativePlan, runtime
 from gpumlp.backends.native.text import HEADER_WORDS
 from gpumlp.backends.numpy import HostBackend, address_of
+from gpumlp.backends.operations import AllReduce, Launch, Op
 from gpumlp.errors import DeviceError
 from gpumlp.kernels.kernel import Kernel
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import Gemm, Launch
 from gpumlp.backends.native import build, text
 from gpumlp.backends.numpy import address_of
+from gpumlp.backends.operations import Gemm, Launch
 from gpumlp.kernels.kernel import FIXED, Kernel
 
 __all__ = [

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.accesses import member_extents, touched
-from gpumlp.backends.base import Computation, Gemm
 from gpumlp.backends.native.text import cost
 from gpumlp.backends.numpy import address_of
+from gpumlp.backends.operations import Computation, Gemm
 
 __all__ = ["by_rows", "phases", "useful_threads"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.base import AllReduce, Computation, Gemm, Launch, Op, Plan, Steps
+from gpumlp.backends.base import Plan, Steps
 from gpumlp.backends.lane import here
 from gpumlp.backends.native import build
 from gpumlp.backends.native.call import (
@@ -27,6 +27,7 @@ from gpumlp.backends.native.call import (
 from gpumlp.backends.native.phases import by_rows, phases, useful_threads
 from gpumlp.backends.native.text import runtime_source
 from gpumlp.backends.numpy import address_of
+from gpumlp.backends.operations import AllReduce, Computation, Gemm, Launch, Op
 
 __all__ = ["Batch", "DividedPlan", "NativePlan", "Runtime", "runtime"]
 

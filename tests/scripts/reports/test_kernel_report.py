@@ -143,8 +143,9 @@ def test_generated_source_is_cupys(script: Script, form: str) -> None:
         pytest.skip(f"no CUDA device: {cuda_problem()}")
     from gpumlp.kernels.kernel import Kernel
 
-    from gpumlp.backends.base import Launch, Steps
+    from gpumlp.backends.base import Steps
     from gpumlp.backends.cuda.text import Form, source
+    from gpumlp.backends.operations import Launch
 
     backend = gpumlp.get_backend("cuda")
     body = "y = x * s;" if form == "map" else "ROW_SUM(total, x[c])\nROW_EACH { y[c] = total * s; }"
