@@ -131,7 +131,7 @@ def test_data_ten_times_the_memory_limit(backend):
     In a process of its own: other tests leave blocks in the pool of which a part is still used."""
     if backend.name != "cuda":
         pytest.skip("only a device has memory of its own")
-    done = subprocess.run([sys.executable, "-c", TEN_TIMES], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", TEN_TIMES], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
